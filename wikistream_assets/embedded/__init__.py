@@ -1,0 +1,1 @@
+"""The embedded default: Java, jars, the broker and its supervision on one machine, all under WIKISTREAM_HOME."""

@@ -1,0 +1,45 @@
+"""Every error that WikiStream raises on purpose.
+
+    WikistreamError            one line for the user: what is wrong, and how to mend it
+    ├── ConfigurationError     a setting or an argument is wrong
+    ├── SetupError             Java, jars or a registry: the machine is not ready
+    ├── SourceError            a capture or a stream cannot be read
+    ├── BrokerError            the Kafka broker cannot be started or reached
+    ├── LakeError              the lake's files or catalog are not as expected
+    │   └── WriterBusyError    another process owns the table's only writer's place
+    └── GateError              a gate's operation (a decision, a publication) cannot be carried out
+
+A failed quality check is not an error: it is a ``CheckOutcome``.
+"""
+
+
+class WikistreamError(Exception):
+    """Base class. Its text is shown to the user as it is, so it names the cause and the fix in one line."""
+
+
+class ConfigurationError(WikistreamError):
+    """A setting or an argument is wrong."""
+
+
+class SetupError(WikistreamError):
+    """Java, the jars or a package registry: the machine is not ready."""
+
+
+class SourceError(WikistreamError):
+    """A capture or a stream cannot be read."""
+
+
+class BrokerError(WikistreamError):
+    """The Kafka broker cannot be started or reached."""
+
+
+class LakeError(WikistreamError):
+    """The lake's files or its catalog are not as expected."""
+
+
+class WriterBusyError(LakeError):
+    """Another process holds the table's writer lock."""
+
+
+class GateError(WikistreamError):
+    """A decision or a publication cannot be carried out."""

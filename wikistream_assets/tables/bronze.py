@@ -1,0 +1,67 @@
+"""Contracts of the Bronze layer: what was received, as received."""
+
+from wikistream_assets.quality.rules.bronze import RAW_EVENTS_RULES
+from wikistream_assets.tables.spec import TableSpec, columns
+
+RAW_EVENTS = TableSpec(
+    namespace="bronze",
+    name="raw_events",
+    description="One row per accepted edit event, as received from Kafka. Append-only; a redelivered event appears once.",
+    columns=columns(
+        ("event_id", "string", "meta.id, the event's UUID"),
+        ("kafka_topic", "string", "topic the record was read from"),
+        ("kafka_partition", "int", "partition the record was read from"),
+        ("kafka_offset", "long", "offset of the record within its partition"),
+        ("kafka_timestamp", "timestamp", "time the broker holds for the record"),
+        ("rc_id", "long", "id in MediaWiki's recentchanges table; null for some log events (abuse filter hits)"),
+        ("event_type", "string", "edit, new, log, categorize, external, or a number as a string"),
+        ("namespace", "int", "MediaWiki namespace of the page; 0 is articles"),
+        ("domain", "string", "meta.domain, e.g. en.wikipedia.org"),
+        ("title", "string", "full page title with namespace prefix"),
+        ("title_url", "string", "address of the page; absent before 2024"),
+        ("user", "string", "user name, IP address, or temporary account (~2026-12345-67)"),
+        ("is_bot", "boolean", "the edit's bot flag"),
+        ("comment", "string", "edit summary as written"),
+        ("wiki", "string", "database name of the wiki, e.g. enwiki"),
+        ("server_name", "string", "host name of the wiki"),
+        ("length_old", "int", "page size before the change, bytes; absent for new pages and non-edits"),
+        ("length_new", "int", "page size after the change, bytes; absent for non-edits"),
+        ("length_delta", "int", "length_new - length_old, bytes, with length_old = 0 for new pages; null for non-edits"),
+        ("revision_old", "long", "revision before the change; absent for new pages"),
+        ("revision_new", "long", "revision made by the change"),
+        ("event_timestamp", "timestamp", "when the change happened: field timestamp, else meta.dt"),
+        ("producer_ingested_at", "timestamp", "when the producer accepted the event"),
+        ("bronze_processed_at", "timestamp", "when the micro-batch that wrote the row ran"),
+        ("event_date", "string", "UTC date of event_timestamp, yyyy-MM-dd; partition"),
+        ("event_hour", "int", "UTC hour of event_timestamp, 0-23; partition"),
+        ("schema_version", "string", "the event's own $schema, e.g. /mediawiki/recentchange/1.0.0"),
+        ("payload", "string", "the event's JSON exactly as received"),
+        ("source_mode", "string", "live, replay or synthetic"),
+    ),
+    partition_by=("event_date", "event_hour"),
+    key=("event_id",),
+    rules=RAW_EVENTS_RULES,
+    profiled=("event_type", "namespace", "domain", "user", "is_bot", "wiki", "length_old", "length_new", "length_delta"),
+)
+
+DEAD_LETTER = TableSpec(
+    namespace="bronze",
+    name="dead_letter",
+    description="One row per record that could not become an event: rejected by the producer, or unreadable in raw-events.",
+    columns=columns(
+        ("kafka_topic", "string", "dlq-events (rejected by the producer) or raw-events (unreadable by the stream)"),
+        ("kafka_partition", "int", "partition the record was read from"),
+        ("kafka_offset", "long", "offset of the record within its partition"),
+        ("kafka_timestamp", "timestamp", "time the broker holds for the record"),
+        ("reason", "string", "reason class, e.g. not_json, missing_id, missing_domain, oversized"),
+        ("detail", "string", "what exactly was wrong"),
+        ("original", "string", "the original bytes, base64"),
+        ("attempts", "int", "how often the event has been redriven"),
+        ("rejected_at", "timestamp", "when it was rejected"),
+        ("bronze_processed_at", "timestamp", "when the micro-batch that wrote the row ran"),
+        ("event_date", "string", "UTC date of rejection, yyyy-MM-dd; partition"),
+        ("source_mode", "string", "live, replay or synthetic; null where the record does not say"),
+    ),
+    partition_by=("event_date",),
+    key=("kafka_topic", "kafka_partition", "kafka_offset"),
+)

@@ -1,0 +1,1 @@
+"""How each table is computed: DataFrame in, DataFrame out. No Dagster, no clocks, no paths, no environment."""

@@ -1,0 +1,1 @@
+"""Bronze: Kafka records to rows."""

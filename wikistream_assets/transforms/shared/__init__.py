@@ -1,0 +1,1 @@
+"""Expressions that more than one layer needs."""

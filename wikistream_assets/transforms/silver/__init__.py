@@ -1,0 +1,1 @@
+"""Silver: cleaning, classification, and the split of rule-breaking rows."""
