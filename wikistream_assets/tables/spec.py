@@ -75,4 +75,3 @@ class TableSpec:
 def columns(*declarations: tuple[str, ColumnType, str]) -> tuple[Column, ...]:
     """Columns from ``(name, type, comment)`` triples, so that a contract reads as a table."""
     return tuple(Column(*declaration) for declaration in declarations)
-

@@ -1,0 +1,294 @@
+"""The lakehouse: Iceberg tables, their snapshots, tags and branches, through PyIceberg and without a JVM.
+
+All state that a restart needs lives here: what a table has consumed stands in its snapshots' summaries, what has been
+audited is a tag, what waits for its audit is a branch. Spark writes data; everything that only moves a reference or reads
+a summary is done by this class in milliseconds.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import (
+    BooleanType,
+    DoubleType,
+    IcebergType,
+    IntegerType,
+    LongType,
+    NestedField,
+    StringType,
+    TimestamptzType,
+)
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from wikistream_assets.exceptions import LakeError
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import ALL_TABLES, TABLE_BY_IDENTIFIER, TableSpec
+from wikistream_assets.tables.spec import ColumnType
+
+CATALOG_NAME: Final = "wikistream"
+MAIN: Final = "main"
+AUDIT_BRANCH: Final = "audit"
+AUDITED_TAG: Final = "audited"
+POSITION_KEY: Final = "wikistream.position"
+COUNTS_KEY: Final = "wikistream.counts"
+
+_ICEBERG_TYPES: Final[dict[ColumnType, IcebergType]] = {
+    "string": StringType(),
+    "int": IntegerType(),
+    "long": LongType(),
+    "double": DoubleType(),
+    "boolean": BooleanType(),
+    "timestamp": TimestamptzType(),
+}
+
+TABLE_PROPERTIES: Final[dict[str, str]] = {
+    "format-version": "2",
+    "write.format.default": "parquet",
+    "write.parquet.compression-codec": "zstd",
+    "write.target-file-size-bytes": str(256 * 1024 * 1024),
+    "write.delete.mode": "merge-on-read",
+    "write.update.mode": "merge-on-read",
+    "write.merge.mode": "merge-on-read",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+    # A batch touches few partitions and runs in two tasks: a shuffle to save a handful of files costs more than it gives.
+    "write.distribution-mode": "none",
+    "write.spark.fanout.enabled": "true",
+}
+
+# Concurrent commits (a tag while the stream appends) lose the catalog's compare-and-swap and are simply tried again.
+_retry_commit = retry(
+    retry=retry_if_exception_type(CommitFailedException),
+    stop=stop_after_attempt(8),
+    wait=wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One snapshot of a table, as far as the pipeline cares.
+
+    Attributes:
+        snapshot_id: Iceberg snapshot id.
+        parent_id: the snapshot it was made from; None for the first.
+        timestamp_ms: commit time, milliseconds since the epoch.
+        operation: append, overwrite, replace or delete.
+        added_records: rows the snapshot added.
+        total_records: rows in the table as of the snapshot.
+        position: parsed ``wikistream.position``, or None if the snapshot carries none.
+        counts: parsed ``wikistream.counts``, or None.
+    """
+
+    snapshot_id: int
+    parent_id: int | None
+    timestamp_ms: int
+    operation: str
+    added_records: int
+    total_records: int
+    position: dict[str, Any] | None
+    counts: dict[str, Any] | None
+
+
+class Lakehouse:
+    """The tables of one catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    @classmethod
+    def local(cls, settings: Settings) -> "Lakehouse":
+        """The embedded lake: Iceberg's SQL catalog on SQLite and files under ``WIKISTREAM_HOME``; makes missing tables.
+
+        Raises:
+            LakeError: the catalog file cannot be opened.
+        """
+        try:
+            settings.warehouse.mkdir(parents=True, exist_ok=True)
+            # Spark's JDBC catalog and PyIceberg share the file; without write-ahead logging they lock each other out.
+            with sqlite3.connect(settings.catalog_db) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            connection.close()
+        except (OSError, sqlite3.Error) as error:
+            raise LakeError(
+                f"cannot open the catalog {settings.catalog_db}: {error}; check that the folder is writable and has space"
+            ) from error
+        lake = cls(
+            SqlCatalog(CATALOG_NAME, uri=f"sqlite:///{settings.catalog_db}", warehouse=f"file://{settings.warehouse}")
+        )
+        lake.ensure_tables()
+        return lake
+
+    # ---- tables -------------------------------------------------------------------------------------------------------
+
+    def ensure_tables(self) -> None:
+        """Create missing namespaces and tables, add columns that a contract has gained. A second call changes nothing."""
+        namespaces = {name[0] for name in self.catalog.list_namespaces()}
+        for spec in ALL_TABLES:
+            if spec.namespace not in namespaces:
+                self.catalog.create_namespace_if_not_exists(spec.namespace)
+                namespaces.add(spec.namespace)
+            if not self.catalog.table_exists(spec.identifier):
+                self._create(spec)
+            else:
+                self._add_missing_columns(spec)
+
+    def _create(self, spec: TableSpec) -> None:
+        fields = [
+            NestedField(number, column.name, _ICEBERG_TYPES[column.type], required=False, doc=column.comment)
+            for number, column in enumerate(spec.columns, start=1)
+        ]
+        identifiers = {field.name: field.field_id for field in fields}
+        partitions = [
+            PartitionField(identifiers[name], 1000 + number, IdentityTransform(), name)
+            for number, name in enumerate(spec.partition_by)
+        ]
+        self.catalog.create_table_if_not_exists(
+            spec.identifier,
+            Schema(*fields),
+            partition_spec=PartitionSpec(*partitions),
+            properties={**TABLE_PROPERTIES, "comment": spec.description},
+        )
+        table = self.table(spec)
+        if table.current_snapshot() is None:
+            # An empty first snapshot: branches, tags and "the range after" then always have something to stand on.
+            table.append(table.schema().as_arrow().empty_table())
+
+    def _add_missing_columns(self, spec: TableSpec) -> None:
+        table = self.table(spec)
+        present = set(table.schema().column_names)
+        missing = [column for column in spec.columns if column.name not in present]
+        if missing:
+            with table.update_schema() as update:
+                for column in missing:
+                    update.add_column(column.name, _ICEBERG_TYPES[column.type], doc=column.comment)
+
+    def table(self, spec: TableSpec) -> Table:
+        """The table as it is now, freshly loaded from the catalog."""
+        return self.catalog.load_table(spec.identifier)
+
+    @_retry_commit
+    def append(self, spec: TableSpec, rows: pa.Table, properties: Mapping[str, str] | None = None) -> int:
+        """Append ``rows`` (columns as in the contract) in one snapshot; returns its id. For small tables; Spark writes data."""
+        table = self.table(spec)
+        table.append(rows, snapshot_properties=dict(properties or {}))
+        return _require(table.current_snapshot()).snapshot_id
+
+    # ---- versions -----------------------------------------------------------------------------------------------------
+
+    def head(self, spec: TableSpec, ref: str = MAIN) -> Version | None:
+        """The snapshot that ``ref`` (a branch or a tag) points to, or None if there is no such ref."""
+        snapshot = self.table(spec).snapshot_by_name(ref)
+        return _version(snapshot) if snapshot else None
+
+    def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
+        """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
+        table = self.table(spec)
+        snapshot = table.snapshot_by_id(ref) if isinstance(ref, int) else table.snapshot_by_name(ref)
+        while snapshot is not None:
+            yield _version(snapshot)
+            parent = snapshot.parent_snapshot_id
+            snapshot = table.snapshot_by_id(parent) if parent is not None else None
+
+    def newest_position(self, spec: TableSpec, ref: str | int = MAIN) -> Version | None:
+        """The newest ancestor of ``ref`` that carries a position (compaction's ``replace`` snapshots carry none)."""
+        return next((version for version in self.history(spec, ref) if version.position is not None), None)
+
+    # ---- references ---------------------------------------------------------------------------------------------------
+
+    @_retry_commit
+    def tag(self, spec: TableSpec, name: str, snapshot_id: int) -> None:
+        """Point tag ``name`` at ``snapshot_id``, moving it if it exists."""
+        self.table(spec).manage_snapshots().create_tag(snapshot_id, name).commit()
+
+    @_retry_commit
+    def drop_ref(self, spec: TableSpec, name: str) -> None:
+        """Remove the tag or branch ``name`` if it exists."""
+        table = self.table(spec)
+        if name in table.metadata.refs:
+            manager = table.manage_snapshots()
+            kind = table.metadata.refs[name].snapshot_ref_type
+            (manager.remove_tag(name) if kind == "tag" else manager.remove_branch(name)).commit()
+
+    @_retry_commit
+    def fresh_branch(self, spec: TableSpec, name: str = AUDIT_BRANCH) -> None:
+        """Make branch ``name`` start anew at main's head; what an earlier attempt left on it is dropped."""
+        self.drop_ref(spec, name)
+        table = self.table(spec)
+        table.manage_snapshots().create_branch(_require(table.current_snapshot()).snapshot_id, name).commit()
+
+    @_retry_commit
+    def publish(self, spec: TableSpec, branch: str = AUDIT_BRANCH) -> int:
+        """Fast-forward main to ``branch`` and drop the branch; returns main's new head.
+
+        Raises:
+            LakeError: main is not an ancestor of the branch (someone else committed meanwhile): rebuild the branch.
+        """
+        table = self.table(spec)
+        head = table.snapshot_by_name(branch)
+        if head is None:
+            raise LakeError(f"{spec.identifier} has no branch {branch!r} to publish")
+        main_id = _require(table.current_snapshot()).snapshot_id
+        if all(version.snapshot_id != main_id for version in self.history(spec, head.snapshot_id)):
+            raise LakeError(f"{spec.identifier}: main has moved since branch {branch!r} was built; build it again")
+        table.manage_snapshots().set_current_snapshot(snapshot_id=head.snapshot_id).commit()
+        self.drop_ref(spec, branch)
+        return head.snapshot_id
+
+    @_retry_commit
+    def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
+        """Point main at ``snapshot_id``, which must be a snapshot of the table."""
+        self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+
+
+def table_spec(identifier: str) -> TableSpec:
+    """The contract of ``namespace.name``.
+
+    Raises:
+        LakeError: there is no such table; names the known ones.
+    """
+    try:
+        return TABLE_BY_IDENTIFIER[identifier]
+    except KeyError:
+        raise LakeError(f"no table {identifier!r}; known: {', '.join(sorted(TABLE_BY_IDENTIFIER))}") from None
+
+
+def summary_properties(position: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, str]:
+    """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text."""
+    return {POSITION_KEY: json.dumps(position, sort_keys=True), COUNTS_KEY: json.dumps(counts, sort_keys=True)}
+
+
+def _version(snapshot: Snapshot) -> Version:
+    summary = snapshot.summary
+    properties = summary.additional_properties if summary else {}
+    position, counts = properties.get(POSITION_KEY), properties.get(COUNTS_KEY)
+    return Version(
+        snapshot_id=snapshot.snapshot_id,
+        parent_id=snapshot.parent_snapshot_id,
+        timestamp_ms=snapshot.timestamp_ms,
+        operation=summary.operation.value if summary else "append",
+        added_records=int(properties.get("added-records", 0)),
+        total_records=int(properties.get("total-records", 0)),
+        position=json.loads(position) if position else None,
+        counts=json.loads(counts) if counts else None,
+    )
+
+
+def _require(snapshot: Snapshot | None) -> Snapshot:
+    if snapshot is None:
+        raise LakeError(
+            "the table has no snapshot; it was not made by this project: delete WIKISTREAM_HOME or restore it"
+        )
+    return snapshot

@@ -1,0 +1,91 @@
+"""Where Spark runs: one local JVM per process, one session per lake.
+
+The JVM and its SparkContext are started once; each home gets a session of its own on it, because the Iceberg catalog is
+bound to the session's configuration. That is why a test suite, or a Dagster process, pays for one start only.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from pyspark.sql import DataFrame, SparkSession
+
+from wikistream_assets.embedded.jars import ensure_jars
+from wikistream_assets.embedded.java import find_java
+from wikistream_assets.resources.lakehouse import CATALOG_NAME
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import TableSpec
+
+# pydeequ asks the environment which Spark it runs on, at import.
+SPARK_VERSION_FOR_DEEQU: Final = "3.5"
+
+_LOG_CONFIG: Final = Path(__file__).with_name("log4j2.properties")
+
+
+def local_session(settings: Settings) -> SparkSession:
+    """A session on this process's JVM whose catalog ``wikistream`` is the lake of ``settings``.
+
+    Raises:
+        SetupError: no Java 17, or the jars cannot be fetched.
+    """
+    session = _application(settings).newSession()
+    catalog = f"spark.sql.catalog.{CATALOG_NAME}"
+    session.conf.set(catalog, "org.apache.iceberg.spark.SparkCatalog")
+    session.conf.set(f"{catalog}.catalog-impl", "org.apache.iceberg.jdbc.JdbcCatalog")
+    # Without write-ahead logging every second commit fails with SQLITE_BUSY.
+    session.conf.set(f"{catalog}.uri", f"jdbc:sqlite:{settings.catalog_db}?journal_mode=WAL&busy_timeout=30000")
+    session.conf.set(f"{catalog}.warehouse", f"file://{settings.warehouse}")
+    session.conf.set(f"{catalog}.jdbc.schema-version", "V1")
+    # Tables change under this session (PyIceberg moves tags and branches): never answer from a cache.
+    session.conf.set(f"{catalog}.cache-enabled", "false")
+    return session
+
+
+def _application(settings: Settings) -> SparkSession:
+    os.environ["JAVA_HOME"] = str(find_java().home)
+    os.environ["SPARK_VERSION"] = SPARK_VERSION_FOR_DEEQU
+    jars = ",".join(str(jar) for jar in ensure_jars("spark", settings))
+    session = (
+        SparkSession.builder.master(f"local[{settings.spark_cores}]")
+        .appName("wikistream")
+        .config("spark.jars", jars)
+        .config("spark.driver.memory", f"{settings.spark_memory_mb}m")
+        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseParallelGC")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.extensions", "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions")
+        .config("spark.sql.session.timeZone", "UTC")
+        # The data of one cycle fits a few tasks; the default of 200 would be 200 nearly empty ones.
+        .config("spark.sql.shuffle.partitions", str(settings.spark_cores))
+        .config("spark.sql.streaming.metricsEnabled", "false")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def table_name(spec: TableSpec, branch: str | None = None) -> str:
+    """The table's name in Spark SQL, optionally of one of its branches."""
+    return f"{CATALOG_NAME}.{spec.identifier}" + (f".branch_{branch}" if branch else "")
+
+
+def read_table(spark: SparkSession, spec: TableSpec, snapshot_id: int | None = None) -> DataFrame:
+    """The table's main branch, or the table as of ``snapshot_id``."""
+    reader = spark.read.format("iceberg")
+    if snapshot_id is not None:
+        reader = reader.option("snapshot-id", snapshot_id)
+    return reader.load(table_name(spec))
+
+
+def read_range(spark: SparkSession, spec: TableSpec, start: int, end: int) -> DataFrame:
+    """Rows appended after snapshot ``start`` up to and including snapshot ``end``; compaction in between is passed over."""
+    if start == end:
+        return read_table(spark, spec, end).limit(0)
+    return (
+        spark.read.format("iceberg")
+        .option("start-snapshot-id", start)
+        .option("end-snapshot-id", end)
+        .load(table_name(spec))
+    )
