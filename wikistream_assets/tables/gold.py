@@ -126,7 +126,7 @@ DAILY_ANALYTICS_SUMMARY = TableSpec(
         ("other_percentage", "double", "100 * events outside the four regions / total_events"),
         ("peak_hour_events", "long", "events in the busiest hour"),
         ("avg_events_per_hour", "double", "total_events / hours of the day with at least one event"),
-        ("platform_health_score", "double", "0-100: 40 low-risk share + 30 registered share + 20 content growth + 10 low deletion rate"),
+        ("platform_health_score", "double", "0-100: low risk 40, registered 30, content growth 20, few deletions 10"),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
         ("gold_processed_at", "timestamp", "when the row was computed"),
         ("schema_version", "string", "version of this table's contract"),
