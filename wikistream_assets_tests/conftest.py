@@ -1,0 +1,48 @@
+"""Fixtures that every test may use: a home of its own with free ports, and one broker for the whole suite."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wikistream_assets.settings import Settings
+
+SettingsFactory = Callable[..., Settings]
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return the ``WIKISTREAM_*`` variables that make a child process load the same settings."""
+    return {f"WIKISTREAM_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set}
+
+
+@pytest.fixture
+def settings_factory(tmp_path: Path) -> SettingsFactory:
+    """Return a maker of settings: a new home at each call (``home=`` overrides), free ports, any field by keyword."""
+    made = 0
+
+    def make(**fields: object) -> Settings:
+        nonlocal made
+        made += 1
+        defaults: dict[str, object] = {
+            "home": tmp_path / f"home{made}",
+            "kafka_port": free_port(),
+            "kafka_controller_port": free_port(),
+            "dagster_port": free_port(),
+        }
+        return Settings(**{**defaults, **fields})
+
+    return make
+
+
+@pytest.fixture
+def settings(settings_factory: SettingsFactory) -> Settings:
+    """Return the settings of a home of this test's own, with free ports; nothing is created yet."""
+    return settings_factory()
