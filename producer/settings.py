@@ -26,14 +26,18 @@ class ProducerSettings(BaseSettings):
         "https://github.com/wikistream/wikistream",
         description="who runs this, for the User-Agent that Wikimedia's policy asks for: a URL or an e-mail address",
     )
-    domains: str = Field("default", description="'default' (18 wikis), '*' for all, or a comma-separated list of domains")
+    domains: str = Field(
+        "default", description="'default' (18 wikis), '*' for all, or a comma-separated list of domains"
+    )
     max_event_bytes: int = Field(1_000_000, gt=0, description="larger events go to the dead-letter topic, bytes")
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, values: dict[str, object]) -> dict[str, object]:
         known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
-        unknown = sorted(name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
+        unknown = sorted(
+            name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
+        )
         if unknown:
             raise ValueError(
                 f"unknown setting {', '.join(unknown)}: unset it or correct its name (known: {', '.join(sorted(known))})"

@@ -1,10 +1,16 @@
-"""Names of the Kafka topics, the contract between the producer and everything that reads from it."""
+"""Names and limits of the Kafka topics, the contract between the producer and everything that reads from it."""
+
+from typing import Final
 
 RAW_EVENTS = "raw-events"
-"""Accepted events, key = event id, value = the envelope of ``producer.envelope``."""
+"""Accepted events, key = event id, value = ``envelope.event_value``."""
 
 DLQ_EVENTS = "dlq-events"
-"""Rejected frames with their original bytes, the reason class and the time."""
+"""Rejected frames with their original bytes, the reason class and the time: ``envelope.rejected_value``."""
 
 SSE_CURSOR = "sse-cursor"
 """Compacted: one position per source identity, committed in the same transaction as the events it covers."""
+
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+"""``max.message.bytes`` that the topics need: an event of the size limit grows when its JSON is quoted into the envelope, and a
+rejected one by a third in base64; Kafka's default of 1 MiB would refuse both."""
