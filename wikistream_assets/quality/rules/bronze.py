@@ -1,3 +1,119 @@
-from wikistream_assets.quality.rule import Rule
+"""Rules of the Bronze gate: is what was received complete, well-formed, received once, and received in time?
 
-RAW_EVENTS_RULES: tuple[Rule, ...] = ()
+"The captures" are six public recordings of the stream (2014 to 2021; 92,834 distinct events).
+"""
+
+from typing import Final
+
+from wikistream_assets.quality.rule import Basis, Dimension, Holds, Rule, Severity
+from wikistream_assets.quality.rules.common import computed, every, mostly_present, not_null, sql_list, unique
+
+EVENT_TIMELINESS: Final = "event_timeliness"
+NO_FUTURE_TIMESTAMPS: Final = "no_future_timestamps"
+PARITY_KAFKA_BRONZE: Final = "parity_kafka_bronze"
+
+SOURCE_MODES: Final = ("live", "replay", "synthetic")
+NAMED_EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
+
+_PRODUCER_REFUSES = (
+    "an event without it is a dead letter, never a Bronze row; null in 0 of 92,834 events of the captures"
+)
+_OPTIONAL_FIELD = (
+    "bound of the contract: the stream may omit it; measured: null or empty in 0 of 92,834 events of the captures"
+)
+
+RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
+    not_null("event_id", _PRODUCER_REFUSES),
+    not_null("event_type", _PRODUCER_REFUSES),
+    not_null("domain", _PRODUCER_REFUSES),
+    not_null("event_timestamp", _PRODUCER_REFUSES),
+    not_null(
+        "payload", "decision: Bronze keeps every event exactly as received, so that anything can be derived again"
+    ),
+    mostly_present("title", 0.95, _OPTIONAL_FIELD),
+    mostly_present("user", 0.95, _OPTIONAL_FIELD),
+    mostly_present("wiki", 0.95, _OPTIONAL_FIELD),
+    every(
+        "lineage_complete",
+        Dimension.COMPLETENESS,
+        "Every row says which Kafka record it came from and when the producer and the stream handled it.",
+        "kafka_topic IS NOT NULL AND kafka_partition IS NOT NULL AND kafka_offset IS NOT NULL"
+        " AND kafka_timestamp IS NOT NULL AND producer_ingested_at IS NOT NULL AND bronze_processed_at IS NOT NULL",
+        "decision: without its position a row can neither be traced nor counted in the parity with Kafka",
+    ),
+    every(
+        "event_type_valid",
+        Dimension.VALIDITY,
+        f"event_type is one of {', '.join(NAMED_EVENT_TYPES)}, or a number.",
+        f"event_type IN {sql_list(NAMED_EVENT_TYPES)} OR event_type RLIKE '^[0-9]+$'",
+        "schema recentchange 1.0.1 allows a number; measured: '142' in 2 of 1,950 and 3 of 2,571 events, nothing else unnamed",
+        where="event_type IS NOT NULL",
+    ),
+    every(
+        "event_hour_valid",
+        Dimension.VALIDITY,
+        "event_hour is 0-23 and the UTC hour of event_timestamp.",
+        "event_hour BETWEEN 0 AND 23 AND event_hour = pmod(floor(unix_seconds(event_timestamp) / 3600), 24)",
+        "decision: it is a partition column, a wrong hour hides the row from every hourly read",
+        where="event_timestamp IS NOT NULL",
+    ),
+    every(
+        "event_date_valid",
+        Dimension.VALIDITY,
+        "event_date is the UTC date of event_timestamp.",
+        "event_date = CAST(date_from_unix_date(CAST(floor(unix_seconds(event_timestamp) / 86400) AS INT)) AS STRING)",
+        "decision: it is a partition column, a wrong date hides the row from every daily read",
+        where="event_timestamp IS NOT NULL",
+    ),
+    every(
+        "source_mode_valid",
+        Dimension.VALIDITY,
+        f"source_mode is one of {', '.join(SOURCE_MODES)}.",
+        f"source_mode IN {sql_list(SOURCE_MODES)}",
+        "decision: timeliness is judged on live events only, so the mode must be known",
+    ),
+    unique(
+        "kafka_position_unique",
+        ("kafka_topic", "kafka_partition", "kafka_offset"),
+        "decision: a repeated position means two writers or a batch written twice; Iceberg lets both appends through",
+    ),
+    unique(
+        "event_id_unique",
+        ("event_id",),
+        "redeliveries are removed by event_id within the event's hour; measured: 0 of 92,834 ids of the captures come with two"
+        " times (46 redeliveries keep theirs), so nothing below 100 % is expected",
+    ),
+    Rule(
+        name=EVENT_TIMELINESS,
+        dimension=Dimension.TIMELINESS,
+        description="At least 95 % of the live events are in Bronze within 180 seconds of the change.",
+        measure=Holds(
+            "bronze_processed_at <= event_timestamp + INTERVAL 180 SECONDS",
+            where="source_mode = 'live' AND event_timestamp IS NOT NULL AND bronze_processed_at IS NOT NULL",
+        ),
+        threshold=0.95,
+        because="the service level of the pipeline (3 minutes, 95 %); measured on streams of 2025 and 2026: an event is sent"
+        " 0.6-6.1 s after the change. A warning: late data is not wrong data. Replayed and synthetic events are old by nature, so left out",
+        severity=Severity.WARNING,
+        basis=Basis.RATIO,
+    ),
+    Rule(
+        name=NO_FUTURE_TIMESTAMPS,
+        dimension=Dimension.TIMELINESS,
+        description="No event is dated more than 60 seconds after the producer received it.",
+        measure=Holds(
+            "event_timestamp <= producer_ingested_at + INTERVAL 60 SECONDS",
+            where="event_timestamp IS NOT NULL AND producer_ingested_at IS NOT NULL",
+        ),
+        threshold=1.0,
+        because="decision: a minute covers the skew of kept clocks; a clock further ahead would fill hours still to come."
+        " Its own check: lateness must not be averaged with its opposite",
+        severity=Severity.WARNING,
+    ),
+    computed(
+        PARITY_KAFKA_BRONZE,
+        Dimension.CONSISTENCY,
+        "Records read from Kafka = Bronze rows + dead letters + duplicates, over the whole life of the table.",
+        "decision: every record read is accounted for; the running totals stand in Bronze's snapshot summaries",
+    ),
+)

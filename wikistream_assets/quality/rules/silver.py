@@ -1,3 +1,191 @@
-from wikistream_assets.quality.rule import Rule
+"""Rules of the Silver gate: is the cleaned, classified event right, once, and like yesterday's?
 
-CLEANED_EVENTS_RULES: tuple[Rule, ...] = ()
+Row rules run here on rows that passed the quarantine split; a breach means that the transform and its contract disagree.
+"The captures" are six public recordings of the stream (2014 to 2021; 92,834 distinct events).
+"""
+
+from typing import Final
+
+from producer.wikis import REGION_BY_DOMAIN, REGIONS
+from wikistream_assets.quality.rule import Basis, Dimension, Holds, Rule, Severity
+from wikistream_assets.quality.rules.common import computed, every, mostly_present, not_null, sql_list, unique
+
+PARITY_BRONZE_SILVER: Final = "parity_bronze_silver"
+DRIFT_NULL_RATE: Final = "drift_null_rate"
+DRIFT_CATEGORIES: Final = "drift_categories"
+DRIFT_NUMERIC: Final = "drift_numeric"
+
+EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external", "other")
+USER_KINDS: Final = ("bot", "registered", "temporary", "ip4", "ip6")
+
+# Deliberately not the expression that the transform uses: an accuracy check that repeats the code under test can never fail.
+# Here an address is taken apart into its groups; compared with Python's ipaddress module: 0 of 92,834 users differ.
+_OCTETS = "split(user_normalized, '[.]')"
+_GROUPS = "split(user_normalized, ':')"
+_IS_IP4 = (
+    f"(size({_OCTETS}) = 4 AND forall({_OCTETS}, octet ->"
+    " coalesce(CAST(CAST(octet AS SMALLINT) AS STRING) = octet AND CAST(octet AS SMALLINT) BETWEEN 0 AND 255, false)))"
+)
+_IS_IP6 = (
+    f"(size({_GROUPS}) BETWEEN 3 AND 9 AND forall({_GROUPS}, part ->"
+    " length(part) <= 4 AND translate(upper(part), '0123456789ABCDEF', '') = ''))"
+)
+# MediaWiki reserves names that begin with ~2 for temporary accounts.
+_IS_TEMPORARY = "startswith(user_normalized, '~2')"
+
+_REGION_OF_DOMAIN = (
+    "CASE domain "
+    + " ".join(f"WHEN '{domain}' THEN '{region}'" for domain, region in sorted(REGION_BY_DOMAIN.items()))
+    + " ELSE 'other' END"
+)
+
+_FROM_BRONZE = (
+    "Bronze's gate and the quarantine let no row without it through; null in 0 of 92,834 events of the captures"
+)
+
+CLEANED_EVENTS_RULES: Final[tuple[Rule, ...]] = (
+    not_null("event_id", _FROM_BRONZE),
+    not_null("domain", _FROM_BRONZE),
+    not_null("event_timestamp", _FROM_BRONZE),
+    not_null("region", "decision: every domain has a region, unknown ones are 'other'; it is a partition column"),
+    not_null("language", "decision: every domain has a language code, multilingual projects 'mul'"),
+    mostly_present(
+        "length_delta",
+        0.99,
+        "log and categorize events have no lengths, so only edit and new count; measured with length_old = 0 for new pages:"
+        " present in all 68,341 edit and new events of the captures",
+        where="event_type IN ('edit', 'new')",
+    ),
+    every(
+        "region_valid",
+        Dimension.VALIDITY,
+        f"region is one of {', '.join(REGIONS)}.",
+        f"region IN {sql_list(REGIONS)}",
+        "decision: the closed set of the followed wikis",
+        where="region IS NOT NULL",
+    ),
+    every(
+        "event_type_valid",
+        Dimension.VALIDITY,
+        f"event_type is one of {', '.join(EVENT_TYPES)}.",
+        f"event_type IN {sql_list(EVENT_TYPES)}",
+        "decision: numeric types count as other; measured: 5 numeric types in 92,834 events",
+    ),
+    every(
+        "user_kind_valid",
+        Dimension.VALIDITY,
+        f"user_kind is one of {', '.join(USER_KINDS)}.",
+        f"user_kind IN {sql_list(USER_KINDS)}",
+        "decision: every user is exactly one of these, so that their shares add up to 100 %",
+    ),
+    every(
+        "event_date_valid",
+        Dimension.VALIDITY,
+        "event_date is the UTC date of event_timestamp.",
+        "event_date = CAST(date_from_unix_date(CAST(floor(unix_seconds(event_timestamp) / 86400) AS INT)) AS STRING)",
+        "decision: it is a partition column, a wrong date hides the row from every daily read",
+        where="event_timestamp IS NOT NULL",
+    ),
+    every(
+        "no_control_characters",
+        Dimension.VALIDITY,
+        "No control characters are left in title and user_normalized.",
+        r"NOT coalesce(title RLIKE r'\p{Cc}', false) AND NOT coalesce(user_normalized RLIKE r'\p{Cc}', false)",
+        "decision: they break terminals, CSV files and logs further down; the transform removes them",
+    ),
+    Rule(
+        name="is_anonymous_accuracy",
+        dimension=Dimension.ACCURACY,
+        description="is_anonymous agrees with an independent reading of the user name for at least 99 % of the rows.",
+        measure=Holds(
+            f"is_anonymous = (NOT is_bot AND ({_IS_TEMPORARY} OR {_IS_IP4} OR {_IS_IP6}))",
+            where="user_normalized IS NOT NULL AND is_bot IS NOT NULL",
+        ),
+        threshold=0.99,
+        because="bound of the contract; the reading takes addresses apart instead of repeating the transform's expression, and"
+        " agrees with Python's ipaddress module on all 92,834 users of the captures (7,552 IPv4, 1,709 IPv6)",
+        basis=Basis.RATIO,
+    ),
+    every(
+        "region_mapping",
+        Dimension.ACCURACY,
+        "region is the domain's region in the table of followed wikis, other for the rest.",
+        f"region = {_REGION_OF_DOMAIN}",
+        "decision: one region per domain, or the regions' shares of a day would not add up to 100 %",
+        where=f"domain IS NOT NULL AND region IN {sql_list(REGIONS)}",
+    ),
+    every(
+        "is_valid_consistent",
+        Dimension.CONSISTENCY,
+        "is_valid says whether event_id, domain, event_timestamp and user are all present.",
+        "is_valid = (event_id IS NOT NULL AND domain IS NOT NULL AND event_timestamp IS NOT NULL"
+        " AND user_normalized IS NOT NULL)",
+        "decision: the flag is a definition, it holds for every row",
+        where="event_id IS NOT NULL AND domain IS NOT NULL AND event_timestamp IS NOT NULL",
+    ),
+    every(
+        "is_anonymous_consistent",
+        Dimension.CONSISTENCY,
+        "is_anonymous says whether user_kind is temporary, ip4 or ip6.",
+        "is_anonymous = (user_kind IN ('temporary', 'ip4', 'ip6'))",
+        "decision: the flag is a definition, it holds for every row",
+        where=f"user_kind IN {sql_list(USER_KINDS)}",
+    ),
+    every(
+        "is_bot_consistent",
+        Dimension.CONSISTENCY,
+        "is_bot says whether user_kind is bot.",
+        "is_bot = (user_kind = 'bot')",
+        "decision: the bot flag takes precedence over what the name looks like; measured: 0 of 9,261 events by IP users carry it",
+        where=f"user_kind IN {sql_list(USER_KINDS)}",
+    ),
+    every(
+        "length_delta_consistent",
+        Dimension.CONSISTENCY,
+        "length_delta is length_new - length_old.",
+        "length_delta = length_new - length_old",
+        "decision: length_old is 0 for new pages, which restores 1,471,337 of 6,316,957 added bytes of one capture",
+        where="length_delta IS NOT NULL",
+    ),
+    every(
+        "size_flags_consistent",
+        Dimension.CONSISTENCY,
+        "is_large_deletion says length_delta < -5000 bytes, is_large_addition says length_delta > 50000 bytes.",
+        "is_large_deletion = coalesce(length_delta < -5000, false) AND is_large_addition = coalesce(length_delta > 50000, false)",
+        "bounds of the contract; measured: 60 large deletions and 6 large additions in 48,206 events of two large wikis",
+    ),
+    unique(
+        "event_id_unique",
+        ("event_id",),
+        "decision: the first Bronze row of an event_id wins, the table is append-only and holds each event once",
+    ),
+    computed(
+        PARITY_BRONZE_SILVER,
+        Dimension.CONSISTENCY,
+        "Bronze rows up to the audited tag = Silver rows + quarantined rows, for every hour.",
+        "decision: no event is lost or doubled between the layers",
+    ),
+    computed(
+        DRIFT_NULL_RATE,
+        Dimension.DRIFT,
+        "No profiled column's share of nulls moved by more than 10 points from its 7-day baseline (alert: 20).",
+        "bounds of the contract: 10 % warns, 20 % alerts; a warning, because a change of the world is not an error of the data",
+        severity=Severity.WARNING,
+    ),
+    computed(
+        DRIFT_CATEGORIES,
+        Dimension.DRIFT,
+        "The shares of event types and user kinds stay near their 7-day baseline (population stability index, PSI).",
+        "bounds 0.25 (warn) and 0.5 (alert), measured: with ten hours behind it no hour of a whole day exceeds 0.16; region and"
+        " language follow the sun (up to 0.75 and 1.07 at dawn) and are not judged. A warning, like all drift",
+        severity=Severity.WARNING,
+    ),
+    computed(
+        DRIFT_NUMERIC,
+        Dimension.DRIFT,
+        "Mean, median and 95th percentile of length_delta stay near their 7-day baseline (robust z: median and MAD).",
+        "bounds 5 (warn) and 10 (alert), measured: with ten hours behind it no hour of a whole day exceeds 4.4; the scale is at least"
+        " a tenth of the interquartile range, so that a MAD of 0 does not make every change infinite. A warning, like all drift",
+        severity=Severity.WARNING,
+    ),
+)

@@ -1,0 +1,88 @@
+"""Shapes of rules that several tables share."""
+
+from typing import Final
+
+from wikistream_assets.quality.rule import Basis, Computed, Dimension, Holds, NotNull, Rule, Severity, Unique
+
+UPSTREAM_GATES_PASSED: Final = "upstream_gates_passed"
+"""Computed by the gate of each Gold table."""
+
+
+def not_null(column: str, because: str) -> Rule:
+    """Every row has ``column``."""
+    return Rule(
+        name=f"{column}_not_null",
+        dimension=Dimension.COMPLETENESS,
+        description=f"Every row has a value in {column}.",
+        measure=NotNull(column),
+        threshold=1.0,
+        because=because,
+    )
+
+
+def mostly_present(column: str, threshold: float, because: str, where: str | None = None) -> Rule:
+    """At least the share ``threshold`` of the rows that meet ``where`` has ``column``."""
+    scope = f" where {where}" if where else ""
+    return Rule(
+        name=f"{column}_completeness",
+        dimension=Dimension.COMPLETENESS,
+        description=f"At least {threshold:.0%} of the rows{scope} have a value in {column}.",
+        measure=NotNull(column, where),
+        threshold=threshold,
+        because=because,
+        basis=Basis.RATIO,
+    )
+
+
+def unique(name: str, columns: tuple[str, ...], because: str) -> Rule:
+    """No two rows agree in all ``columns``."""
+    return Rule(
+        name=name,
+        dimension=Dimension.UNIQUENESS,
+        description=f"No two rows have the same {', '.join(columns)}.",
+        measure=Unique(columns),
+        threshold=1.0,
+        because=because,
+    )
+
+
+def every(
+    name: str, dimension: Dimension, description: str, predicate: str, because: str, where: str | None = None
+) -> Rule:
+    """``predicate`` is true for every row that meets ``where``.
+
+    A condition in ``where`` leaves a fault to the one rule that names it: a null domain breaks ``domain_not_null``, not each rule
+    that compares the domain with something.
+    """
+    return Rule(
+        name=name,
+        dimension=dimension,
+        description=description,
+        measure=Holds(predicate, where),
+        threshold=1.0,
+        because=because,
+    )
+
+
+def computed(
+    name: str,
+    dimension: Dimension,
+    description: str,
+    because: str,
+    severity: Severity = Severity.ERROR,
+) -> Rule:
+    """The gate itself supplies the figure, a share that must be 1."""
+    return Rule(
+        name=name,
+        dimension=dimension,
+        description=description,
+        measure=Computed(),
+        threshold=1.0,
+        because=because,
+        severity=severity,
+    )
+
+
+def sql_list(values: tuple[str, ...]) -> str:
+    """``('a', 'b')`` for an SQL ``IN``; the values are identifiers of this project and hold no quotes."""
+    return "(" + ", ".join(f"'{value}'" for value in values) + ")"
