@@ -147,8 +147,8 @@ def _check_format(root: Path) -> bool:
         ) from None
     if version != FORMAT_VERSION:
         raise LakeError(
-            f"{root} has lake format {version!r}, this WikiStream reads format {FORMAT_VERSION}: run the WikiStream that wrote it "
-            "('git pull && make clean' gets the newest), or set WIKISTREAM_HOME to a new folder"
+            f"{root} has lake format {version!r}, this WikiStream reads format {FORMAT_VERSION}: run the WikiStream that wrote "
+            "it ('git pull && make clean' gets the newest), or set WIKISTREAM_HOME to a new folder"
         )
     return True
 

@@ -4,7 +4,6 @@ Belongs here: which jars (``jars.lock``), where they lie, that they are the righ
 Run as ``python -m wikistream_assets.embedded.jars`` it fetches what is missing and says so.
 """
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -14,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
@@ -26,6 +24,7 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from wikistream_assets.embedded.java import find_java
+from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.embedded.truststore import trust_options
 from wikistream_assets.exceptions import SetupError, WikistreamError
 from wikistream_assets.settings import Settings, load_settings
@@ -89,7 +88,7 @@ def ensure_jars(names: JarSet, settings: Settings, report: Report | None = None)
     jars = pinned_jars(names)
     try:
         if find_broken(names, settings):
-            with _exclusive(folder):
+            with exclusive(folder / ".lock"):
                 broken = find_broken(names, settings)  # again: another process may just have fetched them
                 if broken:
                     _fetch(names, broken, folder, report or _to_stderr)
@@ -149,14 +148,6 @@ def _remember(folder: Path, jars: Sequence[Jar]) -> None:
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".verified-", delete=False, encoding="utf-8") as file:
         json.dump(identities, file)
     Path(file.name).replace(folder / "verified.json")
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(names: JarSet, broken: dict[Jar, str], folder: Path, report: Report) -> None:

@@ -1,0 +1,157 @@
+"""The embedded broker: a single Kafka node (KRaft, broker and controller in one JVM) with all its data in the home.
+
+Belongs here: its configuration files, its command line, formatting its storage once. Does not belong here: keeping it running
+(``services``) and talking to it (``resources.broker``).
+"""
+
+import base64
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Final
+
+from wikistream_assets.embedded.jars import Report, ensure_jars
+from wikistream_assets.embedded.java import find_java
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.resources.broker import max_message_bytes
+from wikistream_assets.settings import Settings
+
+_FORMAT_TIMEOUT_SECONDS: Final = 120
+
+
+def command(settings: Settings, report: Report | None = None) -> list[str]:
+    """Return the broker's command line; fetches the jars if they are not in the cache."""
+    return [*_java(settings, report), "kafka.Kafka", str(_properties(settings))]
+
+
+def files(settings: Settings) -> dict[Path, str]:
+    """Return the broker's configuration files and their text, as the settings want them."""
+    return {
+        _properties(settings): _server_properties(settings),
+        _log4j(settings): _LOG4J.format(log=settings.root / "logs" / "broker.log"),
+    }
+
+
+def format_storage(settings: Settings, report: Report | None = None) -> None:
+    """Format the storage of a new home; one that is formatted is left alone.
+
+    Raises:
+        BrokerError: Kafka's storage tool failed; the text has its last line.
+    """
+    if (_data(settings) / "meta.properties").exists():
+        return
+    tool = [
+        *_java(settings, report),
+        *("kafka.tools.StorageTool", "format", "--ignore-formatted"),
+        *("-t", _cluster_id(settings), "-c", str(_properties(settings))),
+    ]
+    result = subprocess.run(tool, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_SECONDS, check=False)
+    if result.returncode != 0:
+        lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
+        raise BrokerError(
+            f"the broker's storage {_data(settings)} cannot be formatted ({lines[-1]}): make room or mend the folder's rights"
+        )
+
+
+def _data(settings: Settings) -> Path:
+    return settings.kafka_dir / "data"
+
+
+def _properties(settings: Settings) -> Path:
+    return settings.kafka_dir / "server.properties"
+
+
+def _log4j(settings: Settings) -> Path:
+    return settings.kafka_dir / "log4j.properties"
+
+
+def _cluster_id(settings: Settings) -> str:
+    """Return the home's cluster id (22 characters of URL-safe base64), made once."""
+    path = settings.kafka_dir / "cluster_id"
+    if not path.exists():
+        # 'A' in front: Kafka's command line would take an id that starts with '-' for an option
+        new = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii")[1:22]
+        path.write_text(new, encoding="ascii")
+    return path.read_text(encoding="ascii").strip()
+
+
+def _java(settings: Settings, report: Report | None) -> list[str]:
+    jars = ensure_jars("kafka", settings, report)
+    scratch = settings.kafka_dir / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return [
+        str(find_java().executable),
+        "-Xms64m",
+        f"-Xmx{settings.kafka_heap_mb}m",
+        # the serial collector: about 60 MB less resident than G1 at the same throughput on two cores
+        "-XX:+UseSerialGC",
+        "-XX:+ExitOnOutOfMemoryError",  # a broker without memory is restarted, not left half alive
+        "-XX:-UsePerfData",
+        f"-XX:ErrorFile={settings.root / 'logs' / 'broker-crash.log'}",
+        f"-Djava.io.tmpdir={scratch}",  # zstd's native library is unpacked here, not left in the machine's /tmp
+        "-Djava.awt.headless=true",
+        f"-Dlog4j.configuration={_log4j(settings).as_uri()}",
+        "-cp",
+        ":".join(str(jar) for jar in jars),
+    ]
+
+
+def _server_properties(settings: Settings) -> str:
+    return _SERVER.format(
+        port=settings.kafka_port,
+        controller_port=settings.kafka_controller_port,
+        data=_data(settings),
+        retention=settings.kafka_retention_hours,
+        max_message=max_message_bytes(settings),
+    )
+
+
+_SERVER: Final = """\
+# written by WikiStream at each start; change settings by WIKISTREAM_* instead
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+log.dirs={data}
+
+# one node: nothing can be replicated
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+# one partition each instead of 50: a killed broker recovers and reloads them in a moment
+offsets.topic.num.partitions=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+
+# a killed broker is let in again once its former session has expired (9 s by default)
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+
+log.retention.hours={retention}
+message.max.bytes={max_message}
+replica.fetch.max.bytes={max_message}
+
+# sized for two cores and a small heap; the cleaner alone would claim 128 MB
+num.network.threads=2
+num.io.threads=4
+num.recovery.threads.per.data.dir=2
+log.cleaner.dedupe.buffer.size=8388608
+"""
+
+_LOG4J: Final = """\
+log4j.rootLogger=WARN, file
+log4j.logger.kafka.server.KafkaRaftServer=INFO
+log4j.logger.kafka.log.LogManager=INFO
+log4j.appender.file=org.apache.log4j.RollingFileAppender
+log4j.appender.file.File={log}
+log4j.appender.file.MaxFileSize=5MB
+log4j.appender.file.MaxBackupIndex=2
+log4j.appender.file.layout=org.apache.log4j.PatternLayout
+log4j.appender.file.layout.ConversionPattern=%d %p %c: %m%n
+"""

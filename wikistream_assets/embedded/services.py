@@ -1,0 +1,408 @@
+"""The services of a home, kept running by supervisord: started, watched, restarted when they die, stopped together.
+
+One row in ``programs`` is one service. Each home has its own supervisord, reached over a unix socket. Every process under it
+carries the home's path in its environment (``HOME_MARK``): that is how leftovers of a killed supervisord are told from other
+people's processes, and from those of other homes.
+"""
+
+import errno
+import hashlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+from xmlrpc.client import Fault, ServerProxy, Transport
+
+import psutil
+
+from wikistream_assets.embedded import kafka
+from wikistream_assets.embedded.home import open_home, unusable
+from wikistream_assets.embedded.jars import Report
+from wikistream_assets.embedded.locks import exclusive
+from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.settings import Settings
+
+HOME_MARK: Final = "SUPERVISED_WIKISTREAM_HOME"
+
+_SOCKET_PATH_BYTES: Final = 90
+"""A unix socket's path may have 107 bytes; supervisord first binds to this path with its process id appended."""
+
+_START_SECONDS: Final = 90.0
+_STOP_SECONDS: Final = 30
+_ANSWER_SECONDS: Final = 3.0
+_RPC_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.1
+_GONE: Final = (FileNotFoundError, ConnectionRefusedError)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One supervised service.
+
+    Attributes:
+        name: its name in ``status`` and in the logs (``logs/<name>.out``).
+        command: makes its command line; may fetch what it needs.
+        ports: the loopback ports it listens on, by the setting that changes each; the first is the one shown.
+        files: configuration files and their text.
+        prepare: what must be done before its first start; does nothing when done before.
+        wait_ready: returns once it answers, within the seconds given; calls its second argument while waiting.
+    """
+
+    name: str
+    command: Callable[[], list[str]]
+    ports: Mapping[str, int]
+    files: Mapping[Path, str]
+    prepare: Callable[[], None]
+    wait_ready: Callable[[float, Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """State of a service: RUNNING, or why not (STOPPED, STARTING, BACKOFF, FATAL, SILENT, ORPHANED)."""
+
+    name: str
+    state: str
+    pid: int | None
+    port: int
+    detail: str
+
+
+def programs(settings: Settings, report: Report | None = None) -> tuple[Program, ...]:
+    """Return the services of a home, in the order of starting."""
+    broker = Broker(f"127.0.0.1:{settings.kafka_port}")
+    return (
+        Program(
+            name="broker",
+            command=lambda: kafka.command(settings, report),
+            ports={
+                "WIKISTREAM_KAFKA_PORT": settings.kafka_port,
+                "WIKISTREAM_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
+            },
+            files=kafka.files(settings),
+            prepare=lambda: kafka.format_storage(settings, report),
+            wait_ready=broker.wait_ready,
+        ),
+    )
+
+
+def up(settings: Settings, report: Report | None = None) -> None:
+    """Start what is not running, wait until it answers, and bring the topics into shape; running twice changes nothing.
+
+    If settings changed since the last start, the services are restarted with the new ones.
+
+    Args:
+        settings: the home and its ports.
+        report: takes a line of progress; the default writes to stderr.
+
+    Raises:
+        BrokerError: a port is taken, or the broker does not come up. Nothing is left running then.
+        SetupError: Java, the jars or supervisord are not as needed.
+        LakeError: the home cannot be used.
+    """
+    tell = report or _to_stderr
+    root = open_home(settings)
+    with exclusive(root / "run" / "services.lock"):
+        rows = programs(settings, tell)
+        try:
+            texts = _configuration(settings, rows)
+            if not _is_current(settings, texts):
+                _stop(settings)
+                _start(settings, rows, texts, tell)
+            _wait_for_all(settings, rows)
+        except OSError as error:
+            raise unusable(root, error) from None
+        except WikistreamError:
+            _stop(settings)
+            raise
+        for change in Broker(f"127.0.0.1:{settings.kafka_port}").ensure_topics(settings):
+            tell(change)
+
+
+def down(settings: Settings) -> list[str]:
+    """Stop every service of the home, also those whose supervisord was killed; return the names of what was stopped."""
+    if not settings.root.is_dir():
+        return []
+    with exclusive(settings.root / "run" / "services.lock"):
+        return _stop(settings)
+
+
+def status(settings: Settings) -> list[ServiceStatus]:
+    """Return the state of each service; one that runs but does not answer is SILENT."""
+    infos = _process_infos(settings)
+    if infos is not None:
+        return [_supervised(program, infos.get(program.name)) for program in programs(settings)]
+    left = {_program_name(process): process.pid for process in _marked_processes(settings.root)}
+    return [_unsupervised(program, left.get(program.name)) for program in programs(settings)]
+
+
+def _supervised(program: Program, info: Mapping[str, Any] | None) -> ServiceStatus:
+    port = next(iter(program.ports.values()))
+    if info is None:
+        return ServiceStatus(program.name, "STOPPED", None, port, "not started yet: 'make up' starts it")
+    state, detail = info["statename"], info["description"]
+    if state == "RUNNING":
+        try:
+            program.wait_ready(_ANSWER_SECONDS, lambda: None)
+        except WikistreamError as error:
+            state, detail = "SILENT", str(error)
+    return ServiceStatus(program.name, state, info["pid"] or None, port, detail)
+
+
+def _unsupervised(program: Program, pid: int | None) -> ServiceStatus:
+    port = next(iter(program.ports.values()))
+    if pid is None:
+        return ServiceStatus(program.name, "STOPPED", None, port, "'make up' starts it")
+    return ServiceStatus(
+        program.name, "ORPHANED", pid, port, "its supervisord is gone: 'make up' or 'make down' mends it"
+    )
+
+
+# --- supervisord ------------------------------------------------------------------------------------------------------
+
+
+def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, str]:
+    """Return every file that the services are started from, with its text."""
+    run, logs = settings.root / "run", settings.root / "logs"
+    sections = [
+        "[unix_http_server]",
+        f"file={_escaped(_socket_path(settings))}",
+        "chmod=0700",
+        "[rpcinterface:supervisor]",
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        "[supervisord]",
+        f"directory={_escaped(settings.root)}",
+        f"pidfile={_escaped(run / 'supervisord.pid')}",
+        f"logfile={_escaped(logs / 'supervisord.log')}",
+        "logfile_maxbytes=1MB",
+        "logfile_backups=1",
+    ]
+    for program in rows:
+        sections += [
+            f"[program:{program.name}]",
+            f"command={_escaped(shlex.join(program.command()))}",
+            "autorestart=true",
+            "startsecs=1",
+            f"stopwaitsecs={_STOP_SECONDS}",
+            "stopasgroup=true",
+            "killasgroup=true",
+            "redirect_stderr=true",
+            f"stdout_logfile={_escaped(_log(settings, program))}",
+            "stdout_logfile_maxbytes=1MB",
+            "stdout_logfile_backups=1",
+        ]
+    texts = {run / "supervisord.conf": "\n".join(sections) + "\n"}
+    for program in rows:
+        texts.update(program.files)
+    return texts
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace("%", "%%")
+
+
+def _log(settings: Settings, program: Program) -> Path:
+    return settings.root / "logs" / f"{program.name}.out"
+
+
+def _is_current(settings: Settings, texts: Mapping[Path, str]) -> bool:
+    """Tell whether supervisord runs, everything under it is started, and it was started from these very files."""
+    infos = _process_infos(settings)
+    if not infos or any(info["statename"] not in ("RUNNING", "STARTING") for info in infos.values()):
+        return False
+    return all(path.is_file() and path.read_text(encoding="utf-8") == text for path, text in texts.items())
+
+
+def _start(settings: Settings, rows: tuple[Program, ...], texts: Mapping[Path, str], report: Report) -> None:
+    for program in rows:
+        for setting, port in program.ports.items():
+            _refuse_taken_port(program.name, setting, port)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    for program in rows:
+        program.prepare()
+        _log(settings, program).unlink(missing_ok=True)
+        report(f"starting {program.name} on 127.0.0.1:{next(iter(program.ports.values()))}")
+    # without the caller's directory on the module path: a file there must not be taken for a part of supervisord
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "supervisor.supervisord",
+        "-c",
+        str(settings.root / "run" / "supervisord.conf"),
+    ]
+    environment = {**os.environ, HOME_MARK: str(settings.root)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode != 0:
+        lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
+        raise SetupError(f"supervisord does not start ({lines[-1]}): see {settings.root / 'logs' / 'supervisord.log'}")
+
+
+def _wait_for_all(settings: Settings, rows: tuple[Program, ...]) -> None:
+    for program in rows:
+
+        def still_alive(program: Program = program) -> None:
+            info = (_process_infos(settings) or {}).get(program.name)
+            if info is not None and info["statename"] not in ("STARTING", "RUNNING", "BACKOFF"):
+                raise BrokerError(_ended(settings, program))
+
+        program.wait_ready(_START_SECONDS, still_alive)
+
+
+def _ended(settings: Settings, program: Program) -> str:
+    log = _log(settings, program)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    reason = next(
+        (line for line in reversed(lines) if "rror" in line or "xception" in line), lines[-1] if lines else "no output"
+    )
+    return (
+        f"the {program.name} ends at its start ({reason.strip()}): see {log.parent}, mend the cause and run 'make up'"
+    )
+
+
+def _stop(settings: Settings) -> list[str]:
+    """End supervisord and everything marked as this home's, gently first; return the names of the services that ran."""
+    processes = _marked_processes(settings.root)
+    stopped = sorted({name for process in processes if (name := _program_name(process))})
+    if not _ask_to_shut_down(settings):
+        for process in processes:
+            _quietly(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
+    # again from a fresh look: supervisord may have restarted a service between the look and its own end
+    for process in {*alive, *_marked_processes(settings.root)}:
+        _quietly(process.kill)
+        psutil.wait_procs([process], timeout=_STOP_SECONDS)
+    path = _socket_path(settings)
+    path.unlink(missing_ok=True)
+    if path.parent != settings.root / "run":
+        path.parent.rmdir()
+    return stopped
+
+
+def _ask_to_shut_down(settings: Settings) -> bool:
+    try:
+        _call(settings, "shutdown")
+    except (OSError, HTTPException, Fault):
+        return False
+    return True
+
+
+def _process_infos(settings: Settings) -> dict[str, dict[str, Any]] | None:
+    """Return what supervisord knows of each service; None if there is no supervisord for this home."""
+    try:
+        return {info["name"]: info for info in _call(settings, "getAllProcessInfo")}
+    except _GONE:
+        return None
+    except (OSError, HTTPException, Fault) as error:
+        raise SetupError(
+            f"supervisord of {settings.root} does not answer ({error}): run 'make down', then 'make up'"
+        ) from None
+
+
+class _UnixConnection(HTTPConnection):
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_RPC_SECONDS)
+        try:
+            self.sock.connect(self.host)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class _UnixTransport(Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = str(path)
+
+    def make_connection(self, host: Any) -> HTTPConnection:
+        return _UnixConnection(self._path)
+
+
+def _call(settings: Settings, method: str) -> Any:
+    with ServerProxy("http://supervisord", transport=_UnixTransport(_socket_path(settings))) as server:
+        return getattr(server.supervisor, method)()
+
+
+def _socket_path(settings: Settings) -> Path:
+    usual = settings.root / "run" / "supervisor.sock"
+    if len(os.fsencode(usual)) <= _SOCKET_PATH_BYTES:
+        return usual
+    digest = hashlib.sha256(os.fsencode(settings.root)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"wikistream-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise SetupError(f"{folder} belongs to another user: set WIKISTREAM_HOME to a shorter path")
+    return folder / "supervisor.sock"
+
+
+# --- processes and ports ----------------------------------------------------------------------------------------------
+
+
+def _marked_processes(root: Path) -> list[psutil.Process]:
+    """Return the processes of this home's services; never this process or one that it runs under."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = psutil.process_iter(["environ"])
+    return [
+        process for process in found if process.pid not in own and _environment(process).get(HOME_MARK) == str(root)
+    ]
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    return process.info["environ"] or {}  # None for other users' processes
+
+
+def _program_name(process: psutil.Process) -> str | None:
+    return _environment(process).get("SUPERVISOR_PROCESS_NAME")
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _refuse_taken_port(name: str, setting: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as Java does: a closing connection is no hindrance
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise BrokerError(
+                    f"port {port} cannot be used ({error.strerror}): set {setting} to another port"
+                ) from None
+            raise BrokerError(
+                f"port {port} for the {name} is in use{_listener(port)}: stop that, or set {setting} to another port"
+            ) from None
+
+
+def _listener(port: int) -> str:
+    """Return who listens on a port, as far as the operating system tells."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return ""
+    pid = next((c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid), None)
+    if pid is None:
+        return ""
+    try:
+        return f" by process {pid} ({psutil.Process(pid).name()})"
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
