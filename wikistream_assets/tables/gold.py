@@ -1,5 +1,7 @@
 """Contracts of the Gold layer: aggregates recomputed for the days that new Silver rows touch."""
 
+from typing import Final
+
 from wikistream_assets.quality.rules.gold import (
     DAILY_ANALYTICS_SUMMARY_RULES,
     ENTITY_TRENDS_RULES,
@@ -7,6 +9,9 @@ from wikistream_assets.quality.rules.gold import (
     RISK_SCORES_RULES,
 )
 from wikistream_assets.tables.spec import TableSpec, columns
+
+SCHEMA_VERSION: Final = "1"
+"""``schema_version`` of every Gold row; it grows by one with each change of these contracts."""
 
 _SILVER = ("silver.cleaned_events",)
 
