@@ -1,11 +1,14 @@
 """Fixtures that every test may use: a home of its own with free ports, and one broker for the whole suite."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from wikistream_assets.embedded import services
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 
 SettingsFactory = Callable[..., Settings]
@@ -46,3 +49,34 @@ def settings_factory(tmp_path: Path) -> SettingsFactory:
 def settings(settings_factory: SettingsFactory) -> Settings:
     """Return the settings of a home of this test's own, with free ports; nothing is created yet."""
     return settings_factory()
+
+
+@pytest.fixture(scope="session")
+def broker_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Return the settings of the suite's one broker: a real Kafka, started at its first use, stopped at the end."""
+    settings = Settings(
+        home=tmp_path_factory.mktemp("broker") / "home", kafka_port=free_port(), kafka_controller_port=free_port()
+    )
+    try:
+        services.up(settings)
+        yield settings
+    finally:
+        services.down(settings)
+
+
+@pytest.fixture(scope="session")
+def broker(broker_settings: Settings) -> Broker:
+    """Return the suite's broker; its topics outlive a test, so use ``fresh_topics`` or names of the test's own."""
+    return Broker(broker_settings.bootstrap_servers)
+
+
+@pytest.fixture
+def fresh_topics(broker: Broker, broker_settings: Settings) -> Broker:
+    """Return the suite's broker with WikiStream's topics empty and all others gone."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    present = list(broker.list_topics())
+    if present:
+        for future in admin.delete_topics(present, operation_timeout=30).values():
+            future.result(timeout=30)
+    broker.ensure_topics(broker_settings)
+    return broker

@@ -324,7 +324,9 @@ class _UnixTransport(Transport):
         self._path = str(path)
 
     def make_connection(self, host: Any) -> HTTPConnection:
-        return _UnixConnection(self._path)
+        connection = _UnixConnection(self._path)
+        self._connection = (host, connection)  # so that closing the ServerProxy closes it
+        return connection
 
 
 def _call(settings: Settings, method: str) -> Any:
