@@ -93,7 +93,7 @@ RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         ),
         threshold=0.95,
         because="the service level of the pipeline (3 minutes, 95 %); measured on streams of 2025 and 2026: an event is sent"
-        " 0.6-6.1 s after the change. A warning: late data is not wrong data. Replayed and synthetic events are old by nature, so left out",
+        " 0.6-6.1 s after the change. A warning: late data is not wrong data. Replayed and synthetic events are old by nature",
         severity=Severity.WARNING,
         basis=Basis.RATIO,
     ),

@@ -184,8 +184,8 @@ CLEANED_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         DRIFT_NUMERIC,
         Dimension.DRIFT,
         "Mean, median and 95th percentile of length_delta stay near their 7-day baseline (robust z: median and MAD).",
-        "bounds 5 (warn) and 10 (alert), measured: with ten hours behind it no hour of a whole day exceeds 4.4; the scale is at least"
-        " a tenth of the interquartile range, so that a MAD of 0 does not make every change infinite. A warning, like all drift",
+        "bounds 5 (warn) and 10 (alert), measured: with ten hours behind it no hour of a whole day exceeds 4.4; the scale is"
+        " at least a tenth of the interquartile range, or a MAD of 0 would make every change infinite. A warning, like all drift",
         severity=Severity.WARNING,
     ),
 )
