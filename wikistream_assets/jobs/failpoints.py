@@ -1,0 +1,56 @@
+"""Named places at which a job kills itself, so that a fault test hits a boundary on purpose instead of by luck.
+
+``WIKISTREAM_FAILPOINT=<name>`` arms one of them; the process ends there by SIGKILL, without any clean-up, and takes its JVM
+along (the JVM ends when its parent's pipe closes). Refused in production.
+
+    ==========================  =====================================================================================
+    name                        where
+    ==========================  =====================================================================================
+    bronze.after_offsets        the batch's offsets are in the checkpoint's log, nothing else is done
+    bronze.after_dead_letters   the batch's dead letters are committed, its events are not
+    bronze.before_commit        duplicates are found, the append of the events is next
+    bronze.after_commit         events and position are committed, the checkpoint does not know it
+    bronze.after_checkpoint     the checkpoint's commit log has the batch too
+    gate.after_results          the gate's results are recorded, nothing is published
+    silver.after_branches       Silver's and quarantine's audit branches are built, nothing is audited
+    silver.after_quarantine     quarantine is published, Silver is not
+    silver.after_publish        both are published, the run does not know it
+    gold.after_branches         all four audit branches are built, nothing is audited
+    gold.after_first_publish    the first of Gold's tables is published, the others are not
+    gold.after_publish          all four are published, the run does not know it
+    ==========================  =====================================================================================
+"""
+
+import os
+import signal
+from typing import Final
+
+from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.settings import Settings
+
+BRONZE_AFTER_OFFSETS: Final = "bronze.after_offsets"
+BRONZE_AFTER_DEAD_LETTERS: Final = "bronze.after_dead_letters"
+BRONZE_BEFORE_COMMIT: Final = "bronze.before_commit"
+BRONZE_AFTER_COMMIT: Final = "bronze.after_commit"
+BRONZE_AFTER_CHECKPOINT: Final = "bronze.after_checkpoint"
+GATE_AFTER_RESULTS: Final = "gate.after_results"
+SILVER_AFTER_BRANCHES: Final = "silver.after_branches"
+SILVER_AFTER_QUARANTINE: Final = "silver.after_quarantine"
+SILVER_AFTER_PUBLISH: Final = "silver.after_publish"
+GOLD_AFTER_BRANCHES: Final = "gold.after_branches"
+GOLD_AFTER_FIRST_PUBLISH: Final = "gold.after_first_publish"
+GOLD_AFTER_PUBLISH: Final = "gold.after_publish"
+
+
+def failpoint(settings: Settings, name: str) -> None:
+    """Kill this process by SIGKILL if the settings arm the failpoint ``name``; otherwise do nothing.
+
+    Raises:
+        ConfigurationError: a failpoint is armed in production.
+    """
+    if settings.failpoint is None:
+        return
+    if settings.env == "prod":
+        raise ConfigurationError("WIKISTREAM_FAILPOINT is for fault tests and must not be set in prod: unset it")
+    if settings.failpoint == name:
+        os.kill(os.getpid(), signal.SIGKILL)
