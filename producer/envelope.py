@@ -36,7 +36,9 @@ from producer.contract import Rejected
 
 SourceMode = Literal["live", "replay", "synthetic"]
 
-EVENT_DDL: Final = "id STRING, data STRING, _processing STRUCT<ingested_at: STRING, producer_version: STRING, environment: STRING, source_mode: STRING>"
+_PROCESSING_DDL = "ingested_at: STRING, producer_version: STRING, environment: STRING, source_mode: STRING"
+
+EVENT_DDL: Final = f"id STRING, data STRING, _processing STRUCT<{_PROCESSING_DDL}>"
 
 REJECTED_DDL: Final = (
     "reason STRING, detail STRING, original STRING, rejected_at STRING, attempts INT, source_mode STRING, source STRING"
