@@ -53,6 +53,19 @@ def open_home(settings: Settings) -> Path:
     return root
 
 
+def inspect_home(settings: Settings) -> str:
+    """Return in a few words what the home is, without changing it.
+
+    Raises:
+        LakeError: as ``open_home``.
+    """
+    root = settings.root
+    parent = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise unusable(root, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    return f"{root}, lake format {FORMAT_VERSION}" if _check_format(root) else f"{root}, not created yet"
+
+
 def unusable(path: Path, error: OSError) -> LakeError:
     """Return the one-line error for a home that the operating system does not let us write."""
     advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend the folder's rights"

@@ -223,7 +223,7 @@ def _is_current(settings: Settings, texts: Mapping[Path, str]) -> bool:
 def _start(settings: Settings, rows: tuple[Program, ...], texts: Mapping[Path, str], report: Report) -> None:
     for program in rows:
         for setting, port in program.ports.items():
-            _refuse_taken_port(program.name, setting, port)
+            refuse_taken_port(program.name, setting, port)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     for program in rows:
@@ -373,7 +373,17 @@ def _quietly(action: Callable[[], object]) -> None:
         return
 
 
-def _refuse_taken_port(name: str, setting: str, port: int) -> None:
+def refuse_taken_port(name: str, setting: str, port: int) -> None:
+    """Return if the loopback port is free.
+
+    Args:
+        name: who needs it.
+        setting: the variable that changes it.
+        port: the port.
+
+    Raises:
+        BrokerError: it is taken; the text names who listens there, as far as the operating system tells.
+    """
     with socket.socket() as probe:
         probe.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
@@ -385,24 +395,23 @@ def _refuse_taken_port(name: str, setting: str, port: int) -> None:
                 raise BrokerError(
                     f"port {port} cannot be used ({error.strerror}): set {setting} to another port"
                 ) from None
+            listener = listening_process(port)
+            by = f" by process {listener.pid} ({listener.name()})" if listener else ""
             raise BrokerError(
-                f"port {port} for the {name} is in use{_listener(port)}: stop that, or set {setting} to another port"
+                f"port {port} for the {name} is in use{by}: stop that, or set {setting} to another port"
             ) from None
 
 
-def _listener(port: int) -> str:
-    """Return who listens on a port, as far as the operating system tells."""
+def listening_process(port: int) -> psutil.Process | None:
+    """Return who listens on a TCP port, None if nobody does or the operating system does not tell."""
     try:
         connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:
-        return ""
-    pid = next((c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid), None)
-    if pid is None:
-        return ""
-    try:
-        return f" by process {pid} ({psutil.Process(pid).name()})"
-    except psutil.NoSuchProcess:
-        return ""
+        pid = next(
+            (c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid), None
+        )
+        return psutil.Process(pid) if pid else None
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return None
 
 
 def _to_stderr(line: str) -> None:
