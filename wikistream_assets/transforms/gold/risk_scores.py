@@ -15,6 +15,7 @@ from wikistream_assets.transforms.shared.users import pseudonym
 HIGH: Final = "HIGH"
 MEDIUM: Final = "MEDIUM"
 LOW: Final = "LOW"
+LEVELS: Final = (HIGH, MEDIUM, LOW)
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,10 @@ def split(
     cleaned = _cleaned(marked, _BRONZE_REASONS, processed_at=processed_at)
     reasons = [
         *(sf.when(~sf.coalesce(sf.expr(rule.predicate), sf.lit(False)), sf.lit(rule.name)) for rule in ROW_RULES),
-        sf.nullif(sf.col(_BRONZE_REASONS), sf.lit("")),
+        _unless_empty(sf.col(_BRONZE_REASONS)),
         *(_reason(rejection) for rejection in silver_rejections),
     ]
-    failed = sf.nullif(sf.concat_ws(",", *reasons), sf.lit(""))
-    return cleaned.withColumn(FAILED_RULES, failed).drop(_BRONZE_REASONS)
+    return cleaned.withColumn(FAILED_RULES, _unless_empty(sf.concat_ws(",", *reasons))).drop(_BRONZE_REASONS)
 
 
 def good(marked: DataFrame) -> DataFrame:
@@ -145,6 +144,10 @@ def quarantined(marked: DataFrame, *, processed_at: datetime | Column) -> DataFr
     """The rows of ``split`` that must not, exactly the columns of ``quarantine.cleaned_events``."""
     bad = marked.where(sf.col(FAILED_RULES).isNotNull())
     return bad.withColumn("quarantine_processed_at", instant(processed_at)).select(*QUARANTINE.column_names)
+
+
+def _unless_empty(text: Column) -> Column:
+    return sf.when(text != "", text)
 
 
 def _reason(rejection: Rejection) -> Column:
