@@ -6,7 +6,8 @@
     ├── SourceError            a capture or a stream cannot be read
     ├── BrokerError            the Kafka broker cannot be started or reached
     ├── LakeError              the lake's files or catalog are not as expected
-    │   └── WriterBusyError    another process owns the table's only writer's place
+    │   ├── WriterBusyError    another process owns the table's only writer's place
+    │   └── BranchOutdatedError  main has moved since the audit branch was built
     └── GateError              a gate's operation (a decision, a publication) cannot be carried out
 
 A failed quality check is not an error: it is a ``CheckOutcome``.
@@ -39,6 +40,10 @@ class LakeError(WikistreamError):
 
 class WriterBusyError(LakeError):
     """Another process holds the table's writer lock."""
+
+
+class BranchOutdatedError(LakeError):
+    """Main has moved since the audit branch was built, so it cannot be fast-forwarded: build the branch again."""
 
 
 class GateError(WikistreamError):

@@ -11,11 +11,13 @@ along (the JVM ends when its parent's pipe closes). Refused in production.
     bronze.before_commit        duplicates are found, the append of the events is next
     bronze.after_commit         events and position are committed, the checkpoint does not know it
     bronze.after_checkpoint     the checkpoint's commit log has the batch too
-    gate.after_results          the gate's results are recorded, nothing is published
+    gate.after_results          the Bronze gate's verdicts are recorded, the tag is not moved
     silver.after_branches       Silver's and quarantine's audit branches are built, nothing is audited
+    silver.after_results        Silver's verdicts are recorded, nothing is published
     silver.after_quarantine     quarantine is published, Silver is not
     silver.after_publish        both are published, the run does not know it
     gold.after_branches         all four audit branches are built, nothing is audited
+    gold.after_results          Gold's verdicts are recorded, nothing is published
     gold.after_first_publish    the first of Gold's tables is published, the others are not
     gold.after_publish          all four are published, the run does not know it
     ==========================  =====================================================================================
@@ -35,9 +37,11 @@ BRONZE_AFTER_COMMIT: Final = "bronze.after_commit"
 BRONZE_AFTER_CHECKPOINT: Final = "bronze.after_checkpoint"
 GATE_AFTER_RESULTS: Final = "gate.after_results"
 SILVER_AFTER_BRANCHES: Final = "silver.after_branches"
+SILVER_AFTER_RESULTS: Final = "silver.after_results"
 SILVER_AFTER_QUARANTINE: Final = "silver.after_quarantine"
 SILVER_AFTER_PUBLISH: Final = "silver.after_publish"
 GOLD_AFTER_BRANCHES: Final = "gold.after_branches"
+GOLD_AFTER_RESULTS: Final = "gold.after_results"
 GOLD_AFTER_FIRST_PUBLISH: Final = "gold.after_first_publish"
 GOLD_AFTER_PUBLISH: Final = "gold.after_publish"
 

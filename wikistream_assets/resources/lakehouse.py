@@ -32,7 +32,7 @@ from pyiceberg.types import (
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from wikistream_assets.exceptions import LakeError
+from wikistream_assets.exceptions import BranchOutdatedError, LakeError
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, TABLE_BY_IDENTIFIER, TableSpec
 from wikistream_assets.tables.spec import ColumnType
@@ -180,11 +180,23 @@ class Lakehouse:
         return self.catalog.load_table(spec.identifier)
 
     @_retry_commit
-    def append(self, spec: TableSpec, rows: pa.Table, properties: Mapping[str, str] | None = None) -> int:
-        """Append ``rows`` (columns as in the contract) in one snapshot; returns its id. For small tables; Spark writes data."""
+    def append(
+        self,
+        spec: TableSpec,
+        rows: pa.Table | None = None,
+        properties: Mapping[str, str] | None = None,
+        branch: str = MAIN,
+    ) -> None:
+        """Append ``rows`` in one snapshot; no rows make a snapshot that only carries ``properties``.
+
+        For small tables and for bare positions; Spark writes data.
+        """
         table = self.table(spec)
-        table.append(rows, snapshot_properties=dict(properties or {}))
-        return _require(table.current_snapshot()).snapshot_id
+        table.append(
+            table.schema().as_arrow().empty_table() if rows is None else rows,
+            snapshot_properties=dict(properties or {}),
+            branch=branch,
+        )
 
     # ---- versions -----------------------------------------------------------------------------------------------------
 
@@ -234,7 +246,8 @@ class Lakehouse:
         """Fast-forward main to ``branch`` and drop the branch; returns main's new head.
 
         Raises:
-            LakeError: main is not an ancestor of the branch (someone else committed meanwhile): rebuild the branch.
+            BranchOutdatedError: main is not an ancestor of the branch, because someone else has committed meanwhile.
+            LakeError: there is no such branch.
         """
         table = self.table(spec)
         head = table.snapshot_by_name(branch)
@@ -242,7 +255,9 @@ class Lakehouse:
             raise LakeError(f"{spec.identifier} has no branch {branch!r} to publish")
         main_id = _require(table.current_snapshot()).snapshot_id
         if all(version.snapshot_id != main_id for version in self.history(spec, head.snapshot_id)):
-            raise LakeError(f"{spec.identifier}: main has moved since branch {branch!r} was built; build it again")
+            raise BranchOutdatedError(
+                f"{spec.identifier}: main has moved since branch {branch!r} was built; build it again"
+            )
         table.manage_snapshots().set_current_snapshot(snapshot_id=head.snapshot_id).commit()
         self.drop_ref(spec, branch)
         return head.snapshot_id

@@ -5,10 +5,11 @@ bound to the session's configuration. That is why a test suite, or a Dagster pro
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
 
 from wikistream_assets.embedded.jars import ensure_jars
 from wikistream_assets.embedded.java import find_java
@@ -89,3 +90,22 @@ def read_range(spark: SparkSession, spec: TableSpec, start: int, end: int) -> Da
         .option("end-snapshot-id", end)
         .load(table_name(spec))
     )
+
+
+def append_rows(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str | None = None) -> None:
+    """Append ``rows`` in one snapshot whose summary holds ``properties``: data and position are one commit."""
+    _writer(rows, spec, properties, branch).append()
+
+
+def overwrite_rows(
+    rows: DataFrame, spec: TableSpec, condition: Column, properties: Mapping[str, str], branch: str | None = None
+) -> None:
+    """Replace the rows that meet ``condition`` by ``rows`` in one snapshot whose summary holds ``properties``."""
+    _writer(rows, spec, properties, branch).overwrite(condition)
+
+
+def _writer(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str | None) -> DataFrameWriterV2:
+    writer = rows.writeTo(table_name(spec, branch))
+    for key, value in properties.items():
+        writer = writer.option(f"snapshot-property.{key}", value)
+    return writer

@@ -1,0 +1,128 @@
+"""The audit trail: verdicts, profiles and failing keys are written here before anything is published, and read back from here.
+
+The verdicts of one attempt are written once: a gate that is killed after writing them and started again finds them by their
+``check_id`` and goes on to publication.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, In
+
+from wikistream_assets.quality.audit_rows import (
+    GateContext,
+    failing_rows_table,
+    profile_metrics_table,
+    quality_results_table,
+)
+from wikistream_assets.quality.profile import ColumnProfile
+from wikistream_assets.quality.rule import CheckOutcome, Status
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TableSpec
+
+BASELINE_DAYS = 7
+"""Drift is judged against the profiles of this many days."""
+
+
+def attempt_number(lake: Lakehouse, layer: str, range_end: int) -> int:
+    """1 + the attempts at the range ending with ``range_end`` whose verdict was to block.
+
+    An attempt that passed but was killed before publication does not count: done again, it is the same attempt.
+    """
+    rows = (
+        lake.table(QUALITY_RESULTS)
+        .scan(
+            row_filter=And(
+                EqualTo("layer", layer),
+                EqualTo("range_end", range_end),
+                In("status", {status.value for status in Status if status.blocks}),
+            ),
+            selected_fields=("attempt",),
+        )
+        .to_arrow()
+    )
+    return 1 + len(rows["attempt"].unique())
+
+
+def write(
+    lake: Lakehouse,
+    context: GateContext,
+    outcomes: Sequence[CheckOutcome],
+    profiles: Sequence[tuple[TableSpec, Sequence[ColumnProfile]]],
+) -> None:
+    """Record one attempt's verdicts, failing keys and profiles; verdicts that are already recorded are not written again."""
+    results = quality_results_table(outcomes, context)
+    recorded = (
+        lake.table(QUALITY_RESULTS)
+        .scan(
+            row_filter=And(EqualTo("layer", context.layer), EqualTo("range_end", context.range_end)),
+            selected_fields=("check_id",),
+        )
+        .to_arrow()["check_id"]
+        .to_pylist()
+    )
+    known = set(recorded)
+    fresh = [index for index, check in enumerate(results["check_id"].to_pylist()) if check not in known]
+    if not fresh:
+        return
+    failing = failing_rows_table(outcomes, context)
+    if failing.num_rows:
+        lake.append(FAILING_ROWS, failing)
+    for spec, columns in profiles:
+        if columns:
+            lake.append(PROFILE_METRICS, profile_metrics_table(columns, spec.identifier, context))
+    # Last, because the verdicts are what a restart looks for.
+    lake.append(QUALITY_RESULTS, results.take(fresh))
+
+
+def last_attempt(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, Any]]:
+    """Rows of ``quality_results`` of the newest attempt at a range, as recorded."""
+    rows = (
+        lake.table(QUALITY_RESULTS)
+        .scan(row_filter=And(EqualTo("layer", layer), EqualTo("range_end", range_end)))
+        .to_arrow()
+        .to_pylist()
+    )
+    newest = max((row["attempt"] for row in rows), default=0)
+    return [row for row in rows if row["attempt"] == newest]
+
+
+def stored_outcomes(
+    lake: Lakehouse, layer: str, tables: Iterable[TableSpec], range_end: int
+) -> tuple[CheckOutcome, ...]:
+    """The verdicts of the newest attempt at the range ending with ``range_end``; SKIPPED for a rule that has none there."""
+    recorded = {(row["table_name"], row["check_name"]): row for row in last_attempt(lake, layer, range_end)}
+    return tuple(
+        _outcome(spec, rule.name, recorded.get((spec.identifier, rule.name))) for spec in tables for rule in spec.rules
+    )
+
+
+def _outcome(spec: TableSpec, check_name: str, row: dict[str, Any] | None) -> CheckOutcome:
+    rule = spec.rule(check_name)
+    if row is None:
+        return CheckOutcome(rule, spec.identifier, Status.SKIPPED, message="nothing has been audited yet")
+    return CheckOutcome(
+        rule=rule,
+        table=spec.identifier,
+        status=Status(row["status"]),
+        metric=row["metric_value"],
+        records_checked=row["records_checked"],
+        records_failed=row["records_failed"],
+        message=row["message"],
+        evidence=json.loads(row["evidence"]),
+        duration_ms=row["check_duration_ms"],
+    )
+
+
+def baseline(lake: Lakehouse, spec: TableSpec, context: GateContext) -> list[dict[str, Any]]:
+    """Profiles of ``spec`` of the last ``BASELINE_DAYS`` days, one dict per row of ``profile_metrics``."""
+    since = (context.ran_at - timedelta(days=BASELINE_DAYS)).date().isoformat()
+    rows: list[dict[str, Any]] = (
+        lake.table(PROFILE_METRICS)
+        .scan(row_filter=And(EqualTo("table_name", spec.identifier), GreaterThanOrEqual("run_date", since)))
+        .to_arrow()
+        .to_pylist()
+    )
+    return rows

@@ -1,0 +1,134 @@
+"""The way out of a failed gate when the rule is right: an operator accepts the breach or rejects the rows.
+
+A decision is a row of ``dq_audit.gate_decisions``. It covers one table and one failed range, and takes effect at the next
+attempt: nothing is published or deleted by deciding.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import pyarrow as pa
+from pyiceberg.expressions import And, EqualTo
+
+from wikistream_assets.exceptions import GateError
+from wikistream_assets.jobs.context import SnapshotRange
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.tables import CLEANED_EVENTS, GATE_DECISIONS, RAW_EVENTS, TableSpec
+
+Action = Literal["accept", "reject"]
+
+REJECTABLE = (RAW_EVENTS.identifier, CLEANED_EVENTS.identifier)
+"""Tables whose rows can be sent to quarantine. Gold is recomputed from Silver: there the rows are rejected in Silver."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One operator decision, a row of ``dq_audit.gate_decisions``.
+
+    Attributes:
+        predicate: SQL condition on the audited table's rows; set for ``reject`` only.
+    """
+
+    decision_id: str
+    action: Action
+    table_name: str
+    check_name: str
+    range: SnapshotRange
+    predicate: str | None
+    reason: str
+    decided_by: str
+    decided_at: datetime
+
+
+def decide(
+    action: Action,
+    spec: TableSpec,
+    check_name: str,
+    covered: SnapshotRange,
+    *,
+    reason: str,
+    decided_by: str,
+    predicate: str | None = None,
+) -> Decision:
+    """A decision, checked but not yet recorded.
+
+    Raises:
+        GateError: no reason, an unknown check, a reject without predicate or on a table whose rows cannot be rejected.
+    """
+    if not reason.strip():
+        raise GateError("a decision needs a reason: give one with --reason '...'")
+    if check_name not in {rule.name for rule in spec.rules}:
+        raise GateError(f"{spec.identifier} has no check {check_name!r}; see: wikistream gate status")
+    if action == "reject" and not (predicate or "").strip():
+        raise GateError("reject needs a condition that names the rows: give one with --where 'SQL condition'")
+    if action == "reject" and spec.identifier not in REJECTABLE:
+        raise GateError(f"rows of {spec.identifier} cannot be rejected; reject them in one of {', '.join(REJECTABLE)}")
+    return Decision(
+        decision_id=uuid.uuid4().hex[:8],
+        action=action,
+        table_name=spec.identifier,
+        check_name=check_name,
+        range=covered,
+        predicate=predicate if action == "reject" else None,
+        reason=reason.strip(),
+        decided_by=decided_by,
+        decided_at=datetime.now(UTC),
+    )
+
+
+def record(lake: Lakehouse, decision: Decision) -> None:
+    """Write ``decision`` to ``dq_audit.gate_decisions``; the next attempt at its range obeys it."""
+    row = {
+        "decision_id": decision.decision_id,
+        "action": decision.action,
+        "table_name": decision.table_name,
+        "check_name": decision.check_name,
+        "range_start": decision.range.start,
+        "range_end": decision.range.end,
+        "predicate": decision.predicate,
+        "reason": decision.reason,
+        "decided_by": decision.decided_by,
+        "decided_at": decision.decided_at,
+        "decision_date": decision.decided_at.date().isoformat(),
+    }
+    schema = lake.table(GATE_DECISIONS).schema().as_arrow()
+    lake.append(GATE_DECISIONS, pa.Table.from_pylist([row], schema=schema))
+
+
+def decisions_on(lake: Lakehouse, spec: TableSpec, range_end: int) -> list[Decision]:
+    """Decisions on the range of ``spec`` that ends with snapshot ``range_end``, oldest first."""
+    return _read(lake, And(EqualTo("table_name", spec.identifier), EqualTo("range_end", range_end)))
+
+
+def rejections_of(lake: Lakehouse, spec: TableSpec) -> list[Decision]:
+    """Every ``reject`` on ``spec``, oldest first."""
+    return _read(lake, And(EqualTo("table_name", spec.identifier), EqualTo("action", "reject")))
+
+
+def waived_checks(decisions: list[Decision]) -> dict[str, str]:
+    """check name -> the decision that accepts its breach, for the verdict's message."""
+    return {
+        decision.check_name: f"{decision.decision_id} ({decision.decided_by}: {decision.reason})"
+        for decision in decisions
+        if decision.action == "accept"
+    }
+
+
+def _read(lake: Lakehouse, row_filter: And) -> list[Decision]:
+    rows = lake.table(GATE_DECISIONS).scan(row_filter=row_filter).to_arrow().sort_by("decided_at").to_pylist()
+    return [
+        Decision(
+            decision_id=row["decision_id"],
+            action=row["action"],
+            table_name=row["table_name"],
+            check_name=row["check_name"],
+            range=SnapshotRange(row["range_start"], row["range_end"]),
+            predicate=row["predicate"],
+            reason=row["reason"],
+            decided_by=row["decided_by"],
+            decided_at=row["decided_at"],
+        )
+        for row in rows
+    ]

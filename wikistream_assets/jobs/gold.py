@@ -1,0 +1,331 @@
+"""Silver to Gold: recompute the dates that new Silver rows touch, audit all four tables on branches, then publish them.
+
+All four branches pass before the first is published, and each carries the Silver snapshot it was made from. A publication that
+was cut in half is rolled forward at the next start, before anything else.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as wall_time
+from itertools import takewhile
+from typing import Any, Final
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as sf
+
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.exceptions import BranchOutdatedError, LakeError
+from wikistream_assets.jobs import audit_log, gate
+from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
+from wikistream_assets.jobs.decisions import decisions_on, waived_checks
+from wikistream_assets.jobs.failpoints import (
+    GOLD_AFTER_BRANCHES,
+    GOLD_AFTER_FIRST_PUBLISH,
+    GOLD_AFTER_PUBLISH,
+    GOLD_AFTER_RESULTS,
+    failpoint,
+)
+from wikistream_assets.jobs.silver import Hour, consumed, rows_by_hour
+from wikistream_assets.quality.deequ import evaluate
+from wikistream_assets.quality.outcomes import computed
+from wikistream_assets.quality.rule import CheckOutcome, Rule, Status
+from wikistream_assets.quality.rules.common import UPSTREAM_GATES_PASSED
+from wikistream_assets.quality.rules.gold import PARITY_HOURLY_DAILY, PARITY_SILVER_GOLD
+from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, Lakehouse, Version, summary_properties
+from wikistream_assets.resources.spark import overwrite_rows, read_range, read_table
+from wikistream_assets.tables import (
+    CLEANED_EVENTS,
+    DAILY_ANALYTICS_SUMMARY,
+    ENTITY_TRENDS,
+    GOLD_TABLES,
+    HOURLY_STATS,
+    RISK_SCORES,
+    TableSpec,
+)
+from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
+from wikistream_assets.transforms.gold.activity import activity
+
+LAYER: Final = "gold"
+
+
+@dataclass(frozen=True)
+class Position:
+    """What a Gold version was made from, as kept in ``wikistream.position``.
+
+    Attributes:
+        silver: Silver snapshot id.
+        watermark: newest event time in Silver up to that snapshot; None before the first event.
+        open_dates: dates whose rows are not final yet; they are computed again when the watermark moves.
+    """
+
+    silver: int
+    watermark: datetime | None = None
+    open_dates: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            CLEANED_EVENTS.identifier: self.silver,
+            "watermark": self.watermark.isoformat() if self.watermark else None,
+            "open_dates": list(self.open_dates),
+        }
+
+    @classmethod
+    def of(cls, version: Version | None) -> "Position | None":
+        if version is None or version.position is None:
+            return None
+        watermark = version.position["watermark"]
+        return cls(
+            silver=version.position[CLEANED_EVENTS.identifier],
+            watermark=datetime.fromisoformat(watermark) if watermark else None,
+            open_dates=tuple(version.position["open_dates"]),
+        )
+
+
+def pending_range(lake: Lakehouse) -> SnapshotRange:
+    """The Silver snapshots Gold has not published: a range that has failed before, else all up to Silver's head."""
+    published = Position.of(lake.newest_position(HOURLY_STATS))
+    start = published.silver if published else gate.first_snapshot(lake, CLEANED_EVENTS)
+    attempted = _on_branch(lake, HOURLY_STATS)
+    if attempted and attempted.silver != start:
+        return SnapshotRange(start, attempted.silver)
+    head = lake.head(CLEANED_EVENTS)
+    return SnapshotRange(start, head.snapshot_id if head else start)
+
+
+def _on_branch(lake: Lakehouse, spec: TableSpec) -> Position | None:
+    return Position.of(lake.newest_position(spec, AUDIT_BRANCH)) if lake.head(spec, AUDIT_BRANCH) else None
+
+
+def run(ctx: JobContext) -> GateReport:
+    """Recompute, audit and publish what the pending Silver range touches.
+
+    Raises:
+        WriterBusyError: another Gold run is at work on this lake.
+    """
+    with writer_lock(ctx.settings, "gold"):
+        roll_forward(ctx.lake)
+        covered = pending_range(ctx.lake)
+        if covered.empty:
+            return gate.already_published(ctx, LAYER, GOLD_TABLES, covered)
+        try:
+            return _attempt(ctx, covered)
+        except BranchOutdatedError:
+            # Main has moved since the branch was made (maintenance): build it once more on the new head.
+            return _attempt(ctx, covered)
+
+
+def roll_forward(lake: Lakehouse) -> None:
+    """Finish a publication that was cut in half: tables behind the newest published position have it ready on their branch."""
+    published = {spec: Position.of(lake.newest_position(spec)) for spec in GOLD_TABLES}
+    if len(set(published.values())) == 1:
+        return
+    # The first table in GOLD_TABLES is always published first, so it has the newest position.
+    newest = published[GOLD_TABLES[0]]
+    for spec in GOLD_TABLES[1:]:
+        if published[spec] != newest and _on_branch(lake, spec) == newest:
+            lake.publish(spec)
+
+
+def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
+    attempt = gate.begin_attempt(ctx, LAYER, covered)
+    for spec in GOLD_TABLES:
+        ctx.lake.fresh_branch(spec)
+    position, dates = _scope(ctx, covered)
+    silver_hours = _build(ctx, position, dates, attempt.ran_at)
+    failpoint(ctx.settings, GOLD_AFTER_BRANCHES)
+    outcomes = gate.record(ctx, attempt, _audit(ctx, covered, dates, silver_hours))
+    failpoint(ctx.settings, GOLD_AFTER_RESULTS)
+    report = GateReport(LAYER, covered, outcomes, counts={"dates": len(dates)})
+    if not report.passed:
+        return report
+    published = {}
+    for spec in GOLD_TABLES:
+        published[spec.identifier] = ctx.lake.publish(spec)
+        if spec is GOLD_TABLES[0]:
+            failpoint(ctx.settings, GOLD_AFTER_FIRST_PUBLISH)
+    failpoint(ctx.settings, GOLD_AFTER_PUBLISH)
+    return GateReport(LAYER, covered, outcomes, published, advanced=True, counts={"dates": len(dates)})
+
+
+def _scope(ctx: JobContext, covered: SnapshotRange) -> tuple[Position, list[str]]:
+    """The dates to compute (touched by new rows, or still open) and the position the result stands for."""
+    before = Position.of(ctx.lake.newest_position(HOURLY_STATS)) or Position(covered.start)
+    touched = (
+        read_range(ctx.spark, CLEANED_EVENTS, covered.start, covered.end)
+        .groupBy("event_date")
+        .agg(sf.unix_micros(sf.max("event_timestamp")).alias("newest"))
+        .collect()
+    )
+    newest = [datetime.fromtimestamp(row["newest"] / 1e6, UTC) for row in touched]
+    watermark = max([*newest, *([before.watermark] if before.watermark else [])], default=None)
+    dates = sorted({row["event_date"] for row in touched} | set(before.open_dates))
+    still_open = tuple(day for day in dates if not _closed(day, watermark, ctx.settings.allowed_lateness_hours))
+    return Position(covered.end, watermark, still_open), dates
+
+
+def _closed(day: str, watermark: datetime | None, allowed_lateness_hours: int) -> bool:
+    end = datetime.combine(date.fromisoformat(day) + timedelta(days=1), wall_time(), UTC)
+    return watermark is not None and end + timedelta(hours=allowed_lateness_hours) <= watermark
+
+
+def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: datetime) -> Counter[Hour]:
+    """Compute the four tables for ``dates`` and write each to its audit branch.
+
+    Returns:
+        Silver rows by date and hour: what the parity check expects Gold to add up to.
+    """
+    rows = read_table(ctx.spark, CLEANED_EVENTS, position.silver).where(sf.col("event_date").isin(dates))
+    hourly = activity(rows)
+    hourly.users.persist()
+    hourly.pages.persist()
+    timing: dict[str, Any] = {
+        # A lake without events has no dates to compute: the value is never looked at.
+        "watermark": position.watermark or ran_at,
+        "allowed_lateness_hours": ctx.settings.allowed_lateness_hours,
+        "processed_at": ran_at,
+    }
+    try:
+        scores = risk_scores.compute(hourly, **timing, user_key=ctx.user_key).persist()
+        computed_tables = {
+            HOURLY_STATS: hourly_stats.compute(hourly, **timing),
+            RISK_SCORES: scores,
+            ENTITY_TRENDS: entity_trends.compute(hourly, **timing, user_key=ctx.user_key),
+            DAILY_ANALYTICS_SUMMARY: daily_analytics_summary.compute(hourly, scores, **timing),
+        }
+        for spec, frame in computed_tables.items():
+            properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}})
+            overwrite_rows(frame, spec, _date_column(spec).isin(dates), properties, AUDIT_BRANCH)
+        scores.unpersist()
+    finally:
+        hourly.users.unpersist()
+        hourly.pages.unpersist()
+    return rows_by_hour(rows)
+
+
+def _date_column(spec: TableSpec) -> Column:
+    """The column that says to which date a row belongs: the first partition column of every Gold table."""
+    return sf.col(spec.partition_by[0])
+
+
+def _audit(
+    ctx: JobContext, covered: SnapshotRange, dates: list[str], silver_hours: Counter[Hour]
+) -> list[gate.AuditedTable]:
+    candidates = {
+        spec: read_table(ctx.spark, spec, _branch_head(ctx.lake, spec)).where(_date_column(spec).isin(dates))
+        for spec in GOLD_TABLES
+    }
+    waived = {spec: waived_checks(decisions_on(ctx.lake, spec, covered.end)) for spec in GOLD_TABLES}
+    hours = _sums_by_hour(candidates[HOURLY_STATS])
+    own = {
+        HOURLY_STATS: _hourly_parity(silver_hours, hours, waived[HOURLY_STATS]),
+        DAILY_ANALYTICS_SUMMARY: _daily_parity(candidates, hours, waived[DAILY_ANALYTICS_SUMMARY]),
+    }
+    unaudited = _unaudited_upstream(ctx.lake, covered)
+    audited = []
+    for spec, rows in candidates.items():
+        measured = evaluate(
+            ctx.spark,
+            rows,
+            spec.rules,
+            table=spec.identifier,
+            key_columns=spec.key,
+            waived=waived[spec],
+        )
+        outcomes = [_upstream(spec, unaudited, waived[spec]), *measured, *([own[spec]] if spec in own else [])]
+        audited.append(gate.AuditedTable(spec, tuple(outcomes)))
+    return audited
+
+
+def _branch_head(lake: Lakehouse, spec: TableSpec) -> int:
+    version = lake.head(spec, AUDIT_BRANCH)
+    if version is None:
+        raise LakeError(f"{spec.identifier}: the audit branch is gone while it was being audited; run the job again")
+    return version.snapshot_id
+
+
+def _unaudited_upstream(lake: Lakehouse, covered: SnapshotRange) -> list[str]:
+    """Upstream ranges behind the Silver range that have no recorded verdict, or a blocking one."""
+    versions = takewhile(
+        lambda version: version.snapshot_id != covered.start, lake.history(CLEANED_EVENTS, covered.end)
+    )
+    sources = {source for version in versions if (source := consumed(version)) is not None}
+    found = []
+    for source in sorted(sources):
+        for layer in ("bronze", "silver"):
+            verdicts = audit_log.last_attempt(lake, layer, source)
+            if not verdicts or any(Status(verdict["status"]).blocks for verdict in verdicts):
+                found.append(f"{layer} gate up to Bronze snapshot {source}")
+    return found
+
+
+def _upstream(spec: TableSpec, unaudited: list[str], waived: dict[str, str]) -> CheckOutcome:
+    return computed(
+        spec.rule(UPSTREAM_GATES_PASSED),
+        spec.identifier,
+        metric=0.0 if unaudited else 1.0,
+        ok=not unaudited,
+        message=f"not passed: {'; '.join(unaudited)}" if unaudited else "the Bronze and Silver gates have passed",
+        evidence={"not_passed": unaudited},
+        keys=unaudited,
+        decision=waived.get(UPSTREAM_GATES_PASSED),
+    )
+
+
+def _sums_by_hour(hourly: DataFrame) -> Counter[Hour]:
+    sums = hourly.groupBy("stat_date", "stat_hour").agg(sf.sum("total_events").alias("events")).collect()
+    return Counter({(row["stat_date"], row["stat_hour"]): row["events"] for row in sums})
+
+
+def _hourly_parity(silver: Counter[Hour], gold: Counter[Hour], waived: dict[str, str]) -> CheckOutcome:
+    differences = {
+        f"{day} {hour:02d}h": gold[day, hour] - silver[day, hour]
+        for day, hour in sorted(silver.keys() | gold.keys())
+        if gold[day, hour] != silver[day, hour]
+    }
+    return _parity(
+        HOURLY_STATS.rule(PARITY_SILVER_GOLD), HOURLY_STATS, silver.total(), differences, waived.get(PARITY_SILVER_GOLD)
+    )
+
+
+def _daily_parity(candidates: dict[TableSpec, DataFrame], hours: Counter[Hour], waived: dict[str, str]) -> CheckOutcome:
+    expected: Counter[str] = Counter()
+    for (day, _), events in hours.items():
+        expected[f"{day} events"] += events
+    scored = candidates[RISK_SCORES].groupBy("stat_date", "risk_level").count().collect()
+    expected.update({f"{row['stat_date']} {row['risk_level']}": row["count"] for row in scored})
+    found: Counter[str] = Counter()
+    for row in candidates[DAILY_ANALYTICS_SUMMARY].collect():
+        found[f"{row['summary_date']} events"] = row["total_events"]
+        for level in risk_scores.LEVELS:
+            found[f"{row['summary_date']} {level}"] = row[f"{level.lower()}_risk_user_count"]
+    differences = {
+        name: found[name] - expected[name]
+        for name in sorted(expected.keys() | found.keys())
+        if found[name] != expected[name]
+    }
+    return _parity(
+        DAILY_ANALYTICS_SUMMARY.rule(PARITY_HOURLY_DAILY),
+        DAILY_ANALYTICS_SUMMARY,
+        expected.total(),
+        differences,
+        waived.get(PARITY_HOURLY_DAILY),
+    )
+
+
+def _parity(
+    rule: Rule, spec: TableSpec, expected: int, differences: dict[str, int], decision: str | None
+) -> CheckOutcome:
+    failed = sum(abs(difference) for difference in differences.values())
+    return computed(
+        rule,
+        spec.identifier,
+        metric=1 - failed / max(expected, failed, 1),
+        ok=failed == 0,
+        message=f"too many (+) or missing (-): {differences}" if failed else f"{expected} add up",
+        evidence={"differences": differences},
+        records_checked=expected,
+        records_failed=failed,
+        keys=tuple(differences),
+        decision=decision,
+    )

@@ -1,0 +1,245 @@
+"""Bronze to Silver: build on a branch what the tag permits, audit it there, publish it, or leave the branch as evidence.
+
+Silver's own position is the truth. The quarantine is written and published first, with the same position; if a run dies in
+between, the next one sets the quarantine back to Silver's position and builds both again from the same range.
+"""
+
+from collections import Counter
+from datetime import datetime
+from itertools import takewhile
+from typing import Final
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as sf
+
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.exceptions import BranchOutdatedError, LakeError
+from wikistream_assets.jobs import gate
+from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
+from wikistream_assets.jobs.decisions import decisions_on, rejections_of, waived_checks
+from wikistream_assets.jobs.failpoints import (
+    SILVER_AFTER_BRANCHES,
+    SILVER_AFTER_PUBLISH,
+    SILVER_AFTER_QUARANTINE,
+    SILVER_AFTER_RESULTS,
+    failpoint,
+)
+from wikistream_assets.quality.audit_rows import GateContext
+from wikistream_assets.quality.deequ import evaluate
+from wikistream_assets.quality.outcomes import computed
+from wikistream_assets.quality.profile import profile
+from wikistream_assets.quality.rule import CheckOutcome
+from wikistream_assets.quality.rules.silver import PARITY_BRONZE_SILVER
+from wikistream_assets.resources.lakehouse import (
+    AUDIT_BRANCH,
+    AUDITED_TAG,
+    Lakehouse,
+    Version,
+    summary_properties,
+)
+from wikistream_assets.resources.spark import append_rows, read_range, read_table
+from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS, TableSpec
+from wikistream_assets.transforms.silver.cleaned_events import (
+    FAILED_RULES,
+    Rejection,
+    good,
+    quarantined,
+    split,
+)
+
+LAYER: Final = "silver"
+
+Hour = tuple[str, int]
+"""UTC date (yyyy-MM-dd) and hour (0-23) of an event."""
+
+
+def consumed(version: Version | None) -> int | None:
+    """The Bronze snapshot up to which a Silver or quarantine version was made, or None if it was made from none."""
+    return version.position[RAW_EVENTS.identifier] if version and version.position else None
+
+
+def pending_range(lake: Lakehouse) -> SnapshotRange:
+    """The audited Bronze snapshots that Silver has not published: a range that has failed before, else all up to the tag."""
+    start = consumed(lake.newest_position(CLEANED_EVENTS)) or gate.first_snapshot(lake, RAW_EVENTS)
+    attempted = consumed(_branch_position(lake))
+    if attempted and attempted != start:
+        return SnapshotRange(start, attempted)
+    tagged = lake.head(RAW_EVENTS, AUDITED_TAG)
+    return SnapshotRange(start, tagged.snapshot_id if tagged else start)
+
+
+def _branch_position(lake: Lakehouse) -> Version | None:
+    return lake.newest_position(CLEANED_EVENTS, AUDIT_BRANCH) if lake.head(CLEANED_EVENTS, AUDIT_BRANCH) else None
+
+
+def run(ctx: JobContext) -> GateReport:
+    """Build, audit and publish the pending range.
+
+    Raises:
+        WriterBusyError: another Silver run is at work on this lake.
+    """
+    with writer_lock(ctx.settings, "silver"):
+        covered = pending_range(ctx.lake)
+        _align_quarantine(ctx.lake)
+        if covered.empty:
+            return gate.already_published(ctx, LAYER, [CLEANED_EVENTS], covered)
+        try:
+            return _attempt(ctx, covered)
+        except BranchOutdatedError:
+            # Main has moved since the branch was made (maintenance): build it once more on the new head.
+            return _attempt(ctx, covered)
+
+
+def _align_quarantine(lake: Lakehouse) -> None:
+    """Set the quarantine's main back to Silver's position, if an earlier run died after publishing the quarantine only."""
+    position = consumed(lake.newest_position(CLEANED_EVENTS))
+    if consumed(lake.newest_position(QUARANTINE)) == position:
+        return
+    same = next(
+        version
+        for version in lake.history(QUARANTINE)
+        if version.parent_id is None or (position is not None and consumed(version) == position)
+    )
+    lake.reset_main(QUARANTINE, same.snapshot_id)
+
+
+def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
+    attempt = gate.begin_attempt(ctx, LAYER, covered)
+    for spec in (QUARANTINE, CLEANED_EVENTS):
+        ctx.lake.fresh_branch(spec)
+    bronze_hours = _build(ctx, covered, attempt.ran_at)
+    failpoint(ctx.settings, SILVER_AFTER_BRANCHES)
+    outcomes = gate.record(ctx, attempt, [_audit(ctx, covered, attempt, bronze_hours)])
+    failpoint(ctx.settings, SILVER_AFTER_RESULTS)
+    report = GateReport(LAYER, covered, outcomes)
+    if not report.passed:
+        return report
+    published = {QUARANTINE.identifier: ctx.lake.publish(QUARANTINE)}
+    failpoint(ctx.settings, SILVER_AFTER_QUARANTINE)
+    published[CLEANED_EVENTS.identifier] = ctx.lake.publish(CLEANED_EVENTS)
+    failpoint(ctx.settings, SILVER_AFTER_PUBLISH)
+    return GateReport(LAYER, covered, outcomes, published, advanced=True)
+
+
+def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter[Hour]:
+    """Write the range's good rows to Silver's audit branch and the others to the quarantine's.
+
+    Returns:
+        Rows of the range in Bronze, by date and hour: what the parity check expects to find again.
+    """
+    bronze = read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end)
+    hours = rows_by_hour(bronze)
+    dates = sorted({date for date, _ in hours})
+    bronze, bronze_rejections = _marked_rejections(ctx, bronze, covered)
+    marked = split(
+        bronze,
+        processed_at=ran_at,
+        bronze_rejections=bronze_rejections,
+        silver_rejections=[
+            Rejection(decision.decision_id, decision.predicate)
+            for decision in decisions_on(ctx.lake, CLEANED_EVENTS, covered.end)
+            if decision.predicate
+        ],
+        existing_ids=read_table(ctx.spark, CLEANED_EVENTS).where(sf.col("event_date").isin(dates)).select("event_id"),
+    ).persist()
+    try:
+        bad = marked.where(sf.col(FAILED_RULES).isNotNull()).count()
+        position = {RAW_EVENTS.identifier: covered.end}
+        if bad:
+            rows = quarantined(marked, processed_at=ran_at)
+            append_rows(rows, QUARANTINE, _summary(ctx.lake, QUARANTINE, position, bad), AUDIT_BRANCH)
+        else:
+            ctx.lake.append(QUARANTINE, properties=_summary(ctx.lake, QUARANTINE, position, 0), branch=AUDIT_BRANCH)
+        summary = _summary(ctx.lake, CLEANED_EVENTS, position, hours.total() - bad)
+        append_rows(good(marked), CLEANED_EVENTS, summary, AUDIT_BRANCH)
+    finally:
+        marked.unpersist()
+    return hours
+
+
+def _summary(lake: Lakehouse, spec: TableSpec, position: dict[str, int], rows: int) -> dict[str, str]:
+    before = lake.newest_position(spec)
+    total = before.counts["total"]["rows"] if before and before.counts else 0
+    return summary_properties(position, {"batch": {"rows": rows}, "total": {"rows": total + rows}})
+
+
+def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRange) -> tuple[DataFrame, list[Rejection]]:
+    """Mark the rows that decisions on Bronze reject. A decision speaks of its own range only, so its rows are looked up there."""
+    versions = ctx.lake.history(RAW_EVENTS, covered.end)
+    snapshots = {version.snapshot_id for version in takewhile(lambda v: v.snapshot_id != covered.start, versions)}
+    decisions = [decision for decision in rejections_of(ctx.lake, RAW_EVENTS) if decision.range.end in snapshots]
+    for decision in decisions:
+        named = (
+            read_range(ctx.spark, RAW_EVENTS, decision.range.start, decision.range.end)
+            .where(sf.expr(str(decision.predicate)))
+            .select("kafka_topic", "kafka_partition", "kafka_offset", sf.lit(True).alias(f"_{decision.decision_id}"))
+        )
+        bronze = bronze.join(sf.broadcast(named), ["kafka_topic", "kafka_partition", "kafka_offset"], "left")
+    return bronze, [Rejection(decision.decision_id, f"_{decision.decision_id}") for decision in decisions]
+
+
+def _audit(
+    ctx: JobContext, covered: SnapshotRange, attempt: GateContext, bronze_hours: Counter[Hour]
+) -> gate.AuditedTable:
+    lake = ctx.lake
+    written = SnapshotRange(_id(lake.head(CLEANED_EVENTS)), _id(lake.head(CLEANED_EVENTS, AUDIT_BRANCH)))
+    widened = gate.ratio_range(lake, CLEANED_EVENTS, written)
+    rows = read_range(ctx.spark, CLEANED_EVENTS, written.start, written.end)
+    waived = waived_checks(decisions_on(lake, CLEANED_EVENTS, covered.end))
+    measured = evaluate(
+        ctx.spark,
+        rows,
+        CLEANED_EVENTS.rules,
+        table=CLEANED_EVENTS.identifier,
+        key_columns=CLEANED_EVENTS.key,
+        waived=waived,
+        ratio_df=None if widened == written else read_range(ctx.spark, CLEANED_EVENTS, widened.start, widened.end),
+    )
+    columns = tuple(profile(rows, CLEANED_EVENTS.profiled))
+    set_aside = SnapshotRange(_id(lake.head(QUARANTINE)), _id(lake.head(QUARANTINE, AUDIT_BRANCH)))
+    found = rows_by_hour(rows) + rows_by_hour(read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end))
+    parity = _parity(ctx, covered, bronze_hours, found, waived.get(PARITY_BRONZE_SILVER))
+    return gate.AuditedTable(CLEANED_EVENTS, (*measured, parity), columns)
+
+
+def _parity(
+    ctx: JobContext, covered: SnapshotRange, bronze: Counter[Hour], found: Counter[Hour], decision: str | None
+) -> CheckOutcome:
+    """Bronze = Silver + quarantine: hour by hour in the range, and in total over the tables' whole life."""
+    lake = ctx.lake
+    differences = {
+        f"{date} {hour:02d}h": found[date, hour] - bronze[date, hour]
+        for date, hour in sorted(bronze.keys() | found.keys())
+        if found[date, hour] != bronze[date, hour]
+    }
+    expected = next(lake.history(RAW_EVENTS, covered.end)).total_records
+    silver, quarantine = (
+        version.total_records if (version := lake.head(spec, AUDIT_BRANCH)) else 0
+        for spec in (CLEANED_EVENTS, QUARANTINE)
+    )
+    failed = sum(abs(difference) for difference in differences.values()) or abs(expected - silver - quarantine)
+    return computed(
+        CLEANED_EVENTS.rule(PARITY_BRONZE_SILVER),
+        CLEANED_EVENTS.identifier,
+        metric=1 - failed / max(expected, 1),
+        ok=failed == 0,
+        message=f"{expected} Bronze rows, {silver} Silver + {quarantine} quarantined"
+        + (f"; rows too many (+) or missing (-) by hour: {differences}" if differences else ""),
+        evidence={"bronze": expected, "silver": silver, "quarantine": quarantine, "hours": differences},
+        records_checked=expected,
+        records_failed=failed,
+        keys=tuple(differences),
+        decision=decision,
+    )
+
+
+def rows_by_hour(rows: DataFrame) -> Counter[Hour]:
+    """Number of rows by (event date, hour of event_timestamp); as small as the number of hours."""
+    counted = rows.groupBy("event_date", sf.hour("event_timestamp").alias("hour")).count().collect()
+    return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
+
+
+def _id(version: Version | None) -> int:
+    if version is None:
+        raise LakeError("the audit branch is gone while it was being audited; run the job again")
+    return version.snapshot_id
