@@ -80,14 +80,16 @@ def query(lake: Lakehouse, sql: str) -> QueryResult:
     with _one_line_errors():
         check_statement(sql)
         connection = connect(lake)
-        _create_views(connection, lake, planned=mentioned_tables(sql))
+        mentioned = mentioned_tables(sql)
+        _create_views(connection, lake, mentioned)
+        _create_empty_views(connection, [spec for spec in ALL_TABLES if spec not in mentioned])
         connection.execute(sql)
         columns = _unique([column[0] for column in connection.description])
     return QueryResult(columns, _fetch(connection))
 
 
-def open_views(lake: Lakehouse) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with one view per table contract, ``namespace.name``, for readers within the project.
+def open_views(lake: Lakehouse, tables: Sequence[TableSpec] = ALL_TABLES) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with one view per table, ``namespace.name``, for readers within the project.
 
     The connection is fenced as for ``query`` (no files outside the warehouse, no extensions, settings locked), but its
     statements are the caller's own and are not checked. The views stay at the versions of this moment.
@@ -95,8 +97,9 @@ def open_views(lake: Lakehouse) -> duckdb.DuckDBPyConnection:
     Raises:
         LakeError: the four Gold tables have no version in common.
     """
-    connection = connect(lake)
-    _create_views(connection, lake, planned=ALL_TABLES)
+    with _one_line_errors():
+        connection = connect(lake)
+        _create_views(connection, lake, tables)
     return connection
 
 
@@ -237,18 +240,22 @@ def local_path(location: str) -> str:
     return re.sub(r"^file:(//)?(?=/)", "", location)
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lakehouse, planned: Sequence[TableSpec]) -> None:
-    """One view per contract; those not in ``planned`` are empty, there only to be listed and described."""
-    versions = readable_versions(lake, planned)
-    for namespace in dict.fromkeys(spec.namespace for spec in ALL_TABLES):
-        connection.execute(f"CREATE SCHEMA {_identifier(namespace)}")
-    for spec in ALL_TABLES:
-        name = f"{_identifier(spec.namespace)}.{_identifier(spec.name)}"
-        if spec.identifier in versions:
-            rows = relation(connection, spec, lake.table(spec), versions[spec.identifier].snapshot_id)
-        else:
-            rows = _typed_empty(spec)
-        connection.execute(f"CREATE VIEW {name} AS {rows}")
+def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lakehouse, tables: Sequence[TableSpec]) -> None:
+    versions = readable_versions(lake, tables)
+    for spec in tables:
+        rows = relation(connection, spec, lake.table(spec), versions[spec.identifier].snapshot_id)
+        _create_view(connection, spec, rows)
+
+
+def _create_empty_views(connection: duckdb.DuckDBPyConnection, tables: Sequence[TableSpec]) -> None:
+    """Views of tables that the statement does not read: there to be listed by SHOW and in the information schema."""
+    for spec in tables:
+        _create_view(connection, spec, _typed_empty(spec))
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, spec: TableSpec, rows: str) -> None:
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_identifier(spec.namespace)}")
+    connection.execute(f"CREATE VIEW {_identifier(spec.namespace)}.{_identifier(spec.name)} AS {rows}")
 
 
 def _typed_empty(spec: TableSpec, with_file: bool = False) -> str:
@@ -305,10 +312,17 @@ def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
+    except duckdb.IOException as error:
+        raise LakeError(
+            f"{_first_line(error)}; if a file is gone, the lake was maintained meanwhile: run it again"
+        ) from None
     except duckdb.Error as error:
-        # DuckDB repeats the statement with a marker after an empty line; the first paragraph says it all.
-        first = str(error).split("\n\nLINE ")[0]
-        raise StatementError(" ".join(first.split())) from None
+        raise StatementError(_first_line(error)) from None
+
+
+def _first_line(error: duckdb.Error) -> str:
+    # DuckDB repeats the statement with a marker after an empty line; what is before it says it all.
+    return " ".join(str(error).split("\n\nLINE ")[0].split())
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
