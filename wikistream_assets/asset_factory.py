@@ -1,0 +1,156 @@
+"""From a table's contract to its Dagster objects, and from a gate's report to Dagster's events.
+
+Belongs here: translation only. What runs and when stands in ``defs``; what is computed stands in ``jobs`` and ``transforms``.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import dagster as dg
+
+from wikistream_assets.jobs.context import GateReport
+from wikistream_assets.quality.rule import CheckOutcome, Status
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.notify import Alert, Notifier
+from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TABLE_BY_IDENTIFIER, TableSpec
+
+_AUDIT_TRAIL: Final = (QUALITY_RESULTS, PROFILE_METRICS, FAILING_ROWS)
+
+
+def asset_key(spec: TableSpec) -> dg.AssetKey:
+    """The asset key of a table: the two parts of its name."""
+    return dg.AssetKey([spec.namespace, spec.name])
+
+
+def asset_spec(
+    spec: TableSpec, *, kinds: Sequence[str] = ("iceberg", "spark"), skippable: bool = False
+) -> dg.AssetSpec:
+    """The asset of a table: lineage, description, owner, columns."""
+    schema = dg.TableSchema(
+        columns=[dg.TableColumn(column.name, column.type, description=column.comment) for column in spec.columns]
+    )
+    return dg.AssetSpec(
+        key=asset_key(spec),
+        deps=[asset_key(TABLE_BY_IDENTIFIER[name]) for name in spec.upstream],
+        description=spec.description,
+        group_name=spec.namespace,
+        owners=[spec.owner],
+        kinds=set(kinds),
+        skippable=skippable,
+        metadata={
+            "dagster/column_schema": schema,
+            "dagster/table_name": f"wikistream.{spec.identifier}",
+            "key": ", ".join(spec.key),
+            "partitioned by": ", ".join(spec.partition_by),
+        },
+    )
+
+
+def check_specs(*specs: TableSpec) -> list[dg.AssetCheckSpec]:
+    """The checks of the tables' gates. All can block; whether one does is decided by the severity of its verdict."""
+    return [
+        dg.AssetCheckSpec(
+            name=rule.name,
+            asset=asset_key(spec),
+            description=f"{rule.description} Threshold {rule.threshold:g}, {rule.severity.value}: {rule.because}.",
+            blocking=True,
+            metadata={"dimension": rule.dimension.value, "severity": rule.severity.value, "threshold": rule.threshold},
+        )
+        for spec in specs
+        for rule in spec.rules
+    ]
+
+
+def check_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
+    """The verdict as Dagster shows it: the same figures as the row in ``dq_audit.quality_results``."""
+    metadata: dict[str, object] = {
+        "status": outcome.status.value,
+        "message": outcome.message,
+        "threshold": outcome.rule.threshold,
+        "records checked": outcome.records_checked,
+        "records failed": outcome.records_failed,
+        "duration ms": outcome.duration_ms,
+    }
+    if outcome.metric is not None:
+        metadata["metric"] = outcome.metric
+    if outcome.failing_keys:
+        metadata["failing keys"] = dg.MetadataValue.json(list(outcome.failing_keys))
+    if outcome.evidence:
+        metadata["evidence"] = dg.MetadataValue.json(outcome.evidence)
+    return dg.AssetCheckResult(
+        asset_key=asset_key(TABLE_BY_IDENTIFIER[outcome.table]),
+        check_name=outcome.rule.name,
+        passed=outcome.status in (Status.PASSED, Status.SKIPPED),
+        severity=dg.AssetCheckSeverity.ERROR if outcome.status.blocks else dg.AssetCheckSeverity.WARN,
+        metadata=metadata,
+        description=outcome.message,
+    )
+
+
+def check_results(report: GateReport) -> Iterator[dg.AssetCheckResult]:
+    """One result per rule of every audited table."""
+    return (check_result(outcome) for outcome in report.outcomes)
+
+
+def materialization(lake: Lakehouse, spec: TableSpec, report: GateReport | None = None) -> dg.MaterializeResult:
+    """The table as it is published now: row count, snapshot, and what was read to make it."""
+    version = lake.head(spec)
+    metadata: dict[str, object] = {}
+    if version is not None:
+        metadata |= {
+            "dagster/row_count": version.total_records,
+            "snapshot": str(version.snapshot_id),
+            "rows added by this snapshot": version.added_records,
+        }
+    if report is not None:
+        metadata["published something new"] = report.advanced
+        metadata["upstream range"] = f"{report.range.start} .. {report.range.end}"
+    return dg.MaterializeResult(asset_key=asset_key(spec), metadata=metadata)
+
+
+def audit_trail_events(lake: Lakehouse) -> Iterator[dg.AssetMaterialization]:
+    """One event per audit table that a gate has just written."""
+    for spec in _AUDIT_TRAIL:
+        version = lake.head(spec)
+        if version is not None:
+            yield dg.AssetMaterialization(
+                asset_key=asset_key(spec),
+                metadata={"dagster/row_count": version.total_records, "snapshot": str(version.snapshot_id)},
+            )
+
+
+def alert_if_blocked(report: GateReport, notifier: Notifier, run_id: str) -> None:
+    """Tell someone about each check that keeps the range from being published."""
+    for outcome in report.blocking:
+        notifier.notify(
+            Alert(
+                kind="gate_failed",
+                subject=f"{outcome.table}.{outcome.rule.name}",
+                message=outcome.message,
+                details={
+                    "status": outcome.status.value,
+                    "metric": outcome.metric,
+                    "threshold": outcome.rule.threshold,
+                    "records_failed": outcome.records_failed,
+                    "failing_keys": list(outcome.failing_keys),
+                    "range": [report.range.start, report.range.end],
+                },
+                run_id=run_id,
+            )
+        )
+
+
+def gate_events(
+    context: dg.AssetExecutionContext,
+    report: GateReport,
+    lake: Lakehouse,
+    tables: Sequence[TableSpec],
+    notifier: Notifier,
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    """The events of a step that audits and publishes ``tables``: a verdict per rule, materializations only if it passed."""
+    for event in audit_trail_events(lake):
+        context.log_event(event)
+    alert_if_blocked(report, notifier, context.run_id)
+    yield from check_results(report)
+    if report.passed:
+        yield from (materialization(lake, spec, report) for spec in tables)

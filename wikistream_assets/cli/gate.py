@@ -1,0 +1,91 @@
+"""``wikistream gate``: what the gates say, and the way out when one blocks."""
+
+import getpass
+from typing import Annotated, Literal
+
+import typer
+
+gate_app = typer.Typer(
+    no_args_is_help=True, help="See what blocks, and accept or reject it with a reason. Gates run in Dagster's jobs."
+)
+
+_Table = Annotated[str, typer.Argument(help="audited table, e.g. silver.cleaned_events")]
+_Check = Annotated[str, typer.Argument(help="failed check, as shown by: wikistream gate status")]
+_Reason = Annotated[str, typer.Option("--reason", help="why; recorded with the decision")]
+_By = Annotated[str | None, typer.Option("--by", help="who decides; default: the login name")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="show what the decision would cover, record nothing")]
+
+BLOCKED_EXIT_CODE = 3
+
+
+@gate_app.command()
+def status() -> None:
+    """Show for each layer what waits for its gate and which checks block it. Exit code 3 if something is blocked."""
+    from wikistream_assets.jobs.gate_control import gate_states
+    from wikistream_assets.resources.lakehouse import Lakehouse
+    from wikistream_assets.settings import load_settings
+
+    states = gate_states(Lakehouse.local(load_settings()))
+    for state in states:
+        waiting = "nothing waits" if state.pending.empty else f"waits from {state.pending.start} to {state.pending.end}"
+        typer.echo(f"{state.layer:<7} {'BLOCKED' if state.blocked else 'open'}: {waiting}")
+        for failure in state.failures:
+            typer.echo(
+                f"        {failure['status']} {failure['table_name']} {failure['check_name']}"
+                f" (attempt {failure['attempt']}, run {failure['run_id']}): {failure['message']}"
+            )
+    if any(state.blocked for state in states):
+        typer.echo(
+            "Mend the rule or the data's cause and run the layer again, or decide:\n"
+            "  wikistream gate accept TABLE CHECK --reason '...'\n"
+            "  wikistream gate reject TABLE CHECK --where 'SQL condition' --reason '...'"
+        )
+        raise typer.Exit(BLOCKED_EXIT_CODE)
+
+
+@gate_app.command()
+def accept(table: _Table, check: _Check, reason: _Reason, by: _By = None, dry_run: _DryRun = False) -> None:
+    """Waive one failed check for the range it failed on; the next run of the layer audits and publishes the range."""
+    _decide("accept", table, check, reason, by, dry_run)
+
+
+@gate_app.command()
+def reject(
+    table: _Table,
+    check: _Check,
+    where: Annotated[str, typer.Option("--where", help="Spark SQL condition that names the rows")],
+    reason: _Reason,
+    by: _By = None,
+    dry_run: _DryRun = False,
+) -> None:
+    """Send the matching rows of the failed range to quarantine; the next run of the layer audits the rest."""
+    _decide("reject", table, check, reason, by, dry_run, where)
+
+
+def _decide(
+    action: Literal["accept", "reject"],
+    table: str,
+    check: str,
+    reason: str,
+    by: str | None,
+    dry_run: bool,
+    where: str | None = None,
+) -> None:
+    from wikistream_assets.jobs.gate_control import decide_on_failure
+    from wikistream_assets.resources.lakehouse import Lakehouse
+    from wikistream_assets.resources.spark import local_session
+    from wikistream_assets.settings import load_settings
+
+    settings = load_settings()
+    preview = decide_on_failure(
+        Lakehouse.local(settings),
+        lambda: local_session(settings),
+        action,
+        table,
+        check,
+        reason=reason,
+        decided_by=by or getpass.getuser(),
+        predicate=where,
+        dry_run=dry_run,
+    )
+    typer.echo(("dry run, nothing recorded: " if dry_run else "recorded: ") + preview.text)

@@ -1,0 +1,17 @@
+"""The code location: everything under ``defs``, with the resources of this environment."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from wikistream_assets.resources.environment import resources_for
+from wikistream_assets.settings import load_settings
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """All assets, checks and jobs. Steps run in one process, so that a run shares one Spark session."""
+    return dg.Definitions.merge(
+        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+        dg.Definitions(resources=resources_for(load_settings()), executor=dg.in_process_executor),
+    )

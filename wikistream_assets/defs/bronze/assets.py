@@ -1,0 +1,60 @@
+"""Bronze in Dagster: draining Kafka is the materialization, the gate is a set of checks between Bronze and Silver."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from wikistream_assets.asset_factory import (
+    alert_if_blocked,
+    asset_spec,
+    audit_trail_events,
+    check_results,
+    check_specs,
+    materialization,
+)
+from wikistream_assets.jobs import bronze_gate as gate_job
+from wikistream_assets.jobs import bronze_stream
+from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+
+
+@dg.multi_asset(
+    name="bronze",
+    specs=[asset_spec(spec, kinds=("iceberg", "spark", "kafka")) for spec in (RAW_EVENTS, DEAD_LETTER)],
+    pool="bronze",
+    description="Drains what is in Kafka now; while a live stream owns the tables, waits until it has caught up as far.",
+)
+def bronze(
+    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse
+) -> Iterator[dg.MaterializeResult]:
+    job = job_context(spark, lakehouse, context.run_id)
+    report = bronze_stream.drain(job.spark, job.lake, job.settings)
+    figures = {
+        "records read": report.records,
+        "rows": report.rows,
+        "dead letters": report.dead_letters,
+        "duplicates": report.duplicates,
+        "micro-batches": report.batches,
+        "waited for the live stream": report.waited,
+        "position": dg.MetadataValue.json(report.position),
+    }
+    for spec in (RAW_EVENTS, DEAD_LETTER):
+        result = materialization(job.lake, spec)
+        yield result._replace(metadata={**(result.metadata or {}), **figures})
+
+
+@dg.multi_asset_check(
+    name="bronze_gate",
+    specs=check_specs(RAW_EVENTS),
+    pool="bronze_gate",
+    description="Audits the Bronze snapshots no gate has seen; a pass moves the tag up to which Silver may read.",
+)
+def bronze_gate(
+    context: dg.AssetCheckExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
+) -> Iterator[dg.AssetCheckResult]:
+    job = job_context(spark, lakehouse, context.run_id)
+    report = gate_job.run(job)
+    for event in audit_trail_events(job.lake):
+        context.op_execution_context.log_event(event)
+    alert_if_blocked(report, notifier.open(), context.run_id)
+    yield from check_results(report)

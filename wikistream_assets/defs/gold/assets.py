@@ -1,0 +1,25 @@
+"""Gold in Dagster: one step for its four tables, because they are audited and published together."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from wikistream_assets.asset_factory import asset_spec, check_specs, gate_events
+from wikistream_assets.jobs import gold as gold_job
+from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.tables import GOLD_TABLES
+
+
+@dg.multi_asset(
+    name="gold",
+    # Skippable: a blocked gate publishes nothing, so the step reports its checks and no materialization.
+    specs=[asset_spec(spec, skippable=True) for spec in GOLD_TABLES],
+    check_specs=check_specs(*GOLD_TABLES),
+    pool="gold",
+    description="Recomputes the days that new Silver rows touch, audits all four tables on branches, publishes them together.",
+)
+def gold(
+    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    job = job_context(spark, lakehouse, context.run_id)
+    yield from gate_events(context, gold_job.run(job), job.lake, GOLD_TABLES, notifier.open())

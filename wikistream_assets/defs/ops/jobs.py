@@ -1,0 +1,79 @@
+"""What can be started as a whole: the cycle, each layer alone, the Bronze gate alone, and an operator's decision."""
+
+import dagster as dg
+
+from wikistream_assets.defs.bronze.assets import bronze, bronze_gate
+from wikistream_assets.defs.gold.assets import gold
+from wikistream_assets.defs.silver.assets import silver
+from wikistream_assets.jobs.decisions import Action
+from wikistream_assets.jobs.gate_control import decide_on_failure
+from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark
+
+_BRONZE = dg.AssetSelection.assets(bronze).without_checks()
+
+cycle = dg.define_asset_job(
+    "cycle",
+    selection=dg.AssetSelection.assets(bronze, silver, gold),
+    description="Drain Kafka, Bronze gate, Silver with its gate, Gold with its gate. Stops at the first gate that blocks.",
+)
+bronze_job = dg.define_asset_job("bronze", selection=_BRONZE, description="Drain what is in Kafka now into Bronze.")
+silver_job = dg.define_asset_job(
+    "silver", selection=dg.AssetSelection.assets(silver), description="Bronze to Silver, audited, up to the tag."
+)
+gold_job = dg.define_asset_job(
+    "gold", selection=dg.AssetSelection.assets(gold), description="Silver to Gold, audited, up to Silver's head."
+)
+gates = dg.define_asset_job(
+    "gates",
+    selection=dg.AssetSelection.checks(bronze_gate),
+    description="The Bronze gate alone: audits and tags what has arrived. Silver's and Gold's gates are part of their steps.",
+)
+
+
+class DecisionConfig(dg.Config):
+    """An operator's decision on a failed check.
+
+    Attributes:
+        action: accept (waive the check for the failed range) or reject (send matching rows to quarantine).
+        table: ``namespace.name`` of the audited table.
+        check: name of the failed check.
+        reason: why, in the operator's words.
+        decided_by: who decides.
+        where: SQL condition on the audited rows; for reject.
+        dry_run: show what the decision would cover, record nothing.
+    """
+
+    action: Action
+    table: str
+    check: str
+    reason: str
+    decided_by: str
+    where: str | None = None
+    dry_run: bool = True
+
+
+@dg.op
+def decide(
+    context: dg.OpExecutionContext, config: DecisionConfig, spark: LocalSpark, lakehouse: LocalLakehouse
+) -> None:
+    """Record the decision; the next run of the layer obeys it."""
+    preview = decide_on_failure(
+        lakehouse.open(),
+        lambda: spark.spark_session,
+        config.action,
+        config.table,
+        config.check,
+        reason=config.reason,
+        decided_by=config.decided_by,
+        predicate=config.where,
+        dry_run=config.dry_run,
+    )
+    context.log.info(preview.text)
+    context.add_output_metadata(
+        {"decision": preview.text, "rows covered": preview.rows, "recorded": not config.dry_run}
+    )
+
+
+@dg.job(description="Accept or reject a failed check, with a reason; dry_run shows what it would cover.")
+def gate_decision() -> None:
+    decide()

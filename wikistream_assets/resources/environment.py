@@ -1,0 +1,79 @@
+"""The resources of each environment: one map, chosen once by ``WIKISTREAM_ENV``, no fallback.
+
+Dagster code asks for a resource by name and gets what its environment has; job bodies get plain objects and never see Dagster.
+"""
+
+from typing import Any, Final
+
+import dagster as dg
+from dagster_pyspark import LazyPySparkResource
+from pydantic import Field
+from pyspark.sql import SparkSession
+
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.jobs.context import JobContext
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.notify import LogNotifier, Notifier
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.settings import Settings, load_settings
+
+
+class LocalSpark(LazyPySparkResource):
+    """Spark in this process: one JVM for all steps of a run, started when the first step asks for it."""
+
+    spark_config: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def spark_session(self) -> SparkSession:
+        return local_session(load_settings())
+
+
+class LocalLakehouse(dg.ConfigurableResource):
+    """The embedded Iceberg catalog and warehouse under ``WIKISTREAM_HOME``."""
+
+    def open(self) -> Lakehouse:
+        settings = load_settings()
+        open_home(settings)
+        return Lakehouse.local(settings)
+
+
+class LocalBroker(dg.ConfigurableResource):
+    """The embedded Kafka broker."""
+
+    def connect(self) -> Broker:
+        return Broker(load_settings().bootstrap_servers)
+
+
+class LocalNotifier(dg.ConfigurableResource):
+    """Alerts to the log and to ``logs/alerts.jsonl`` under ``WIKISTREAM_HOME``."""
+
+    def open(self) -> Notifier:
+        return LogNotifier(load_settings().root / "logs" / "alerts.jsonl")
+
+
+_LOCAL: Final[dict[str, Any]] = {
+    "spark": LocalSpark(),
+    "lakehouse": LocalLakehouse(),
+    "broker": LocalBroker(),
+    "notifier": LocalNotifier(),
+}
+
+
+def resources_for(settings: Settings) -> dict[str, Any]:
+    """The resources of the environment that ``settings`` name.
+
+    Raises:
+        ConfigurationError: an environment that runs on AWS; its EMR Serverless, MSK and S3 Tables resources are not built yet.
+    """
+    if settings.env != "local":
+        raise ConfigurationError(
+            f"WIKISTREAM_ENV={settings.env} runs on AWS, whose resources this version does not have: use WIKISTREAM_ENV=local"
+        )
+    return dict(_LOCAL)
+
+
+def job_context(spark: LocalSpark, lakehouse: LocalLakehouse, run_id: str) -> JobContext:
+    """What a job body needs, from the resources of a Dagster step."""
+    return JobContext(spark=spark.spark_session, lake=lakehouse.open(), settings=load_settings(), run_id=run_id)
