@@ -1,0 +1,56 @@
+# Every target sets up what it needs: the first one makes .venv and fetches the jars, later ones find them ready.
+#   SOURCE=synthetic|live|PATH  EVENTS=N  WIKISTREAM_<SETTING>=VALUE   may follow any target and reach what it runs.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev up down test check faults bench doctor clean
+
+SOURCE ?= synthetic
+EVENTS ?=
+
+PYTHON_ENV := .venv/bin
+READY := .venv/.ready
+WIKISTREAM := $(PYTHON_ENV)/wikistream
+
+$(READY): pyproject.toml requirements.lock wikistream_assets/embedded/jars.lock infra/scripts/bootstrap.sh
+	@infra/scripts/bootstrap.sh
+
+help: ## Show the targets
+	@echo "WikiStream: the public Wikimedia edit stream as audited Iceberg tables"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  SOURCE=synthetic (default), live, or the path of a capture; EVENTS=N limits how many events are read."
+	@echo "  Settings are WIKISTREAM_* variables, e.g. make demo WIKISTREAM_HOME=/tmp/lake WIKISTREAM_KAFKA_PORT=19192"
+
+demo: $(READY) ## Run the whole job once: events in, audited tables out, a summary at the end
+	$(WIKISTREAM) demo --source "$(SOURCE)" $(if $(EVENTS),--events $(EVENTS))
+
+dev: $(READY) ## Open the Dagster UI on the lake of this home
+	$(WIKISTREAM) dev
+
+up: $(READY) ## Start the services (the Kafka broker) and wait until they answer
+	$(WIKISTREAM) up
+
+down: $(READY) ## Stop the services; the data stays
+	$(WIKISTREAM) down
+
+test: $(READY) ## Run the tests, without the long fault cases
+	$(PYTHON_ENV)/python -m pytest -m "not faults"
+
+check: $(READY) ## Lint, check the format and the types, check that the data dictionary is fresh
+	$(PYTHON_ENV)/ruff check
+	$(PYTHON_ENV)/ruff format --check
+	$(PYTHON_ENV)/mypy
+	$(WIKISTREAM) dictionary --check
+
+faults: $(READY) ## Run every fault case: kills, cuts, corruption
+	$(PYTHON_ENV)/python -m pytest -m faults
+
+bench: $(READY) ## Measure, side by side; prints ratios and appends a JSON line each
+	$(PYTHON_ENV)/python -m bench
+
+doctor: $(READY) ## Check this machine and say how to mend what is wrong
+	$(WIKISTREAM) doctor
+
+clean: ## Remove .venv and caches; the lake only after a question, or with CONFIRM=1
+	@CONFIRM="$(CONFIRM)" infra/scripts/clean.sh

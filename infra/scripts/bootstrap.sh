@@ -1,0 +1,70 @@
+#!/bin/sh
+# Make .venv ready: Python 3.11, the pinned packages, the pinned jars. Run by make, which compares dates with the stamp that is
+# written last: whatever was cut short before it is built anew. Works with uv when there is one, with pip otherwise.
+set -eu
+cd "$(dirname "$0")/../.."
+
+venv=.venv
+stamp=$venv/.ready
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+fail() {
+    echo "error: $1" >&2
+    exit 1
+}
+
+find_python() {
+    for candidate in "${PYTHON:-python3.11}" python3.11 python3 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+# What went wrong, in a few words: the network's own words if it was the network, else the installer's last error.
+reason() {
+    grep -ohE "(Failed to establish a new connection: |Tunnel connection failed|Cannot connect to proxy|certificate verify failed|Name or service not known|Temporary failure in name resolution|Connection refused|No space left on device|dns error|timed out)[^'\")(,]*" "$log" | head -n 1 | grep . ||
+        grep -E "^(ERROR|error|  ×)" "$log" | tail -n 1 | cut -c 1-200 | grep . || tail -n 1 "$log"
+}
+
+create_venv() {
+    if command -v uv >/dev/null 2>&1; then
+        echo "[1/3] creating $venv (uv)"
+        uv venv --quiet --clear --python 3.11 "$venv" >"$log" 2>&1 || fail "uv cannot make a Python 3.11 environment ($(reason)): install Python 3.11 and run make again"
+        return
+    fi
+    python=$(find_python)
+    [ -n "$python" ] || fail "Python 3.11 was not found: install it (python3.11 with its venv module), or name it by PYTHON=/path/to/python3.11"
+    echo "[1/3] creating $venv ($("$python" --version))"
+    "$python" -m venv "$venv" >"$log" 2>&1 || fail "$python cannot make a virtual environment ($(reason)): install its venv module (Debian, Ubuntu: apt install python3.11-venv)"
+}
+
+install_packages() {
+    echo "[2/3] installing $(grep -c == requirements.lock) pinned packages into $venv (about 0.5 GB the first time, some minutes)"
+    # shellcheck disable=SC2016  # awk's own variables
+    show='/^(Downloading|  Downloading|Using cached|  Using cached) .*MB\)/ || /^(Building wheel|Installing collected|Prepared|Installed|Resolved)/ { line = $0; sub(/^ +/, "", line); sub(/:.*| packages: .*/, "", line); print "      " line; fflush() }'
+    if command -v uv >/dev/null 2>&1; then
+        set -- uv pip install --python "$venv/bin/python"
+    else
+        set -- "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off
+    fi
+    { "$@" -c requirements.lock -e ".[dev]" 2>&1 || echo failed >"$log.failed"; } | tee "$log" | awk "$show"
+    if [ -e "$log.failed" ]; then
+        rm -f "$log.failed"
+        fail "the packages cannot be installed ($(reason)): check the network and the installer's settings (HTTPS_PROXY, PIP_INDEX_URL, PIP_CERT) and run make again"
+    fi
+}
+
+# An environment without a stamp was cut short, or belongs to a folder that was moved.
+if [ ! -e "$stamp" ] || [ "$(cat "$stamp")" != "$(pwd)" ]; then
+    rm -rf "$venv"
+    create_venv
+fi
+rm -f "$stamp"
+install_packages
+echo "[3/3] fetching the jars"
+"$venv/bin/python" -m wikistream_assets.embedded.jars
+pwd >"$stamp"
+echo "ready"
