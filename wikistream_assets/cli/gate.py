@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-gate_app = typer.Typer(
+app = typer.Typer(
     no_args_is_help=True, help="See what blocks, and accept or reject it with a reason. Gates run in Dagster's jobs."
 )
 
@@ -18,7 +18,7 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="show what the decision
 BLOCKED_EXIT_CODE = 3
 
 
-@gate_app.command()
+@app.command()
 def status() -> None:
     """Show for each layer what waits for its gate and which checks block it. Exit code 3 if something is blocked."""
     from wikistream_assets.jobs.gate_control import gate_states
@@ -43,13 +43,13 @@ def status() -> None:
         raise typer.Exit(BLOCKED_EXIT_CODE)
 
 
-@gate_app.command()
+@app.command()
 def accept(table: _Table, check: _Check, reason: _Reason, by: _By = None, dry_run: _DryRun = False) -> None:
     """Waive one failed check for the range it failed on; the next run of the layer audits and publishes the range."""
     _decide("accept", table, check, reason, by, dry_run)
 
 
-@gate_app.command()
+@app.command()
 def reject(
     table: _Table,
     check: _Check,

@@ -1,0 +1,27 @@
+"""Dagster's own folder inside WIKISTREAM_HOME: runs, events and schedules of this lake."""
+
+import os
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+
+from wikistream_assets.settings import Settings
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Make the folder with its ``dagster.yaml`` if it is missing, and point ``DAGSTER_HOME`` at it for this process."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    configuration = home / "dagster.yaml"
+    if not configuration.exists():
+        shutil.copyfile(str(files("wikistream_assets") / "dagster.yaml"), configuration)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def dagster_instance(settings: Settings) -> dg.DagsterInstance:
+    """The Dagster instance whose history the UI of ``make dev`` shows. The caller closes it."""
+    prepare_dagster_home(settings)
+    return dg.DagsterInstance.get()
