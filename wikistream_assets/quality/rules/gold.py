@@ -231,8 +231,8 @@ ENTITY_TRENDS_RULES: Final[tuple[Rule, ...]] = (
         "trend_ratio_valid",
         Dimension.CONSISTENCY,
         "trend_ratio is 1-24.",
-        "trend_ratio BETWEEN 1 AND 24",
-        "the busiest of 24 hours holds at least their mean and at most all edits, which is 24 times the mean",
+        "trend_ratio BETWEEN 1 - 1e-9 AND 24 + 1e-9",
+        "the busiest of 24 hours holds at least their mean and at most all edits, 24 times the mean (within rounding)",
     ),
     unique("key_unique", ("stat_date", "entity_type", "entity_id"), _ONE_ROW),
     unique(
