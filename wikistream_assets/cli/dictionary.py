@@ -39,7 +39,7 @@ def dictionary_text() -> str:
     """The whole document as Markdown; equal contracts give equal text."""
     from wikistream_assets.tables import ALL_TABLES
 
-    index = ["| table | one row is |", "|---|---|"]
+    index = ["| table | content |", "|---|---|"]
     index += [
         f"| [{t.identifier}](#{_anchor(t)}) | {_cell(t.description.split('. ')[0].rstrip('.'))} |" for t in ALL_TABLES
     ]

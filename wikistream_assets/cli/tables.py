@@ -41,17 +41,18 @@ def describe_tables(lake: "Lakehouse") -> list[dict[str, Any]]:
         LakeError: the four Gold tables have no version in common.
     """
     from wikistream_assets.resources.query import readable_versions
-    from wikistream_assets.tables import TABLE_BY_IDENTIFIER
+    from wikistream_assets.tables import ALL_TABLES
 
     entries = []
-    for identifier, version in readable_versions(lake).items():
-        spec = TABLE_BY_IDENTIFIER[identifier]
+    versions = readable_versions(lake)
+    for spec in ALL_TABLES:
+        version = versions[spec.identifier]
         snapshot = lake.table(spec).snapshot_by_id(version.snapshot_id)
         summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
         consumed = lake.newest_position(spec, version.snapshot_id)
         entries.append(
             {
-                "table": identifier,
+                "table": spec.identifier,
                 "rows": version.total_records,
                 "files": int(summary.get("total-data-files", 0)),
                 "bytes": int(summary.get("total-files-size", 0)),

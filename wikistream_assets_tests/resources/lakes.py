@@ -1,0 +1,51 @@
+"""Small lakes written by PyIceberg, for tests of everything that reads: no Spark, no broker."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.tables import GOLD_TABLES, TableSpec
+
+AT = datetime(2024, 3, 1, 12, 30, tzinfo=UTC)
+
+SAMPLE: Mapping[str, Any] = {
+    "string": "a",
+    "int": 1,
+    "long": 2,
+    "double": 0.1,
+    "boolean": True,
+    "timestamp": AT,
+}
+"""A value of each contract type."""
+
+
+def arrow(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any]) -> pa.Table:
+    """Rows as the table stores them; columns that a row does not name are null."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=lake.table(spec).schema().as_arrow())
+
+
+def add(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any], position: Mapping[str, Any] | None = None) -> int:
+    """Append rows in one snapshot, which carries the position if one is given; its id."""
+    lake.append(spec, arrow(lake, spec, *rows), summary_properties(position, {}) if position is not None else None)
+    head = lake.head(spec)
+    assert head is not None
+    return head.snapshot_id
+
+
+def full_row(spec: TableSpec, **values: Any) -> dict[str, Any]:
+    """A row with a value in every column."""
+    return {column.name: SAMPLE[column.type] for column in spec.columns} | values
+
+
+def publish_gold(
+    lake: Lakehouse, silver_snapshot: int, domain: str, tables: tuple[TableSpec, ...] = GOLD_TABLES
+) -> None:
+    """Give each of ``tables`` one more row (``domain`` marks it) and the position, as a publication does."""
+    position = {"silver.cleaned_events": silver_snapshot}
+    for spec in tables:
+        marks = {name: domain for name in ("domain", "entity_id") if name in spec.column_names}
+        date = {spec.partition_by[0]: "2024-03-01"}
+        add(lake, spec, full_row(spec, **date, **marks), position=position)
