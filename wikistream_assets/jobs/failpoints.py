@@ -1,7 +1,7 @@
 """Named places at which a job kills itself, so that a fault test hits a boundary on purpose instead of by luck.
 
-``WIKISTREAM_FAILPOINT=<name>`` arms one of them; the process ends there by SIGKILL, without any clean-up, and takes its JVM
-along (the JVM ends when its parent's pipe closes). Refused in production.
+``WIKISTREAM_FAILPOINT=<name>`` arms one of them, ``<name>@3`` lets it pass twice before; the process ends there by SIGKILL, without
+any clean-up, and takes its JVM along (the JVM ends when its parent's pipe closes). The settings refuse it in production.
 
     ==========================  =====================================================================================
     name                        where
@@ -11,13 +11,13 @@ along (the JVM ends when its parent's pipe closes). Refused in production.
     bronze.before_commit        duplicates are found, the append of the events is next
     bronze.after_commit         events and position are committed, the checkpoint does not know it
     bronze.after_checkpoint     the checkpoint's commit log has the batch too
-    gate.after_results          the Bronze gate's verdicts are recorded, the tag is not moved
+    gate.after_results          the gate's results are recorded, nothing is published
     silver.after_branches       Silver's and quarantine's audit branches are built, nothing is audited
-    silver.after_results        Silver's verdicts are recorded, nothing is published
+    silver.after_results        the verdicts are recorded, nothing is published
     silver.after_quarantine     quarantine is published, Silver is not
     silver.after_publish        both are published, the run does not know it
     gold.after_branches         all four audit branches are built, nothing is audited
-    gold.after_results          Gold's verdicts are recorded, nothing is published
+    gold.after_results          the verdicts are recorded, nothing is published
     gold.after_first_publish    the first of Gold's tables is published, the others are not
     gold.after_publish          all four are published, the run does not know it
     ==========================  =====================================================================================
@@ -25,9 +25,9 @@ along (the JVM ends when its parent's pipe closes). Refused in production.
 
 import os
 import signal
+from collections import Counter
 from typing import Final
 
-from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.settings import Settings
 
 BRONZE_AFTER_OFFSETS: Final = "bronze.after_offsets"
@@ -45,16 +45,14 @@ GOLD_AFTER_RESULTS: Final = "gold.after_results"
 GOLD_AFTER_FIRST_PUBLISH: Final = "gold.after_first_publish"
 GOLD_AFTER_PUBLISH: Final = "gold.after_publish"
 
+_passed: Final[Counter[str]] = Counter()
+
 
 def failpoint(settings: Settings, name: str) -> None:
-    """Kill this process by SIGKILL if the settings arm the failpoint ``name``; otherwise do nothing.
-
-    Raises:
-        ConfigurationError: a failpoint is armed in production.
-    """
-    if settings.failpoint is None:
+    """Kill this process by SIGKILL if the settings arm the failpoint ``name`` and this is the pass they mean."""
+    armed, _, times = settings.failpoint.partition("@")
+    if armed != name:
         return
-    if settings.env == "prod":
-        raise ConfigurationError("WIKISTREAM_FAILPOINT is for fault tests and must not be set in prod: unset it")
-    if settings.failpoint == name:
+    _passed[name] += 1
+    if _passed[name] == int(times or 1):
         os.kill(os.getpid(), signal.SIGKILL)

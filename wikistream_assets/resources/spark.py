@@ -5,20 +5,29 @@ bound to the session's configuration. That is why a test suite, or a Dagster pro
 """
 
 import os
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from py4j.java_gateway import JavaObject
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
 
 from wikistream_assets.embedded.jars import ensure_jars
 from wikistream_assets.embedded.java import find_java
+from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.resources.lakehouse import CATALOG_NAME
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import TableSpec
 
 # pydeequ asks the environment which Spark it runs on, at import.
 SPARK_VERSION_FOR_DEEQU: Final = "3.5"
+
+_ORPHAN_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.2
 
 _LOG_CONFIG: Final = Path(__file__).with_name("log4j2.properties")
 
@@ -61,10 +70,45 @@ def _application(settings: Settings) -> SparkSession:
         # The data of one cycle fits a few tasks; the default of 200 would be 200 nearly empty ones.
         .config("spark.sql.shuffle.partitions", str(settings.spark_cores))
         .config("spark.sql.streaming.metricsEnabled", "false")
+        # What is cached here is read two or three times and dropped: trying out encodings on it costs more than it saves.
+        .config("spark.sql.inMemoryColumnarStorage.compressed", "false")
         .getOrCreate()
     )
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextmanager
+def lock_in_jvm(spark: SparkSession, path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` in the JVM, the process that really writes.
+
+    A lock that Python holds is free as soon as Python is killed, but its JVM needs a moment to notice and may commit in it. The
+    next writer must not look at the table before: it waits here until that JVM is gone.
+
+    Raises:
+        WriterBusyError: another JVM holds the lock and does not end.
+    """
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # noqa: S101  # a session has a JVM
+    file = jvm.java.io.RandomAccessFile(str(path), "rw")
+    try:
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                raise WriterBusyError(f"a Java process still holds {path}: find it with 'fuser {path}' and stop it")
+            threading.Event().wait(_POLL_SECONDS)
+        yield
+    finally:
+        file.close()
+
+
+def _try_lock(file: JavaObject) -> bool:
+    try:
+        return file.getChannel().tryLock() is not None
+    except Py4JJavaError as error:
+        if "OverlappingFileLockException" in error.java_exception.getClass().getName():
+            return False  # held by another session of this JVM
+        raise
 
 
 def table_name(spec: TableSpec, branch: str | None = None) -> str:
@@ -74,22 +118,16 @@ def table_name(spec: TableSpec, branch: str | None = None) -> str:
 
 def read_table(spark: SparkSession, spec: TableSpec, snapshot_id: int | None = None) -> DataFrame:
     """The table's main branch, or the table as of ``snapshot_id``."""
-    reader = spark.read.format("iceberg")
-    if snapshot_id is not None:
-        reader = reader.option("snapshot-id", snapshot_id)
-    return reader.load(table_name(spec))
+    # Not format("iceberg").load: that looks the catalog up in the JVM's active session, which may be another lake's.
+    reader = spark.read if snapshot_id is None else spark.read.option("snapshot-id", snapshot_id)
+    return reader.table(table_name(spec))
 
 
 def read_range(spark: SparkSession, spec: TableSpec, start: int, end: int) -> DataFrame:
     """Rows appended after snapshot ``start`` up to and including snapshot ``end``; compaction in between is passed over."""
     if start == end:
         return read_table(spark, spec, end).limit(0)
-    return (
-        spark.read.format("iceberg")
-        .option("start-snapshot-id", start)
-        .option("end-snapshot-id", end)
-        .load(table_name(spec))
-    )
+    return spark.read.option("start-snapshot-id", start).option("end-snapshot-id", end).table(table_name(spec))
 
 
 def append_rows(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str | None = None) -> None:

@@ -1,0 +1,223 @@
+"""One micro-batch into Bronze: events, dead letters, position and counts, so that any crash leaves all of it or none.
+
+The position in Bronze's newest snapshot is the only truth about what has been consumed. Everything a batch decides follows from
+it and from the table itself; there is no other state.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
+from typing import Final
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as sf
+
+from wikistream_assets.jobs.failpoints import (
+    BRONZE_AFTER_CHECKPOINT,
+    BRONZE_AFTER_COMMIT,
+    BRONZE_AFTER_DEAD_LETTERS,
+    BRONZE_AFTER_OFFSETS,
+    BRONZE_BEFORE_COMMIT,
+    failpoint,
+)
+from wikistream_assets.resources.broker import Positions
+from wikistream_assets.resources.lakehouse import Lakehouse, Version, summary_properties
+from wikistream_assets.resources.spark import append_rows, read_table
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables.bronze import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.transforms.bronze.dead_letter import dead_letters
+from wikistream_assets.transforms.bronze.raw_events import at_places, first_places, parse
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of records: ``records = rows + dead_letters + duplicates``."""
+
+    records: int = 0
+    rows: int = 0
+    dead_letters: int = 0
+    duplicates: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            *(mine + theirs for mine, theirs in zip(asdict(self).values(), asdict(other).values(), strict=True))
+        )
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(
+            *(mine - theirs for mine, theirs in zip(asdict(self).values(), asdict(other).values(), strict=True))
+        )
+
+    @classmethod
+    def total_of(cls, version: Version | None) -> "Counts":
+        """The running totals as of ``version`` of Bronze; zero before the first batch."""
+        return cls(**version.counts["total"]) if version is not None and version.counts is not None else cls()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a batch holds, counted by one small aggregation over it.
+
+    Attributes:
+        records / letters: records of the batch; those of them that are no events.
+        next_offsets: the offset after the last record, by topic and partition.
+        next_letter_offsets: the same for dead letters alone.
+        hours: (event_date, event_hour) of the events.
+    """
+
+    records: int = 0
+    letters: int = 0
+    next_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    next_letter_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    hours: frozenset[tuple[str, int]] = frozenset()
+
+
+class BatchWriter:
+    """Writes the batches of one stream. Whoever makes one holds Bronze's writer lock as long as it is used."""
+
+    def __init__(self, lake: Lakehouse, settings: Settings) -> None:
+        newest = lake.newest_position(RAW_EVENTS)
+        letters = lake.newest_position(DEAD_LETTER)
+        self.position: Positions = (newest and newest.position) or {}
+        self._letters_position: Positions = (letters and letters.position) or {}
+        self._total = Counts.total_of(newest)
+        self._written = Counts()
+        self._settings = settings
+        self._started = time.monotonic()
+        self._busy = threading.Lock()
+        self._closed = False
+        self.error: Exception | None = None
+
+    def write(self, records: DataFrame, batch_id: int) -> None:
+        """Consume one batch; called by Structured Streaming on a thread of its own.
+
+        Args:
+            records: columns of Spark's Kafka source.
+            batch_id: number of the batch within the query, for the log.
+        """
+        with self._busy:
+            # A batch passed over here is not lost: the checkpoint that now takes it for done is thrown away at the next start.
+            if self._closed:
+                return
+            try:
+                self._write(records, batch_id)
+            except Exception as error:
+                self.error = error
+                raise
+
+    def close(self) -> None:
+        """Wait for the batch that is being written, and write none after it."""
+        self._closed = True
+        with self._busy:
+            pass
+
+    def _write(self, records: DataFrame, batch_id: int) -> None:
+        if batch_id > 0:
+            failpoint(self._settings, BRONZE_AFTER_CHECKPOINT)
+        failpoint(self._settings, BRONZE_AFTER_OFFSETS)
+        cores = records.sparkSession.sparkContext.defaultParallelism
+        fresh = _from_position(records, self.position).coalesce(cores)
+        parsed = parse(fresh, processed_at=datetime.now(UTC)).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            found = _find(parsed)
+            if found.records:
+                self._commit(parsed, found)
+        finally:
+            parsed.unpersist()
+
+    def _commit(self, parsed: DataFrame, found: _Found) -> None:
+        places = first_places(parsed, _known_ids(parsed, found.hours)).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            rows = places.count()
+            batch = Counts(found.records, rows, found.letters, found.records - found.letters - rows)
+            position = _advanced(self.position, found.next_offsets)
+            total = self._total + batch
+            properties = summary_properties(position, {"batch": asdict(batch), "total": asdict(total)})
+            self._append_letters(parsed, found, position, properties)
+            failpoint(self._settings, BRONZE_BEFORE_COMMIT)
+            append_rows(at_places(parsed, places), RAW_EVENTS, properties)
+            failpoint(self._settings, BRONZE_AFTER_COMMIT)
+        finally:
+            places.unpersist()
+        self.position, self._total, self._written = position, total, self._written + batch
+        seconds = time.monotonic() - self._started
+        _log.info(
+            "bronze: %d records so far, %d rows, %d dead letters, %d duplicates; %.0f records/s",
+            *asdict(self._written).values(),
+            self._written.records / seconds,
+        )
+
+    def _append_letters(
+        self, parsed: DataFrame, found: _Found, position: Positions, properties: Mapping[str, str]
+    ) -> None:
+        # After a crash between the two commits the letters of this range are there already, and must not be written again.
+        known = self._letters_position
+        if any(
+            next_offset > known.get(topic, {}).get(str(number), 0)
+            for (topic, number), next_offset in found.next_letter_offsets.items()
+        ):
+            letters = dead_letters(parsed)
+            append_rows(_from_position(letters, known, prefix="kafka_"), DEAD_LETTER, properties)
+            self._letters_position = position
+        failpoint(self._settings, BRONZE_AFTER_DEAD_LETTERS)
+
+
+def _from_position(records: DataFrame, position: Positions, prefix: str = "") -> DataFrame:
+    """Leave out the records below ``position``: they have been consumed before."""
+    topic, partition, offset = (sf.col(prefix + name) for name in ("topic", "partition", "offset"))
+    consumed: list[Column] = [
+        (topic == name) & (partition == int(number)) & (offset < next_offset)
+        for name, partitions in position.items()
+        for number, next_offset in partitions.items()
+    ]
+    return records.where(~reduce(or_, consumed)) if consumed else records
+
+
+def _find(parsed: DataFrame) -> _Found:
+    is_letter = sf.col("reason").isNotNull()
+    groups = (
+        parsed.groupBy("kafka_topic", "kafka_partition", "event_date", "event_hour", is_letter.alias("is_letter"))
+        .agg(sf.count("*").alias("records"), sf.max("kafka_offset").alias("last"))
+        .collect()
+    )
+    letters = [group for group in groups if group["is_letter"]]
+    return _Found(
+        records=sum(group["records"] for group in groups),
+        letters=sum(group["records"] for group in letters),
+        next_offsets=_next_offsets(groups),
+        next_letter_offsets=_next_offsets(letters),
+        hours=frozenset((group["event_date"], group["event_hour"]) for group in groups if not group["is_letter"]),
+    )
+
+
+def _next_offsets(groups: Iterable[Row]) -> dict[tuple[str, int], int]:
+    offsets: dict[tuple[str, int], int] = {}
+    for group in groups:
+        place = (group["kafka_topic"], group["kafka_partition"])
+        offsets[place] = max(offsets.get(place, 0), group["last"] + 1)
+    return offsets
+
+
+def _advanced(position: Positions, next_offsets: Mapping[tuple[str, int], int]) -> dict[str, dict[str, int]]:
+    advanced = {topic: dict(partitions) for topic, partitions in position.items()}
+    for (topic, partition), next_offset in next_offsets.items():
+        advanced.setdefault(topic, {})[str(partition)] = next_offset
+    return advanced
+
+
+def _known_ids(parsed: DataFrame, hours: frozenset[tuple[str, int]]) -> DataFrame:
+    """The ids that Bronze holds in ``hours``: one column of exactly these partitions, whatever else the table holds."""
+    by_date: dict[str, list[int]] = {}
+    for date, hour in sorted(hours):
+        by_date.setdefault(date, []).append(hour)
+    touched = [(sf.col("event_date") == date) & sf.col("event_hour").isin(of_day) for date, of_day in by_date.items()]
+    bronze = read_table(parsed.sparkSession, RAW_EVENTS)
+    return bronze.where(reduce(or_, touched, sf.lit(False))).select("event_id")

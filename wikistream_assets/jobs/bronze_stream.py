@@ -1,0 +1,273 @@
+"""Kafka to Bronze, as one Structured Streaming job: to drain what is there, or to run for ever.
+
+Both ways run the same query and the same batches (``bronze_batch``); they differ in the trigger alone. Exactly one process may
+write: it holds the home's lock, and its JVM holds one of its own, because a JVM outlives its killed parent by a moment and may
+commit in it. ``python -m wikistream_assets.jobs.bronze_stream [--once]`` is the process of the continuous stream; on SIGTERM it
+finishes its batch and exits with 0.
+
+Spark's checkpoint is never read: each start takes its place from Bronze's newest position. So it does not matter whether the
+checkpoint is there, is behind the table, or belongs to another lake.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from producer.topics import DLQ_EVENTS
+from producer.topics import RAW_EVENTS as RAW_TOPIC
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.exceptions import BrokerError, LakeError, WikistreamError, WriterBusyError
+from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
+from wikistream_assets.jobs.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
+from wikistream_assets.resources.broker import Broker, Positions
+from wikistream_assets.resources.lakehouse import Lakehouse, Version
+from wikistream_assets.resources.spark import local_session, lock_in_jvm
+from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.tables.bronze import RAW_EVENTS
+
+LOCK: Final = RAW_EVENTS.identifier
+"""The name of Bronze's writer lock in the home."""
+
+TOPICS: Final = (RAW_TOPIC, DLQ_EVENTS)
+
+_EARLIEST: Final = -2
+"""Kafka source: from the first offset the broker has."""
+
+_POLL_SECONDS: Final = 0.5
+_WAIT_SECONDS: Final = 900.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DrainReport:
+    """What happened to Bronze between the start of a drain and its end.
+
+    Attributes:
+        records / rows / dead_letters / duplicates: records consumed, and what became of them.
+        first_snapshot_id / last_snapshot_id: the first and the last snapshot committed meanwhile; None if there was none.
+        batches: snapshots committed meanwhile.
+        position: next offsets to read, by topic and partition.
+        waited: another process owned the table and did the work.
+    """
+
+    records: int
+    rows: int
+    dead_letters: int
+    duplicates: int
+    first_snapshot_id: int | None
+    last_snapshot_id: int | None
+    batches: int
+    position: Positions
+    waited: bool
+
+
+def drain(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, *, timeout_seconds: float = _WAIT_SECONDS
+) -> DrainReport:
+    """Bring everything into Bronze that is committed in Kafka now.
+
+    While another process owns the table, waits until that one has come as far; if it goes away before, takes over.
+
+    Args:
+        timeout_seconds: how long to wait for another process.
+
+    Raises:
+        BrokerError: no broker, no topics, or the broker no longer has what comes next.
+        WriterBusyError: another process owns the table and has not come as far in time.
+        LakeError: the stream failed.
+    """
+    broker = Broker(settings.bootstrap_servers)
+    ends = {topic: {str(number): high for number, (_, high) in broker.offsets(topic).items()} for topic in TOPICS}
+    before = lake.newest_position(RAW_EVENTS)
+    deadline = time.monotonic() + timeout_seconds
+    pause = threading.Event()
+    waited = False
+    while True:
+        try:
+            with _only_writer(spark, settings):
+                _drain(spark, lake, settings, broker)
+            break
+        except WriterBusyError as busy:
+            newest = lake.newest_position(RAW_EVENTS)
+            waited = True
+            if not broker.has_committed_records((newest and newest.position) or {}, ends):
+                break
+            if time.monotonic() > deadline:
+                raise WriterBusyError(
+                    f"waited {timeout_seconds:.0f} s in vain for the stream to catch up: {busy}"
+                ) from None
+        pause.wait(_POLL_SECONDS)
+    return _report(lake, before, waited)
+
+
+def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: threading.Event) -> None:
+    """Stream from Kafka into Bronze until ``stop`` is set; the batch at work is finished then.
+
+    Raises:
+        WriterBusyError: another process owns the table.
+        BrokerError, LakeError: as in ``drain``.
+    """
+    with _only_writer(spark, settings):
+        writer = BatchWriter(lake, settings)
+        interval = f"{round(settings.bronze_trigger_seconds * 1000)} milliseconds"
+        with _running(spark, settings, Broker(settings.bootstrap_servers), writer, interval) as query:
+            while query.isActive and not stop.wait(_POLL_SECONDS):
+                pass
+
+
+def starting_offsets(
+    position: Positions, offsets: Mapping[str, Mapping[int, tuple[int, int]]]
+) -> dict[str, dict[str, int]]:
+    """Where to start reading each partition, as Spark's ``startingOffsets`` wants it.
+
+    Args:
+        position: next offsets to read; a partition that is not named is read from its beginning.
+        offsets: (first offset, offset after the last) of each partition of each topic.
+
+    Raises:
+        BrokerError: records between the position and what the broker has are gone, or the topic is another one.
+    """
+    starts: dict[str, dict[str, int]] = {}
+    for topic, partitions in offsets.items():
+        starts[topic] = {}
+        for number, (low, high) in partitions.items():
+            start = position.get(topic, {}).get(str(number), _EARLIEST)
+            if start > high:
+                raise BrokerError(
+                    f"{topic}-{number} ends at offset {high}, Bronze has read up to {start}: the topic was deleted or the broker "
+                    "is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one, or begin a new WIKISTREAM_HOME"
+                )
+            # The offset after the last record is often its transaction's marker, which expires with it: that is no loss.
+            if start not in (_EARLIEST, low - 1) and start < low:
+                raise BrokerError(
+                    f"{topic}-{number} begins at offset {low}, Bronze has read up to {start}: up to {low - start} records "
+                    "expired unread; restore the broker's data, or begin a new WIKISTREAM_HOME (and raise "
+                    "WIKISTREAM_KAFKA_RETENTION_HOURS)"
+                )
+            starts[topic][str(number)] = start if start == _EARLIEST else max(start, low)
+    return starts
+
+
+@contextmanager
+def _only_writer(spark: SparkSession, settings: Settings) -> Iterator[None]:
+    with writer_lock(settings, LOCK), lock_in_jvm(spark, settings.root / "run" / f"{LOCK}.jvm.lock"):
+        yield
+
+
+def _drain(spark: SparkSession, lake: Lakehouse, settings: Settings, broker: Broker) -> None:
+    writer = BatchWriter(lake, settings)
+    with _running(spark, settings, broker, writer, interval=None) as query:
+        query.awaitTermination()
+    failpoint(settings, BRONZE_AFTER_CHECKPOINT)
+
+
+@contextmanager
+def _running(
+    spark: SparkSession, settings: Settings, broker: Broker, writer: BatchWriter, interval: str | None
+) -> Iterator[StreamingQuery]:
+    """The query from the writer's position on, a batch each ``interval`` or, with None, until nothing is left.
+
+    Leaving the block stops it between two batches.
+    """
+    checkpoint = settings.checkpoints / "bronze"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    offsets = {topic: broker.offsets(topic) for topic in TOPICS}
+    partitions = sum(len(of_topic) for of_topic in offsets.values())
+    records = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", settings.bootstrap_servers)
+        .option("subscribe", ",".join(TOPICS))
+        .option("kafka.isolation.level", "read_committed")
+        .option("startingOffsets", json.dumps(starting_offsets(writer.position, offsets)))
+        .option("failOnDataLoss", "true")
+        .option("maxOffsetsPerTrigger", settings.bronze_batch_records)
+        # Each partition cut into as many parts as there are cores, so that no core waits for another one's partition.
+        .option("minPartitions", partitions * spark.sparkContext.defaultParallelism)
+        .load()
+    )
+    stream = records.writeStream.foreachBatch(writer.write).option("checkpointLocation", str(checkpoint))
+    query = (stream.trigger(processingTime=interval) if interval else stream.trigger(availableNow=True)).start()
+    try:
+        yield query
+        if (failure := query.exception()) is not None:
+            raise failure
+    except StreamingQueryException as error:
+        if isinstance(writer.error, WikistreamError):
+            raise writer.error from None
+        raise LakeError(
+            f"the Bronze stream failed ({_cause(writer.error or error)}); what was committed is whole, start it again to go on"
+        ) from error
+    finally:
+        writer.close()
+        query.stop()
+
+
+def _cause(error: Exception) -> str:
+    """The innermost cause, one line: Spark's texts run over pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes[-1] if causes else lines[0] if lines else type(error).__name__)[:300]
+
+
+def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainReport:
+    """Read off the table what was committed after ``before``."""
+    new: list[Version] = []
+    for version in lake.history(RAW_EVENTS):
+        if before is not None and version.snapshot_id == before.snapshot_id:
+            break
+        if version.position is not None:
+            new.append(version)
+    after = new[0] if new else before
+    counts = Counts.total_of(after) - Counts.total_of(before)
+    return DrainReport(
+        records=counts.records,
+        rows=counts.rows,
+        dead_letters=counts.dead_letters,
+        duplicates=counts.duplicates,
+        first_snapshot_id=new[-1].snapshot_id if new else None,
+        last_snapshot_id=new[0].snapshot_id if new else None,
+        batches=len(new),
+        position=(after and after.position) or {},
+        waited=waited,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stream as a process of its own; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m wikistream_assets.jobs.bronze_stream", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="bring in what is in Kafka now, then end")
+    once = parser.parse_args(arguments).once
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = load_settings()
+        lake = Lakehouse.local(settings)
+        spark = local_session(settings)
+        if once:
+            _log.info("bronze: %s", drain(spark, lake, settings))
+        else:
+            run_forever(spark, lake, settings, stop)
+    except WikistreamError as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
