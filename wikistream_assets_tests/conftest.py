@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 
 SettingsFactory = Callable[..., Settings]
@@ -80,3 +84,16 @@ def fresh_topics(broker: Broker, broker_settings: Settings) -> Broker:
             future.result(timeout=30)
     broker.ensure_topics(broker_settings)
     return broker
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lakehouse:
+    """Return the lake of this test's ``settings``: a real catalog with every table, empty."""
+    open_home(settings)
+    return Lakehouse.local(settings)
+
+
+@pytest.fixture
+def spark(settings: Settings, lake: Lakehouse) -> SparkSession:
+    """Return a session on this test's lake. The JVM starts once for the whole suite; a session on it costs milliseconds."""
+    return local_session(settings)
