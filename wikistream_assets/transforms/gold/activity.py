@@ -1,10 +1,11 @@
-"""The two small frames that all Gold tables are made from: what each user did, and what each page saw, in each hour.
+"""The small frames that all Gold tables are made from: what each user did and each page saw in each hour, and each entity's day.
 
-Silver is read once for each frame, with the columns it needs. Every figure of Gold is a sum or a count over these rows, so the
-tables agree with one another by construction. A caller that computes several tables persists the two frames.
+Silver is read twice, each time with few columns. Every figure of Gold is a sum or a count over these rows, so the tables agree
+with one another by construction. A caller that computes several tables persists the frames.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
@@ -12,10 +13,14 @@ from pyspark.sql import functions as sf
 from wikistream_assets.transforms.shared.instants import hour_of_day
 from wikistream_assets.transforms.shared.users import BOT
 
+PAGE: Final = "page"
+USER: Final = "user"
+DOMAIN: Final = "domain"
+
 
 @dataclass(frozen=True)
 class Activity:
-    """Hourly activity on some days.
+    """Activity on some days.
 
     Attributes:
         users: one row per ``stat_date, stat_hour, domain, region, user_normalized``. ``user_kind`` is that of the events without
@@ -23,18 +28,26 @@ class Activity:
             ``type_edit``, ``type_new``, ``type_categorize``, ``type_log``, ``bytes_added``, ``bytes_removed``,
             ``sized_events`` (with a known length_delta), ``large_deletions``, ``large_additions``.
         pages: one row per ``stat_date, stat_hour, domain, title`` with its ``events``, long; events without title are left out.
+        entities: one row per ``stat_date, entity_type, name`` (page as domain:title, user, domain) with its ``edits``,
+            ``active_hours`` (hours with an edit) and ``busiest_hour`` (edits in it), all long.
     """
 
     users: DataFrame
     pages: DataFrame
+    entities: DataFrame
 
 
 def activity(silver: DataFrame) -> Activity:
     """Sum up rows of ``silver.cleaned_events``: all rows of the dates to compute, or the daily tables come out too small."""
     hours = silver.withColumns({"stat_date": sf.col("event_date"), "stat_hour": hour_of_day(sf.col("event_timestamp"))})
+    users, pages = _users(hours), _pages(hours)
+    return Activity(users, pages, _entities(users, pages))
+
+
+def _users(hours: DataFrame) -> DataFrame:
     delta = sf.col("length_delta").cast("long")
     nothing = sf.lit(0).cast("long")
-    users = hours.groupBy("stat_date", "stat_hour", "domain", "region", "user_normalized").agg(
+    return hours.groupBy("stat_date", "stat_hour", "domain", "region", "user_normalized").agg(
         sf.max(sf.when(sf.col("user_kind") != BOT, sf.col("user_kind"))).alias("user_kind"),
         sf.count(sf.lit(1)).alias("events"),
         sf.count_if("is_bot").alias("bot_events"),
@@ -46,10 +59,34 @@ def activity(silver: DataFrame) -> Activity:
         sf.count_if("is_large_deletion").alias("large_deletions"),
         sf.count_if("is_large_addition").alias("large_additions"),
     )
-    titled = hours.where(sf.col("title").isNotNull())
-    pages = titled.groupBy("stat_date", "stat_hour", "domain", "title").agg(sf.count(sf.lit(1)).alias("events"))
-    return Activity(users, pages)
 
 
 def _of_type(name: str) -> Column:
     return sf.count_if(sf.col("event_type") == name).alias(f"type_{name}")
+
+
+def _pages(hours: DataFrame) -> DataFrame:
+    titled = hours.where(sf.col("title").isNotNull())
+    return titled.groupBy("stat_date", "stat_hour", "domain", "title").agg(sf.count(sf.lit(1)).alias("events"))
+
+
+def _entities(users: DataFrame, pages: DataFrame) -> DataFrame:
+    named = (
+        _named(pages, PAGE, sf.concat(sf.col("domain"), sf.lit(":"), sf.col("title")))
+        .unionAll(_named(users.where(sf.col("user_normalized").isNotNull()), USER, sf.col("user_normalized")))
+        .unionAll(_named(users, DOMAIN, sf.col("domain")))
+    )
+    entity = ("stat_date", "entity_type", "name")
+    # Brought together once by entity, both sums need no further shuffle.
+    hours = named.repartition(*entity).groupBy(*entity, "stat_hour").agg(sf.sum("events").alias("events"))
+    return hours.groupBy(*entity).agg(
+        sf.sum("events").alias("edits"),
+        sf.count(sf.lit(1)).alias("active_hours"),
+        sf.max("events").alias("busiest_hour"),
+    )
+
+
+def _named(frame: DataFrame, entity_type: str, name: Column) -> DataFrame:
+    return frame.select(
+        "stat_date", "stat_hour", sf.lit(entity_type).alias("entity_type"), name.alias("name"), "events"
+    )

@@ -9,7 +9,7 @@ from pyspark.sql import functions as sf
 
 from producer.wikis import REGIONS
 from wikistream_assets.tables.gold import DAILY_ANALYTICS_SUMMARY, SCHEMA_VERSION
-from wikistream_assets.transforms.gold.activity import Activity
+from wikistream_assets.transforms.gold.activity import DOMAIN, PAGE, USER, Activity
 from wikistream_assets.transforms.gold.risk_scores import HIGH, LOW, MEDIUM
 from wikistream_assets.transforms.shared.instants import day_is_final, instant
 
@@ -45,13 +45,8 @@ def compute(
     Returns:
         One row per day that has an event; exactly the columns of the contract.
     """
-    distinct = activity.users.groupBy("stat_date").agg(
-        sf.count_distinct("user_normalized").alias("unique_users"), sf.count_distinct("domain").alias("active_domains")
-    )
-    pages = activity.pages.select("stat_date", "domain", "title").distinct()
-    page_counts = pages.groupBy("stat_date").agg(sf.count(sf.lit(1)).alias("unique_pages_edited"))
     # Each side is one row per day: broadcast, no shuffle.
-    parts = (_totals(activity), distinct, page_counts, _risks(risk_scores))
+    parts = (_totals(activity), _entity_counts(activity), _risks(risk_scores))
     days = reduce(lambda left, right: left.join(sf.broadcast(right), "stat_date", "left"), parts)
     return (
         days.na.fill(0)
@@ -83,6 +78,13 @@ def _totals(activity: Activity) -> DataFrame:
         *(sf.sum(name).alias(name) for name in (*_SUMS, *regions)),
         sf.max("total_events").alias("peak_hour_events"),
         sf.count(sf.lit(1)).alias("_active_hours"),
+    )
+
+
+def _entity_counts(activity: Activity) -> DataFrame:
+    counted = {"unique_users": USER, "active_domains": DOMAIN, "unique_pages_edited": PAGE}
+    return activity.entities.groupBy("stat_date").agg(
+        *(sf.count_if(sf.col("entity_type") == entity_type).alias(name) for name, entity_type in counted.items())
     )
 
 

@@ -1,23 +1,18 @@
 """``gold.entity_trends``: the busiest pages, users and domains of each day, how fast they moved and how sharply they peaked."""
 
 from datetime import datetime
-from functools import reduce
 from typing import Final
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as sf
 
 from wikistream_assets.tables.gold import ENTITY_TRENDS, SCHEMA_VERSION
-from wikistream_assets.transforms.gold.activity import Activity
+from wikistream_assets.transforms.gold.activity import PAGE, USER, Activity
 from wikistream_assets.transforms.shared.instants import day_is_final, instant
 from wikistream_assets.transforms.shared.users import pseudonym, without_addresses
 
 TOP: Final = 100
 """Entities of each type that a day keeps."""
-
-PAGE: Final = "page"
-USER: Final = "user"
-DOMAIN: Final = "domain"
 
 _HOURS_OF_DAY: Final = 24
 
@@ -38,24 +33,8 @@ def compute(
         At most 100 rows per day and entity type, bots included; exactly the columns of the contract. Ties go by the entity's name
         before pseudonyms, in order of code points.
     """
-    page = sf.concat(sf.col("domain"), sf.lit(":"), sf.col("title"))
-    users = activity.users.where(sf.col("user_normalized").isNotNull())
-    frames = (
-        _hours(activity.pages, PAGE, page),
-        _hours(users, USER, sf.col("user_normalized")),
-        _hours(activity.users, DOMAIN, sf.col("domain")),
-    )
-    days = (
-        reduce(DataFrame.unionAll, frames)
-        .groupBy("stat_date", "entity_type", "name")
-        .agg(
-            sf.sum("events").alias("edits"),
-            sf.count(sf.lit(1)).alias("active_hours"),
-            sf.max("events").alias("busiest_hour"),
-        )
-    )
     by_edits = Window.partitionBy("stat_date", "entity_type").orderBy(sf.desc("edits"), "name")
-    top = days.withColumn("rank", sf.row_number().over(by_edits)).where(sf.col("rank") <= TOP)
+    top = activity.entities.withColumn("rank", sf.row_number().over(by_edits)).where(sf.col("rank") <= TOP)
     name = sf.col("name")
     entity_id = (
         sf.when(sf.col("entity_type") == PAGE, without_addresses(name, user_key))
@@ -73,11 +52,3 @@ def compute(
             "schema_version": sf.lit(SCHEMA_VERSION),
         }
     ).select(*ENTITY_TRENDS.column_names)
-
-
-def _hours(frame: DataFrame, entity_type: str, name: Column) -> DataFrame:
-    """One row per day, entity and hour."""
-    named = frame.select(
-        "stat_date", "stat_hour", sf.lit(entity_type).alias("entity_type"), name.alias("name"), "events"
-    )
-    return named.groupBy("stat_date", "stat_hour", "entity_type", "name").agg(sf.sum("events").alias("events"))

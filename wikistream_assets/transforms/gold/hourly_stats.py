@@ -1,6 +1,7 @@
 """``gold.hourly_stats``: volume, contributors, bytes and kinds of change of each domain in each hour."""
 
 from datetime import datetime
+from typing import Final
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
@@ -9,8 +10,9 @@ from wikistream_assets.tables.gold import HOURLY_STATS, SCHEMA_VERSION
 from wikistream_assets.transforms.gold.activity import Activity
 from wikistream_assets.transforms.shared.instants import hour_is_final, instant
 
-_SUMS = (
-    "anonymous_edits",
+_KEY: Final = ("stat_date", "stat_hour", "domain")
+_SUMS: Final = (
+    "sized_events",
     "type_edit",
     "type_new",
     "type_categorize",
@@ -36,23 +38,24 @@ def compute(
     Returns:
         One row per stat_date, stat_hour, domain that has an event; exactly the columns of the contract.
     """
-    key = ("stat_date", "stat_hour", "domain")
-    users = (
-        activity.users.withColumnRenamed("anonymous_events", "anonymous_edits")
-        .groupBy(*key, "region")
+    pages = activity.pages.select(*_KEY, sf.lit(1).alias("page"))
+    # One sum over both kinds of rows: a join of the two sums would shuffle each of them once more.
+    sums = (
+        activity.users.unionByName(pages, allowMissingColumns=True)
+        .groupBy(*_KEY)
         .agg(
+            sf.max("region").alias("region"),
             sf.sum("events").alias("total_events"),
             sf.count("user_normalized").alias("unique_users"),
+            sf.count("page").alias("unique_pages"),
             sf.sum("bot_events").alias("bot_edits"),
-            sf.sum("sized_events").alias("sized_events"),
+            sf.sum("anonymous_events").alias("anonymous_edits"),
             *(sf.sum(name).alias(name) for name in _SUMS),
         )
     )
-    pages = activity.pages.groupBy(*key).agg(sf.count(sf.lit(1)).alias("unique_pages"))
     changed = sf.col("bytes_added") + sf.col("bytes_removed")
-    stats = users.join(pages, [*key], "left").withColumns(
+    stats = sums.withColumns(
         {
-            "unique_pages": sf.coalesce("unique_pages", sf.lit(0).cast("long")),
             "avg_edit_size": sf.when(sf.col("sized_events") > 0, changed / sf.col("sized_events")),
             "human_edits": sf.col("total_events") - sf.col("bot_edits"),
             "bot_percentage": 100.0 * sf.col("bot_edits") / sf.col("total_events"),

@@ -5,8 +5,8 @@ from typing import Final
 from pyspark.sql import Column
 from pyspark.sql import functions as sf
 
-SPACES: Final = r"\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
-"""Unicode's White_Space, as the inside of a Java character class. It holds the controls that separate words (tab, line feed)."""
+_ODD_SPACES: Final = r"\x{9}-\x{D}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
+"""Unicode's White_Space but the space, as the inside of a Java character class: tab and line feed separate words too."""
 
 CONTROLS: Final = (
     r"\x{0}-\x{8}\x{E}-\x{1F}\x{7F}-\x{84}\x{86}-\x{9F}\x{61C}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}"
@@ -25,6 +25,8 @@ def one_line(text: Column, *, removed: str = CONTROLS) -> Column:
         text: a string column.
         removed: the inside of a Java character class.
     """
-    spaced = sf.regexp_replace(sf.regexp_replace(text, f"[{removed}]+", ""), f"[{SPACES}]+", " ")
+    spaced = sf.regexp_replace(sf.regexp_replace(text, f"[{removed}]+", ""), f"[ {_ODD_SPACES}]+", " ")
     trimmed = sf.trim(spaced)
-    return sf.when(trimmed != "", trimmed)
+    # Nearly every text is tidy: one look is a third of the cost of two replacements that find nothing.
+    untidy = text.rlike(f"[{removed}{_ODD_SPACES}]| (?: |$)|^(?: |$)")
+    return sf.when(untidy, sf.when(trimmed != "", trimmed)).otherwise(text)
