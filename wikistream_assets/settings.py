@@ -16,14 +16,18 @@ class Settings(ProducerSettings):
     data: Path = Field(Path("../shared/data"), description="folder of public captures, used by tests only")
     cache: Path = Field(Path("~/.cache/wikistream"), description="folder of fetched jars, shared by all homes")
     kafka_port: int = Field(19092, gt=0, lt=65536, description="the embedded broker's port on loopback")
-    kafka_controller_port: int = Field(19093, gt=0, lt=65536, description="the embedded broker's controller port on loopback")
+    kafka_controller_port: int = Field(
+        19093, gt=0, lt=65536, description="the embedded broker's controller port on loopback"
+    )
     kafka_heap_mb: int = Field(320, ge=128, description="heap of the embedded broker, MiB")
     kafka_partitions: int = Field(3, ge=1, description="partitions of raw-events")
     kafka_retention_hours: int = Field(168, ge=1, description="retention of raw-events and dlq-events, hours")
     dagster_port: int = Field(3000, gt=0, lt=65536, description="port of the Dagster UI on loopback")
     spark_cores: int = Field(2, ge=1, description="threads of the local Spark session")
     spark_memory_mb: int = Field(1536, ge=512, description="heap of the local Spark session, MiB")
-    bronze_trigger_seconds: float = Field(1.0, ge=0, description="micro-batch interval of the continuous Bronze stream, seconds")
+    bronze_trigger_seconds: float = Field(
+        1.0, ge=0, description="micro-batch interval of the continuous Bronze stream, seconds"
+    )
     bronze_batch_records: int = Field(50_000, ge=1, description="most records one Bronze micro-batch reads")
     allowed_lateness_hours: int = Field(2, ge=0, description="after this many hours a Gold hour or day is final")
 

@@ -1,6 +1,6 @@
 """Named places at which a job kills itself, so that a fault test hits a boundary on purpose instead of by luck.
 
-``WIKISTREAM_FAILPOINT=<name>`` arms one of them, ``<name>@3`` lets it pass twice before; the process ends there by SIGKILL, without
+``WIKISTREAM_FAILPOINT=<name>`` arms one of them, ``<name>@3`` lets it pass twice before; the process ends by SIGKILL, without
 any clean-up, and takes its JVM along (the JVM ends when its parent's pipe closes). The settings refuse it in production.
 
     ==========================  =====================================================================================

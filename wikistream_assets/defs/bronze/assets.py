@@ -52,9 +52,10 @@ def bronze(
 def bronze_gate(
     context: dg.AssetCheckExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult]:
-    job = job_context(spark, lakehouse, context.run_id)
+    run_id = context.op_execution_context.run_id
+    job = job_context(spark, lakehouse, run_id)
     report = gate_job.run(job)
     for event in audit_trail_events(job.lake):
         context.op_execution_context.log_event(event)
-    alert_if_blocked(report, notifier.open(), context.run_id)
+    alert_if_blocked(report, notifier.open(), run_id)
     yield from check_results(report)

@@ -1,0 +1,129 @@
+"""The whole main job once, on this machine: broker, source, producer, then the Dagster job ``cycle``."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dagster as dg
+
+from producer.eventstreams.generator import Generator
+from producer.launch import Source, run_producer, source_from
+from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.definitions import defs
+from wikistream_assets.embedded import services
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.settings import Settings
+from wikistream_assets.summary import LakeSummary, summarize
+
+SYNTHETIC_EVENTS: Final = 50_000
+LIVE_EVENTS: Final = 1_000
+_MOST_CYCLES: Final = 3
+"""A range that failed in an earlier run is audited first and alone; what is newer needs a cycle of its own."""
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class DemoResult:
+    """How a demo ended.
+
+    Attributes:
+        ingested: the producer's counters of this run, e.g. received, accepted, filtered, canary, dead_lettered.
+        seconds: stage -> seconds.
+        succeeded: all Dagster runs ended well: every gate passed.
+        waiting: layers that still have something to publish.
+    """
+
+    source: Source
+    ingested: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    succeeded: bool = False
+    waiting: tuple[str, ...] = ()
+    summary: LakeSummary | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Every gate passed, nothing waits, and the layers add up."""
+        return self.succeeded and not self.waiting and self.summary is not None and self.summary.adds_up
+
+
+def run_demo(source: str, events: int | None, settings: Settings, report: Report) -> DemoResult:
+    """Read ``source`` into Kafka and run cycles until all of it is published or a gate blocks.
+
+    Args:
+        source: synthetic, live, or the path of a capture.
+        events: at most so many events; None: all of a capture, ``SYNTHETIC_EVENTS`` or ``LIVE_EVENTS`` else.
+        report: called with a line at each step.
+
+    Raises:
+        WikistreamError, ProducerError: one line that says what is wrong and how to mend it.
+    """
+    if events is not None and events < 1:
+        raise ConfigurationError(f"EVENTS must be 1 or more, not {events}")
+    generator = Generator(events=events or SYNTHETIC_EVENTS) if source == "synthetic" else None
+    found = source_from(source, settings, generator)
+    result = DemoResult(found)
+    limit = None if generator else events or (LIVE_EVENTS if found.mode == "live" else None)
+    open_home(settings)
+    already_up = all(service.state == "RUNNING" for service in services.status(settings))
+    try:
+        with _stage(result, "broker", report):
+            services.up(settings, report)
+        with _stage(result, "ingest", report):
+            result.ingested = run_producer(found, settings, max_events=limit)
+        with _stage(result, "Spark start", report):
+            local_session(settings)
+        _run_cycles(result, settings, report)
+    finally:
+        if not already_up:
+            services.down(settings)
+    lake = Lakehouse.local(settings)
+    result.waiting = _waiting(lake)
+    result.summary = summarize(lake)
+    return result
+
+
+def _run_cycles(result: DemoResult, settings: Settings, report: Report) -> None:
+    job = defs().resolve_job_def("cycle")
+    with dagster_instance(settings) as instance:
+        for _ in range(_MOST_CYCLES):
+            report("cycle: drain, Bronze gate, Silver and its gate, Gold and its gate")
+            run = job.execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+            for step in instance.get_run_step_stats(run.run_id):
+                if step.start_time and step.end_time:
+                    spent = step.end_time - step.start_time
+                    result.seconds[step.step_key] = result.seconds.get(step.step_key, 0.0) + spent
+            for failure in _failures(run):
+                report(failure)
+            result.succeeded = run.success
+            if not run.success or not _waiting(Lakehouse.local(settings)):
+                return
+
+
+def _failures(run: dg.ExecuteInProcessResult) -> Iterator[str]:
+    for event in run.filter_events(lambda event: event.is_step_failure):
+        error = event.step_failure_data.error
+        cause = error.cause if error and error.cause else error
+        yield f"{event.step_key} failed: {cause.message.strip() if cause else 'unknown cause'}"
+
+
+def _waiting(lake: Lakehouse) -> tuple[str, ...]:
+    return tuple(state.layer for state in gate_states(lake) if not state.pending.empty)
+
+
+@contextmanager
+def _stage(result: DemoResult, name: str, report: Report) -> Iterator[None]:
+    report(f"{name} ..")
+    started = time.perf_counter()
+    yield
+    result.seconds[name] = time.perf_counter() - started
