@@ -44,8 +44,8 @@ class ColumnProfile:
 def profile(df: DataFrame, columns: Sequence[str]) -> list[ColumnProfile]:
     """Profile ``columns`` of ``df`` in one aggregation over one scan.
 
-    Values are counted in sets, one per column, because several ``count(DISTINCT ..)`` in one query multiply the rows by the number
-    of columns. The sets hold the distinct values of the audited range: do not profile identifiers.
+    Values are counted in sets, one per column, because several ``count(DISTINCT ..)`` in one query multiply the rows by the
+    number of columns. The sets hold the distinct values of the audited range: do not profile identifiers.
 
     Args:
         df: the rows.
@@ -61,8 +61,7 @@ def profile(df: DataFrame, columns: Sequence[str]) -> list[ColumnProfile]:
         sf.struct(*(value.alias(key) for key, value in _statistics(sf.col(name), name in numeric).items())).alias(name)
         for name in columns
     ]
-    row = df.agg(sf.count(sf.lit(1)).alias("_rows"), *statistics).first()
-    assert row is not None  # an aggregation without keys has one row
+    (row,) = df.agg(sf.count(sf.lit(1)).alias("_rows"), *statistics).collect()
     return [_profile(name, row["_rows"], row[name].asDict()) for name in columns]
 
 
