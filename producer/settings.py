@@ -1,10 +1,12 @@
 """Settings of the producer, read from ``WIKISTREAM_*`` environment variables and checked once at start."""
 
 import os
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producer.wikis import FOLLOWED_DOMAINS
 
 ENV_PREFIX = "WIKISTREAM_"
 
@@ -29,7 +31,33 @@ class ProducerSettings(BaseSettings):
     domains: str = Field(
         "default", description="'default' (18 wikis), '*' for all, or a comma-separated list of domains"
     )
-    max_event_bytes: int = Field(1_000_000, gt=0, description="larger events go to the dead-letter topic, bytes")
+    max_event_bytes: int = Field(
+        1_000_000, gt=0, le=4_000_000, description="larger events go to the dead-letter topic, bytes"
+    )  # le: quoted into the envelope it must still fit into topics.MAX_MESSAGE_BYTES
+    producer_metrics_port: int = Field(
+        0, ge=0, lt=65536, description="port of the producer's metrics on loopback; 0 = none"
+    )
+    producer_batch_events: int = Field(5_000, gt=0, description="most received events in one Kafka transaction")
+    producer_batch_seconds: float = Field(
+        0.2, gt=0, description="longest time that a received event waits for its transaction"
+    )
+    producer_connect_attempts: int = Field(
+        10, ge=1, description="connections refused in a row before the producer gives up"
+    )
+    producer_backoff_seconds: float = Field(5.0, gt=0, description="least wait after a refused connection")
+    producer_backoff_max_seconds: float = Field(60.0, gt=0, description="longest wait after a refused connection")
+    producer_read_timeout_seconds: float = Field(
+        60.0, gt=0, description="a connection that is silent for so long, keep-alives included, is given up"
+    )
+    producer_gap_tolerance_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="a longer silence between the events around a resume is reported as a gap (ids with timestamps)",
+    )
+    failpoint: str = Field(
+        "",
+        description="for fault tests: where a process kills itself, NAME or NAME@N for the Nth time; refused in prod",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -43,3 +71,28 @@ class ProducerSettings(BaseSettings):
                 f"unknown setting {', '.join(unknown)}: unset it or correct its name (known: {', '.join(sorted(known))})"
             )
         return values
+
+    @model_validator(mode="after")
+    def _no_failpoint_in_prod(self) -> Self:
+        if self.failpoint and self.env == "prod":
+            raise ValueError(
+                "a failpoint kills the process on purpose: unset WIKISTREAM_FAILPOINT when WIKISTREAM_ENV is prod"
+            )
+        return self
+
+    @property
+    def followed(self) -> frozenset[str] | None:
+        """The domains that pass the filter; None lets all pass."""
+        if self.domains == "*":
+            return None
+        if self.domains == "default":
+            return FOLLOWED_DOMAINS
+        return frozenset(domain.strip() for domain in self.domains.split(",") if domain.strip())
+
+
+def child_environment(settings: ProducerSettings) -> dict[str, str]:
+    """The environment of a producer's process: its settings as they are here, and no other ``WIKISTREAM_*``."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
+    return kept | {
+        f"{ENV_PREFIX}{name.upper()}": str(getattr(settings, name)) for name in ProducerSettings.model_fields
+    }

@@ -226,7 +226,7 @@ class _Block:
                 line = self._malformed(index)
             elif index in source._schedule:
                 line = self._event(index)
-            elif _is_due(index, source.canary, phase=0.5):
+            elif _is_due(index, source.canary, phase=0.2887):
                 line = self._canary(index)
             elif random() < source.redelivered and recent:
                 repeated = recent[int(len(recent) * random())]
@@ -388,7 +388,10 @@ class _Block:
 
 
 def _is_due(index: int, share: float, phase: float = 0.0) -> bool:
-    """Spread ``events * share`` lines evenly; which ones they are does not depend on where a reader started."""
+    """Spread ``events * share`` lines evenly; which ones they are does not depend on where a reader started.
+
+    An odd ``phase`` keeps two kinds of lines apart that are due equally often.
+    """
     return int((index + 1) * share + phase) > int(index * share + phase)
 
 

@@ -1,0 +1,165 @@
+"""One source for every spelling of ``SOURCE``, and the producer as child processes on it.
+
+Belongs here: what ``wikistream demo``, tests and benches need to run the ingest side as it runs in production. Does not belong
+here: the broker, and what is done with the events afterwards.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from producer import sink
+from producer.cursor import Cursor
+from producer.envelope import SourceMode
+from producer.eventstreams import capture
+from producer.eventstreams.generator import Generator
+from producer.exceptions import ProducerError, SourceError
+from producer.settings import ProducerSettings, child_environment
+
+_STOP_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where events come from.
+
+    Attributes:
+        identity: key of the cursor.
+        mode: live, replay or synthetic.
+        url: of a live stream; None if the project's own server is to serve it.
+        serve: the server's arguments.
+        frames: how many events it holds; None for a live stream.
+        generator: of a synthetic source.
+    """
+
+    identity: str
+    mode: SourceMode
+    url: str | None = None
+    serve: tuple[str, ...] = ()
+    frames: int | None = None
+    generator: Generator | None = None
+
+
+def source_from(spec: str, settings: ProducerSettings, generator: Generator | None = None) -> Source:
+    """Understand ``SOURCE``: ``synthetic``, ``live``, or the path of a capture, which is read to its end to see that it is sound.
+
+    Args:
+        spec: what the user wrote.
+        settings: for the address of the live stream.
+        generator: parameters of the synthetic source; default ones if not given.
+
+    Raises:
+        SourceError: a capture that cannot be used.
+    """
+    if spec == "live":
+        return Source(identity=f"live:{settings.stream_url}", mode="live", url=settings.stream_url)
+    if spec == "synthetic":
+        made = generator or Generator()
+        return Source(made.identity, "synthetic", serve=_generator_arguments(made), frames=made.events, generator=made)
+    path = Path(spec).expanduser().resolve()
+    found = capture.inspect(path)
+    return Source(
+        identity=f"capture:sha256={found.sha256}",
+        mode="replay",
+        serve=("--source", str(path)),
+        frames=found.frames,
+    )
+
+
+def read_cursor(source: Source, settings: ProducerSettings) -> Cursor | None:
+    """How far the source has been read; None if never.
+
+    Raises:
+        KafkaError: the cluster cannot be read.
+    """
+    return sink.read_cursor(settings.bootstrap_servers, source.identity)
+
+
+@contextmanager
+def served(source: Source, settings: ProducerSettings, speed: float = 0.0) -> Iterator[str]:
+    """Run the project's server for a source in a child process; yields its URL. A live source needs none and gives its own.
+
+    Args:
+        source: what to serve.
+        settings: for the child's environment.
+        speed: 1 as recorded, N times as fast, 0 as fast as the producer reads.
+
+    Raises:
+        SourceError: the server did not start.
+    """
+    if source.url is not None:
+        yield source.url
+        return
+    command = [sys.executable, "-m", "producer.eventstreams", *source.serve, "--speed", str(speed)]
+    with _child(command, settings, stdout=subprocess.PIPE) as server:
+        first = server.stdout.readline() if server.stdout else ""
+        if not first:
+            raise SourceError("the local EventStreams server did not start: see its message above")
+        yield json.loads(first)["url"]
+
+
+def run_producer(
+    source: Source, settings: ProducerSettings, *, speed: float = 0.0, max_events: int | None = None
+) -> dict[str, Any]:
+    """Feed a source to Kafka in child processes until its end or ``max_events``, and return ``pipeline.Report.as_dict()``.
+
+    Args:
+        source: from ``source_from``.
+        settings: for both children.
+        speed: see ``served``.
+        max_events: needed for a live stream, which has no end.
+
+    Raises:
+        ProducerError: the producer ended with an error; it has said which on stderr.
+    """
+    with served(source, settings, speed) as url:
+        command = producer_command(source, url, max_events=max_events)
+        with _child(command, settings, stdout=subprocess.PIPE) as child:
+            output, _ = child.communicate()
+    lines = output.strip().splitlines()
+    if child.returncode != 0 or not lines:
+        raise ProducerError(f"the producer ended with exit code {child.returncode}: see its message above")
+    report: dict[str, Any] = json.loads(lines[-1])
+    return report
+
+
+def producer_command(source: Source, url: str, *, max_events: int | None = None) -> list[str]:
+    """The command line of a producer on this source."""
+    command = [sys.executable, "-m", "producer", "--url", url, "--source-id", source.identity, "--mode", source.mode]
+    if source.mode != "live":
+        command.append("--until-end")
+    if max_events is not None:
+        command += ["--max-events", str(max_events)]
+    return command
+
+
+@contextmanager
+def _child(command: list[str], settings: ProducerSettings, stdout: int) -> Iterator[subprocess.Popen[str]]:
+    """A child process that does not outlive the ``with`` block."""
+    with ExitStack() as stack:
+        child = stack.enter_context(
+            subprocess.Popen(command, env=child_environment(settings), stdout=stdout, text=True)  # its stderr is ours
+        )
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _generator_arguments(generator: Generator) -> tuple[str, ...]:
+    return (
+        *("--source", "synthetic", "--seed", str(generator.seed), "--events", str(generator.events)),
+        *("--start", generator.start.isoformat(), "--hours", repr(generator.hours)),
+        *("--followed-share", repr(generator.followed_share), "--redelivered", repr(generator.redelivered)),
+        *("--malformed", repr(generator.malformed), "--canary", repr(generator.canary)),
+        *("--oversized-bytes", str(generator.oversized_bytes)),
+    )

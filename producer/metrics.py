@@ -1,0 +1,62 @@
+"""Prometheus metrics of a producer, counted in committed batches, and served on loopback only."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from producer.cursor import Counters
+
+
+class Metrics:
+    """The figures of this process; the cursor's counters go on over restarts, these start at 0.
+
+    They are the source systems' EventsReceived, EventsProcessed, EventsFiltered, DLQMessagesProduced and ValidationErrors,
+    named as Prometheus wants it.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._received = self._counter("events_received", "lines received from the stream")
+        self._accepted = self._counter("events_accepted", "events committed to raw-events")
+        self._filtered = self._counter("events_filtered", "events of domains that are not followed")
+        self._canary = self._counter("canaries", "heartbeats of the stream")
+        self._dead = Counter(
+            "wikistream_producer_dead_letters",
+            "lines committed to dlq-events, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._gaps = self._counter("gaps", "resumes that left events out")
+        self._commits = self._counter("transactions", "committed Kafka transactions")
+        self._connections = self._gauge("connections", "connections opened to the stream")
+        self._aborted = self._gauge("transactions_aborted", "Kafka transactions aborted and sent again")
+        self._last_commit = self._gauge("last_commit_timestamp_seconds", "time of the last committed batch")
+
+    def committed(self, counted: Counters, gaps: int) -> None:
+        """Add one committed batch."""
+        self._received.inc(counted.received)
+        self._accepted.inc(counted.accepted)
+        self._filtered.inc(counted.filtered)
+        self._canary.inc(counted.canary)
+        for reason, count in counted.dead_lettered.items():
+            self._dead.labels(reason).inc(count)
+        self._gaps.inc(gaps)
+        self._commits.inc()
+        self._last_commit.set_to_current_time()
+
+    def connection_state(self, connections: int, aborted: int) -> None:
+        """Set what is counted elsewhere."""
+        self._connections.set(connections)
+        self._aborted.set(aborted)
+
+    def serve(self, port: int) -> None:
+        """Answer ``GET /metrics`` on loopback.
+
+        Raises:
+            OSError: the port cannot be used.
+        """
+        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"wikistream_producer_{name}", text, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"wikistream_producer_{name}", text, registry=self.registry)
