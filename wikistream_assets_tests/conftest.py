@@ -15,6 +15,12 @@ from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pass what no test can mend: py4j leaves it to the garbage collector to close its sockets to the JVM."""
+    config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
+
+
 SettingsFactory = Callable[..., Settings]
 
 

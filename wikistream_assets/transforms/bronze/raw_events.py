@@ -189,7 +189,8 @@ def _rejection_columns(processed_at: datetime) -> dict[str, Column]:
     producer_said = sf.col("letter.rejected_at").cast("timestamp")
     columns = {
         "detail": sf.coalesce("letter.detail", details[reason]),
-        "original": sf.coalesce("letter.original", sf.base64("value")),
+        # Spark's base64 breaks lines, as in an e-mail.
+        "original": sf.coalesce("letter.original", sf.translate(sf.base64("value"), "\r\n", "")),
         "attempts": sf.coalesce("letter.attempts", sf.lit(0)),
         "rejected_at": sf.when(_is_letter("kafka_topic"), producer_said).otherwise(instant(processed_at)),
     }
