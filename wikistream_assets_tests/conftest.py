@@ -1,6 +1,8 @@
 """Fixtures that every test may use: a home of its own with free ports, and one broker for the whole suite."""
 
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +36,14 @@ def free_port() -> int:
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return the ``WIKISTREAM_*`` variables that make a child process load the same settings."""
     return {f"WIKISTREAM_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set}
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Return once ``condition`` holds; fail if it does not within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
+        threading.Event().wait(0.1)
 
 
 @pytest.fixture
@@ -88,6 +98,7 @@ def fresh_topics(broker: Broker, broker_settings: Settings) -> Broker:
     if present:
         for future in admin.delete_topics(present, operation_timeout=30).values():
             future.result(timeout=30)
+        wait_until(lambda: not broker.list_topics())  # the broker's answer runs ahead of its metadata
     broker.ensure_topics(broker_settings)
     return broker
 
