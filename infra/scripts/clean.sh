@@ -8,7 +8,7 @@ case $home in "~"*) home=$HOME${home#\~} ;; esac
 
 if [ -e "$home/lake.json" ] && [ -x .venv/bin/wikistream ]; then
     echo "stopping the services of $home"
-    .venv/bin/wikistream down
+    .venv/bin/wikistream down || echo "they could not be stopped (see above)"
 fi
 
 echo "removing .venv and the caches of Python, pytest, ruff and mypy"

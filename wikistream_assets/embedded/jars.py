@@ -39,6 +39,7 @@ _IVY_SETTINGS: Final = """\
 </ivysettings>
 """
 _IVY_TIMEOUT_SECONDS: Final = 1800
+_REPORT_EVERY: Final = 5
 _WORK_PREFIX: Final = ".fetch-"
 _FETCHED: Final = re.compile(r"\[SUCCESSFUL \] [^#]+#(?P<name>[^;]+);(?P<revision>[^!]+)!")
 _REASON: Final = re.compile(r"(?:[\w.]+\.)?(?P<kind>\w+(?:Exception|Error)): (?P<text>[^\n]+)")
@@ -193,7 +194,8 @@ def _run_ivy(jars: Sequence[Jar], work: Path, folder: Path, report: Report) -> N
             output.append(line)
             if match := _FETCHED.search(line):
                 done += 1
-                report(f"  [{done}/{len(jars)}] {match['name']}-{match['revision']}.jar")
+                if done == len(jars) or done % _REPORT_EVERY == 0:
+                    report(f"  [{done}/{len(jars)}] {match['name']}-{match['revision']}.jar")
         code = ivy.wait(timeout=_IVY_TIMEOUT_SECONDS)
     if code != 0 or any(not (work / "out" / jar.file_name).is_file() for jar in jars):
         raise SetupError(

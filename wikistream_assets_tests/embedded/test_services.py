@@ -1,0 +1,202 @@
+"""Real supervisord, real broker: started once, restarted when killed, stopped without a trace."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from confluent_kafka import Producer
+
+from wikistream_assets.embedded import services
+from wikistream_assets.embedded.services import ServiceStatus
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory, free_port
+
+pytestmark = pytest.mark.kafka
+
+HomeFactory = Callable[..., Settings]
+
+
+@pytest.fixture
+def running_home(settings_factory: SettingsFactory) -> Iterator[HomeFactory]:
+    """A maker of homes whose services are up; they are stopped at the end whatever happens."""
+    started: list[Settings] = []
+
+    def start(**fields: object) -> Settings:
+        settings = settings_factory(**fields)
+        started.append(settings)
+        services.up(settings)
+        return settings
+
+    yield start
+    for settings in started:
+        services.down(settings)
+
+
+def broker_state(settings: Settings) -> ServiceStatus:
+    (state,) = services.status(settings)
+    return state
+
+
+def processes_of(settings: Settings) -> list[int]:
+    """Process ids that mention the home on their command line, found without the code under test."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(str(settings.root) in part for part in process.info["cmdline"] or ()):
+            found.append(process.pid)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def commit(settings: Settings, values: list[str]) -> None:
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "test", "log_level": 0})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce("raw-events", value=value)
+    producer.commit_transaction(30)
+
+
+def values_in(settings: Settings) -> list[bytes | None]:
+    return [record.value for record in Broker(settings.bootstrap_servers).tail("raw-events", 100_000)]
+
+
+def test_up_once_up_twice_other_settings_down(running_home: HomeFactory, settings_factory: SettingsFactory) -> None:
+    settings = running_home()
+    first = broker_state(settings)
+    assert (first.name, first.state, first.port) == ("broker", "RUNNING", settings.kafka_port)
+    assert first.pid in processes_of(settings)
+    commit(settings, ["kept"])
+
+    services.up(settings)
+    assert broker_state(settings).pid == first.pid
+
+    changed = settings.model_copy(update={"kafka_retention_hours": 24})
+    services.up(changed)
+    assert broker_state(changed).pid != first.pid
+    assert Broker(changed.bootstrap_servers).describe_config("raw-events")["retention.ms"] == "86400000"
+    assert values_in(changed) == [b"kept"]
+
+    listeners = [
+        c for c in psutil.Process(broker_state(changed).pid).net_connections() if c.status == psutil.CONN_LISTEN
+    ]
+    assert {c.laddr.port for c in listeners} == {settings.kafka_port, settings.kafka_controller_port}
+    assert {c.laddr.ip.removeprefix("::ffff:") for c in listeners} == {"127.0.0.1"}
+
+    assert services.down(changed) == ["broker"]
+    assert processes_of(settings) == []
+    assert broker_state(settings).state == "STOPPED"
+    assert services.down(changed) == []
+
+
+def test_a_killed_broker_comes_back_with_everything_committed(running_home: HomeFactory) -> None:
+    settings = running_home()
+    values = [f"value-{number}" for number in range(1000)]
+    commit(settings, values)
+    unfinished = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "cut", "log_level": 0})
+    unfinished.init_transactions(30)
+    unfinished.begin_transaction()
+    unfinished.produce("raw-events", value="never committed")
+    unfinished.flush(30)
+    killed = broker_state(settings).pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: broker_state(settings).state == "RUNNING" and broker_state(settings).pid != killed)
+    commit(settings, ["after"])
+    assert sorted(values_in(settings)) == sorted(
+        value.encode() for value in values
+    )  # the open transaction holds 'after' back
+    unfinished.abort_transaction(60)
+    assert sorted(values_in(settings)) == sorted(value.encode() for value in [*values, "after"])
+
+
+def test_two_homes_side_by_side_and_the_orphan_of_one(running_home: HomeFactory, tmp_path: Path) -> None:
+    one = running_home()
+    deep = tmp_path / ("deep" * 20) / "home with 100% of a space"  # its socket would not fit into its path
+    two = running_home(home=deep)
+    commit(one, ["one"])
+    commit(two, ["two"])
+    assert values_in(one) == [b"one"]
+    assert values_in(two) == [b"two"]
+
+    supervisor = psutil.Process(broker_state(two).pid).ppid()
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(supervisor))
+    orphan = broker_state(two)
+    assert orphan.state == "ORPHANED"
+    services.up(two)  # ends the orphan, which holds the ports, and starts anew
+    assert broker_state(two).state == "RUNNING"
+    assert broker_state(two).pid != orphan.pid
+    assert values_in(two) == [b"two"]
+
+    supervisor = psutil.Process(broker_state(two).pid).ppid()
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(supervisor))
+    assert services.down(two) == ["broker"]
+    assert processes_of(two) == []
+    assert broker_state(one).state == "RUNNING"
+    assert values_in(one) == [b"one"]
+
+
+@pytest.mark.parametrize("which", ["kafka_port", "kafka_controller_port"])
+def test_a_taken_port_is_named_with_its_owner_and_its_setting(settings: Settings, which: str) -> None:
+    port = getattr(settings, which)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(BrokerError) as caught:
+            services.up(settings)
+    text = str(caught.value)
+    assert text.startswith(f"port {port} for the broker is in use by process {os.getpid()} (")
+    assert f"set WIKISTREAM_{which.upper()} to another port" in text
+    assert "\n" not in text
+    assert processes_of(settings) == []
+    assert broker_state(settings).state == "STOPPED"
+
+
+def test_a_broker_that_cannot_start_leaves_nothing_running(
+    settings_factory: SettingsFactory, running_home: HomeFactory
+) -> None:
+    settings = running_home()
+    services.down(settings)
+    meta = settings.kafka_dir / "data" / "meta.properties"
+    meta.write_text(meta.read_text().replace("node.id=1", "node.id=7"))
+    with pytest.raises(BrokerError, match=r"the broker ends at its start \(.*node"):
+        services.up(settings)
+    assert processes_of(settings) == []
+
+
+def test_status_of_a_home_that_is_not_there(settings: Settings) -> None:
+    assert broker_state(settings).state == "STOPPED"
+    assert services.down(settings) == []
+    assert not settings.root.exists()
+
+
+def test_a_stopped_process_is_silent(running_home: HomeFactory) -> None:
+    settings = running_home()
+    state = broker_state(settings)
+    assert state.pid is not None
+    os.kill(state.pid, signal.SIGSTOP)
+    try:
+        assert broker_state(settings).state == "SILENT"
+    finally:
+        os.kill(state.pid, signal.SIGCONT)
+    wait_until(lambda: broker_state(settings).state == "RUNNING")
+
+
+def test_ports_are_told_free_or_taken() -> None:
+    port = free_port()
+    services.refuse_taken_port("test", "WIKISTREAM_TEST_PORT", port)
+    assert services.listening_process(port) is None
