@@ -126,3 +126,24 @@ def baseline(lake: Lakehouse, spec: TableSpec, context: GateContext) -> list[dic
         .to_pylist()
     )
     return rows
+
+
+def earlier_evidence(lake: Lakehouse, spec: TableSpec, check_name: str, context: GateContext) -> list[str]:
+    """Evidence (JSON) of the verdicts of one check over the last ``BASELINE_DAYS`` days, other attempts only."""
+    since = (context.ran_at - timedelta(days=BASELINE_DAYS)).date().isoformat()
+    rows = (
+        lake.table(QUALITY_RESULTS)
+        .scan(
+            row_filter=And(
+                EqualTo("table_name", spec.identifier),
+                EqualTo("check_name", check_name),
+                GreaterThanOrEqual("run_date", since),
+            ),
+            selected_fields=("evidence", "range_end", "attempt"),
+        )
+        .to_arrow()
+        .to_pylist()
+    )
+    return [
+        row["evidence"] for row in rows if (row["range_end"], row["attempt"]) != (context.range_end, context.attempt)
+    ]

@@ -14,7 +14,7 @@ from pyspark.sql import functions as sf
 
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
-from wikistream_assets.jobs import gate
+from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.jobs.decisions import decisions_on, rejections_of, waived_checks
 from wikistream_assets.jobs.failpoints import (
@@ -26,10 +26,11 @@ from wikistream_assets.jobs.failpoints import (
 )
 from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.deequ import evaluate
+from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, earlier_counts
 from wikistream_assets.quality.outcomes import computed
-from wikistream_assets.quality.profile import profile
+from wikistream_assets.quality.profile import category_counts, profile
 from wikistream_assets.quality.rule import CheckOutcome
-from wikistream_assets.quality.rules.silver import PARITY_BRONZE_SILVER
+from wikistream_assets.quality.rules.silver import DRIFT_CATEGORIES, PARITY_BRONZE_SILVER
 from wikistream_assets.resources.lakehouse import (
     AUDIT_BRANCH,
     AUDITED_TAG,
@@ -196,10 +197,18 @@ def _audit(
         ratio_df=None if widened == written else read_range(ctx.spark, CLEANED_EVENTS, widened.start, widened.end),
     )
     columns = tuple(profile(rows, CLEANED_EVENTS.profiled))
+    drifted = drift_outcomes(
+        CLEANED_EVENTS.rules,
+        CLEANED_EVENTS.identifier,
+        columns,
+        category_counts(rows, CATEGORY_COLUMNS),
+        earlier_profiles=audit_log.baseline(lake, CLEANED_EVENTS, attempt),
+        earlier_categories=earlier_counts(audit_log.earlier_evidence(lake, CLEANED_EVENTS, DRIFT_CATEGORIES, attempt)),
+    )
     set_aside = SnapshotRange(_id(lake.head(QUARANTINE)), _id(lake.head(QUARANTINE, AUDIT_BRANCH)))
     found = rows_by_hour(rows) + rows_by_hour(read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end))
     parity = _parity(ctx, covered, bronze_hours, found, waived.get(PARITY_BRONZE_SILVER))
-    return gate.AuditedTable(CLEANED_EVENTS, (*measured, parity), columns)
+    return gate.AuditedTable(CLEANED_EVENTS, (*measured, *drifted, parity), columns)
 
 
 def _parity(
