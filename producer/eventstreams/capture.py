@@ -97,8 +97,9 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._raw.close()
+        with self._writable():
+            self._file.close()
+            self._raw.close()
         if self.frames:
             self._partial.replace(self._path)
         else:
@@ -106,11 +107,21 @@ class Writer:
 
     def write(self, frame: Frame) -> None:
         """Append one frame."""
-        if self._sse:
-            self._file.write(render(frame.event_id or b"[]", frame.data))
-        else:
-            self._file.write(frame.data + b"\n")
+        with self._writable():
+            if self._sse:
+                self._file.write(render(frame.event_id or b"[]", frame.data))
+            else:
+                self._file.write(frame.data + b"\n")
         self.frames += 1
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceError(
+                f"{self._path} cannot be written ({error.strerror}): make room or choose another folder"
+            ) from None
 
 
 def render(event_id: bytes, data: bytes) -> bytes:

@@ -140,7 +140,10 @@ class EventStreamsServer:
             number = offset = rec.number_after_timestamp(self.recording, place.timestamp_ms)
         elif place is not None and place.offset is not None and place.offset >= 0:
             offset = max(0, place.offset - rec.FIRST_OFFSET + 1)
-            number = self._log.resume(offset, behaviour.redeliver)
+            number = self._log.resume(offset, 0)
+            # who has received everything is not sent anything again, else there would be no end
+            if behaviour.redeliver and next(self.recording.frames(number), None) is not None:
+                number = self._log.resume(offset, behaviour.redeliver)
         elif since:
             number = offset = rec.number_since(self.recording, rec.parse_time_ms(since))
         if number < behaviour.retained_from:
