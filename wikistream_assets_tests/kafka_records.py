@@ -37,7 +37,7 @@ def event_message(event_id: str, line: str, partition: int = -1) -> Message:
 
 def judged(lines: Iterable[str | bytes], domains: frozenset[str] | None = None) -> Iterator[Message]:
     """What the producer makes of the lines of a source; canaries and unfollowed domains make nothing."""
-    wrap, contract = envelope(), Contract(domains, max_event_bytes=1_000_000, now=lambda: INGESTED_AT)
+    wrap, contract = envelope(), Contract(domains, max_event_bytes=1_000_000)
     for line in lines:
         verdict = contract.judge(line)
         text = line.encode() if isinstance(line, str) else line

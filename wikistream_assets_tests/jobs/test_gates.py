@@ -1,0 +1,393 @@
+"""The three gates on a real lake: what passes is published, what fails is not, and every way out leads on without loss."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from wikistream_assets.exceptions import GateError
+from wikistream_assets.jobs import bronze_gate, gold, silver
+from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
+from wikistream_assets.quality.rule import Holds, Status
+from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
+from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import (
+    ALL_TABLES,
+    CLEANED_EVENTS,
+    GOLD_TABLES,
+    HOURLY_STATS,
+    QUARANTINE,
+    RAW_EVENTS,
+)
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, blocking
+from wikistream_assets_tests.quality.samples import clean_rows
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
+    return GateLake(spark, lake, settings)
+
+
+def test_what_passes_is_published_and_adds_up(gates: GateLake) -> None:
+    bronze = clean_rows(RAW_EVENTS)
+    gates.add_bronze(bronze)
+    reports = gates.cycle()
+    assert [report.passed and report.advanced for report in reports] == [True, True, True]
+    assert gates.rows("select count(*), count(distinct event_id) from silver.cleaned_events") == [(900, 900)]
+    assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(900,)]
+    assert gates.rows("select sum(total_events) from gold.daily_analytics_summary") == [(900,)]
+    recorded = gates.rows("select table_name, check_name from dq_audit.quality_results")
+    assert sorted(recorded) == sorted((spec.identifier, rule.name) for spec in ALL_TABLES for rule in spec.rules)
+    assert gates.rows("select count(*) from dq_audit.quality_results where status in ('FAILED', 'ERROR')") == [(0,)]
+
+
+def test_a_second_cycle_without_news_writes_nothing(gates: GateLake) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    first = gates.cycle()
+    before = gates.mains()
+    again = gates.cycle()
+    assert gates.mains() == before
+    assert [report.advanced for report in again] == [False, False, False]
+    verdicts = [{(o.rule.name, o.status, o.metric) for o in report.outcomes} for report in first]
+    assert [{(o.rule.name, o.status, o.metric) for o in report.outcomes} for report in again] == verdicts
+
+
+def test_two_batches_give_the_same_tables_as_one(
+    gates: GateLake, spark: SparkSession, settings_factory: Any, settings: Settings
+) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    for part in (rows[:300], rows[300:]):
+        gates.add_bronze(part)
+        assert all(report.passed for report in gates.cycle())
+    other = _another_lake(settings_factory, settings)
+    other.add_bronze(rows)
+    assert all(report.passed for report in other.cycle())
+    assert table_hashes(gates.lake) == table_hashes(other.lake)
+
+
+def test_an_empty_lake_has_nothing_to_audit(gates: GateLake) -> None:
+    reports = gates.cycle()
+    assert {outcome.status for report in reports for outcome in report.outcomes} == {Status.SKIPPED}
+    assert not any(report.advanced for report in reports)
+
+
+# ---- Bronze -----------------------------------------------------------------------------------------------------------
+
+
+def _one_position_twice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows[1]["kafka_partition"], rows[1]["kafka_offset"] = rows[0]["kafka_partition"], rows[0]["kafka_offset"]
+    return rows
+
+
+def test_a_failed_bronze_range_stays_and_is_not_diluted(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:100])
+    assert gates.bronze_gate().passed
+    gates.silver()
+    before = gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
+    tagged = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
+
+    gates.add_bronze(_one_position_twice(rows[100:200]))
+    failed = gates.bronze_gate()
+    assert blocking(failed) == {"kafka_position_unique": Status.FAILED}
+    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tagged
+    assert not gates.silver().advanced
+    assert gates.mains(CLEANED_EVENTS, QUARANTINE) == {name: before[name] for name in list(before)[:2]}
+
+    gates.add_bronze(rows[200:])
+    again = gates.bronze_gate()
+    assert again.range == failed.range
+    assert blocking(again) == {"kafka_position_unique": Status.FAILED}
+    attempts = gates.rows(
+        "select attempt, status, records_failed from dq_audit.quality_results"
+        " where check_name = 'kafka_position_unique' and status = 'FAILED' order by attempt"
+    )
+    assert attempts == [(1, "FAILED", 2), (2, "FAILED", 2)]
+    keys = gates.rows("select distinct failing_key from dq_audit.failing_rows order by 1")
+    assert keys == [(rows[100]["event_id"],), (rows[101]["event_id"],)]
+
+
+def test_accepting_a_breach_lets_the_range_through(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(_one_position_twice(rows))
+    assert not gates.bronze_gate().passed
+    preview = _decide(gates, "accept", "bronze.raw_events", "kafka_position_unique", dry_run=True)
+    assert "waives bronze.raw_events.kafka_position_unique" in preview.text
+    assert not gates.bronze_gate().passed, "a dry run decides nothing"
+    _decide(gates, "accept", "bronze.raw_events", "kafka_position_unique")
+    report = gates.bronze_gate()
+    accepted = next(outcome for outcome in report.outcomes if outcome.rule.name == "kafka_position_unique")
+    assert (report.passed, accepted.status) == (True, Status.WARNING)
+    assert "checked by hand" in accepted.message
+    assert all(report.passed for report in (gates.silver(), gates.gold()))
+    assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
+
+
+def test_rejected_rows_go_to_quarantine_and_nothing_is_lost(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    rows[7]["event_type"] = "flow!"
+    gates.add_bronze(rows)
+    assert blocking(gates.bronze_gate()) == {"event_type_valid": Status.FAILED}
+    preview = _decide(gates, "reject", "bronze.raw_events", "event_type_valid", "event_type = 'flow!'", dry_run=True)
+    assert preview.rows == 1
+    assert rows[7]["event_id"] in preview.text
+    decision = _decide(gates, "reject", "bronze.raw_events", "event_type_valid", "event_type = 'flow!'").decision
+    assert all(report.passed for report in gates.cycle())
+    quarantined = gates.rows("select event_id, failed_rules from quarantine.cleaned_events")
+    assert [row[0] for row in quarantined] == [rows[7]["event_id"]]
+    assert f"rejected:{decision.decision_id}" in quarantined[0][1]
+    assert gates.rows("select count(*) from silver.cleaned_events") == [(899,)]
+    assert gates.rows("select count(*) from bronze.raw_events") == [(900,)]
+
+
+def test_a_mended_rule_lets_the_range_through(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    rows[7]["source_mode"] = "rehearsal"
+    gates.add_bronze(rows)
+    assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.FAILED}
+    mended = tuple(
+        replace(rule, measure=Holds("source_mode is not null")) if rule.name == "source_mode_valid" else rule
+        for rule in RAW_EVENTS.rules
+    )
+    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=mended))
+    assert all(report.passed for report in gates.cycle())
+    assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
+
+
+def test_a_check_that_breaks_blocks(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    broken = tuple(
+        replace(rule, measure=Holds("no_such_column > 0")) if rule.name == "source_mode_valid" else rule
+        for rule in RAW_EVENTS.rules
+    )
+    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=broken))
+    assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.ERROR}
+    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) is None
+
+
+def test_rows_that_bronze_lost_break_the_parity(gates: GateLake) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS), records=903)
+    report = gates.bronze_gate()
+    parity = next(outcome for outcome in report.blocking)
+    assert (parity.rule.name, parity.records_failed) == ("parity_kafka_bronze", 3)
+
+
+# ---- Silver -----------------------------------------------------------------------------------------------------------
+
+
+def _spoil_silver(monkeypatch: pytest.MonkeyPatch, column: str, value: str) -> None:
+    build = silver.good
+
+    def spoiled(marked: DataFrame) -> DataFrame:
+        wrong = sf.when(sf.col("event_id").endswith("000000000040"), sf.expr(value)).otherwise(sf.col(column))
+        return build(marked).withColumn(column, wrong.cast(marked.schema[column].dataType))
+
+    monkeypatch.setattr(silver, "good", spoiled)
+
+
+def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    before = gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
+    with monkeypatch.context() as fault:
+        _spoil_silver(fault, "language", "null")
+        failed = gates.silver()
+    assert blocking(failed) == {"language_not_null": Status.FAILED}
+    assert gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES) == before
+    evidence = gates.lake.head(CLEANED_EVENTS, AUDIT_BRANCH)
+    assert evidence is not None
+    assert evidence.total_records == 900
+    assert not gates.gold().advanced
+    state = gate_states(gates.lake)[1]
+    assert [failure["check_name"] for failure in state.failures] == ["language_not_null"]
+
+    mended = gates.silver()
+    assert (mended.passed, mended.range) == (True, failed.range)
+    assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
+    assert gates.lake.head(CLEANED_EVENTS, AUDIT_BRANCH) is None
+
+
+def test_silver_rows_can_be_accepted_or_rejected(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    _spoil_silver(monkeypatch, "language", "null")
+    assert not gates.silver().passed
+    _decide(gates, "accept", "silver.cleaned_events", "language_not_null")
+    assert gates.silver().passed
+    assert gates.rows("select count(*) from silver.cleaned_events where language is null") == [(1,)]
+
+
+def test_rejecting_silver_rows_sends_them_to_quarantine(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    _spoil_silver(monkeypatch, "language", "null")
+    assert not gates.silver().passed
+    with pytest.raises(GateError, match="no row of the failed range meets"):
+        _decide(gates, "reject", "silver.cleaned_events", "language_not_null", "language = 'xx'")
+    with pytest.raises(GateError, match="not a valid condition"):
+        _decide(gates, "reject", "silver.cleaned_events", "language_not_null", "langauge = 'xx'")
+    condition = "event_id like '%000000000040'"
+    decision = _decide(gates, "reject", "silver.cleaned_events", "language_not_null", condition).decision
+    assert gates.silver().passed
+    assert gates.rows("select failed_rules from quarantine.cleaned_events") == [(f"rejected:{decision.decision_id}",)]
+    assert gates.rows("select count(*) from silver.cleaned_events") == [(899,)]
+
+
+def test_a_lost_silver_row_is_named_by_its_hour(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows)
+    gates.bronze_gate()
+    build = silver.good
+    monkeypatch.setattr(silver, "good", lambda marked: build(marked).where("event_id not like '%000000000040'"))
+    report = gates.silver()
+    assert blocking(report) == {"parity_bronze_silver": Status.FAILED}
+    hour = f"{rows[40]['event_date']} {rows[40]['event_hour']:02d}h"
+    assert report.blocking[0].failing_keys == (hour,)
+    assert report.blocking[0].evidence["hours"] == {hour: -1}
+
+
+def test_an_id_that_silver_holds_is_quarantined(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows)
+    assert all(report.passed for report in gates.cycle())
+    late = [dict(row) for row in rows[:600]]
+    for number, row in enumerate(late):
+        row["kafka_offset"] += 10_000
+        if number:
+            row["event_id"] = row["event_id"].replace("00000000-0000", "00000000-1111")
+    gates.add_bronze(late)
+    assert all(report.passed for report in gates.cycle())
+    assert gates.rows("select event_id, failed_rules from quarantine.cleaned_events") == [
+        (rows[0]["event_id"], "duplicate_event_id")
+    ]
+
+
+# ---- Gold -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_gold_gate_publishes_none_of_the_four(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    gates.silver()
+    before = gates.mains(*GOLD_TABLES)
+    compute = gold.entity_trends.compute
+    with monkeypatch.context() as fault:
+        fault.setattr(
+            gold.entity_trends,
+            "compute",
+            lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
+        )
+        failed = gates.gold()
+    assert set(blocking(failed)) == {"rank_valid"}
+    assert gates.mains(*GOLD_TABLES) == before
+    assert gates.gold().passed
+    assert gates.mains(*GOLD_TABLES) != before
+
+
+def test_gold_that_does_not_add_up_names_the_hour(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    gates.silver()
+    compute = gold.hourly_stats.compute
+    first = sf.col("stat_hour") == 10
+    monkeypatch.setattr(
+        gold.hourly_stats,
+        "compute",
+        lambda *args, **named: compute(*args, **named).where(~(first & (sf.col("domain") == "de.wikipedia.org"))),
+    )
+    report = gates.gold()
+    assert set(blocking(report)) == {"parity_silver_gold", "parity_hourly_daily"}
+    lost = next(outcome for outcome in report.blocking if outcome.rule.name == "parity_silver_gold")
+    assert lost.failing_keys == ("2026-03-01 10h",)
+
+
+def test_a_half_done_publication_is_rolled_forward(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:600])
+    gates.cycle()
+    seen = gates.rows("select sum(total_events) from gold.hourly_stats")
+    gates.add_bronze(rows[600:])
+    gates.bronze_gate()
+    gates.silver()
+
+    class Killed(BaseException):
+        """Stands for SIGKILL; the real signal is sent in the fault tests."""
+
+    def kill(_: Settings, name: str) -> None:
+        if name == gold.GOLD_AFTER_FIRST_PUBLISH:
+            raise Killed
+
+    with monkeypatch.context() as fault:
+        fault.setattr(gold, "failpoint", kill)
+        with pytest.raises(Killed):
+            gates.gold()
+    assert gates.rows("select sum(total_events) from gold.hourly_stats") == seen, "readers see the older common version"
+    assert gates.rows("select sum(total_events) from gold.daily_analytics_summary") == seen
+    assert gates.gold().passed
+    assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(900,)]
+    assert gates.rows("select sum(total_events) from gold.daily_analytics_summary") == [(900,)]
+    assert json.dumps(gates.lake.head(HOURLY_STATS).position) == json.dumps(gates.lake.head(GOLD_TABLES[3]).position)
+
+
+def test_gold_refuses_silver_that_no_gate_has_passed(gates: GateLake) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    gates.silver()
+    other = GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings)
+    # Someone writes to Silver past its gate: the snapshot carries a position that was never audited.
+    other.lake.append(CLEANED_EVENTS, properties={"wikistream.position": json.dumps({"bronze.raw_events": 1})})
+    assert set(blocking(gates.gold())) == {"upstream_gates_passed"}
+
+
+def test_late_events_change_their_hour_only_and_days_become_final(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:-1])
+    gates.cycle()
+    hour = "select stat_hour, sum(total_events), bool_and(is_final) from gold.hourly_stats group by 1 order by 1"
+    before = gates.rows(hour)
+    late = {**rows[0], "event_id": "00000000-0000-4000-8000-00000000late", "kafka_offset": 99_999}
+    gates.add_bronze([late, rows[-1]])
+    gates.cycle()
+    after = gates.rows(hour)
+    changed = {now[0]: now[1] - then[1] for then, now in zip(before, after, strict=True) if now[1] != then[1]}
+    assert changed == {10: 1, rows[-1]["event_hour"]: 1}
+    newest = rows[-1]["event_timestamp"]
+    lateness = gates.ctx.settings.allowed_lateness_hours
+    assert [final for _, _, final in after] == [
+        h + 1 + lateness <= newest.hour + newest.minute / 60 for h, _, _ in after
+    ]
+    assert [final for _, _, final in after] == [True, True, False, False, False]
+
+
+def _decide(
+    gates: GateLake, action: Any, table: str, check: str, where: str | None = None, dry_run: bool = False
+) -> Any:
+    return decide_on_failure(
+        gates.lake,
+        lambda: gates.ctx.spark,
+        action,
+        table,
+        check,
+        reason="checked by hand",
+        decided_by="ada",
+        predicate=where,
+        dry_run=dry_run,
+    )
+
+
+def _another_lake(settings_factory: Any, like: Settings) -> GateLake:
+    from wikistream_assets.embedded.home import open_home
+    from wikistream_assets.resources.spark import local_session
+
+    settings = settings_factory()
+    open_home(settings)
+    lake = Lakehouse.local(settings)
+    return GateLake(local_session(settings), lake, settings)
