@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from wikistream_assets.cli.console import open_lake
+
 app = typer.Typer(
     no_args_is_help=True, help="See what blocks, and accept or reject it with a reason. Gates run in Dagster's jobs."
 )
@@ -22,10 +24,9 @@ BLOCKED_EXIT_CODE = 3
 def status() -> None:
     """Show for each layer what waits for its gate and which checks block it. Exit code 3 if something is blocked."""
     from wikistream_assets.jobs.gate_control import gate_states
-    from wikistream_assets.resources.lakehouse import Lakehouse
-    from wikistream_assets.settings import load_settings
 
-    states = gate_states(Lakehouse.local(load_settings()))
+    _, lake = open_lake()
+    states = gate_states(lake)
     for state in states:
         waiting = "nothing waits" if state.pending.empty else f"waits from {state.pending.start} to {state.pending.end}"
         typer.echo(f"{state.layer:<7} {'BLOCKED' if state.blocked else 'open'}: {waiting}")
@@ -72,13 +73,11 @@ def _decide(
     where: str | None = None,
 ) -> None:
     from wikistream_assets.jobs.gate_control import decide_on_failure
-    from wikistream_assets.resources.lakehouse import Lakehouse
     from wikistream_assets.resources.spark import local_session
-    from wikistream_assets.settings import load_settings
 
-    settings = load_settings()
+    settings, lake = open_lake()
     preview = decide_on_failure(
-        Lakehouse.local(settings),
+        lake,
         lambda: local_session(settings),
         action,
         table,

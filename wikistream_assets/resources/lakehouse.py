@@ -208,11 +208,13 @@ class Lakehouse:
     def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
         """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
         table = self.table(spec)
-        snapshot = table.snapshot_by_id(ref) if isinstance(ref, int) else table.snapshot_by_name(ref)
+        # PyIceberg looks a snapshot up by walking through all of them.
+        by_id = {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
+        named = table.metadata.refs.get(ref) if isinstance(ref, str) else None
+        snapshot = by_id.get(named.snapshot_id if named else ref)  # type: ignore[arg-type]  # an unknown name finds nothing
         while snapshot is not None:
             yield _version(snapshot)
-            parent = snapshot.parent_snapshot_id
-            snapshot = table.snapshot_by_id(parent) if parent is not None else None
+            snapshot = by_id.get(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id else None
 
     def newest_position(self, spec: TableSpec, ref: str | int = MAIN) -> Version | None:
         """The newest ancestor of ``ref`` that carries a position (compaction's ``replace`` snapshots carry none)."""
