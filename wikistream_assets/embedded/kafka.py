@@ -145,7 +145,7 @@ log.cleaner.dedupe.buffer.size=8388608
 """
 
 _LOG4J: Final = """\
-log4j.rootLogger=WARN, file
+log4j.rootLogger=WARN, file, console
 log4j.logger.kafka.server.KafkaRaftServer=INFO
 log4j.logger.kafka.log.LogManager=INFO
 log4j.appender.file=org.apache.log4j.RollingFileAppender
@@ -154,4 +154,9 @@ log4j.appender.file.MaxFileSize=5MB
 log4j.appender.file.MaxBackupIndex=2
 log4j.appender.file.layout=org.apache.log4j.PatternLayout
 log4j.appender.file.layout.ConversionPattern=%d %p %c: %m%n
+# errors also to stdout, from where a failed start is explained
+log4j.appender.console=org.apache.log4j.ConsoleAppender
+log4j.appender.console.Threshold=ERROR
+log4j.appender.console.layout=org.apache.log4j.PatternLayout
+log4j.appender.console.layout.ConversionPattern=%d %p %c: %m%n
 """

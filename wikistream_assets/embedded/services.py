@@ -170,7 +170,7 @@ def _unsupervised(program: Program, pid: int | None) -> ServiceStatus:
 
 def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, str]:
     """Return every file that the services are started from, with its text."""
-    run, logs = settings.root / "run", settings.root / "logs"
+    # Paths are relative to the home, where supervisord is started: it expands some of them twice, and a '%' would not survive.
     sections = [
         "[unix_http_server]",
         f"file={_escaped(_socket_path(settings))}",
@@ -178,9 +178,8 @@ def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, 
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         "[supervisord]",
-        f"directory={_escaped(settings.root)}",
-        f"pidfile={_escaped(run / 'supervisord.pid')}",
-        f"logfile={_escaped(logs / 'supervisord.log')}",
+        "pidfile=run/supervisord.pid",
+        "logfile=logs/supervisord.log",
         "logfile_maxbytes=1MB",
         "logfile_backups=1",
     ]
@@ -194,14 +193,18 @@ def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, 
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={_escaped(_log(settings, program))}",
+            f"stdout_logfile=logs/{program.name}.out",
             "stdout_logfile_maxbytes=1MB",
             "stdout_logfile_backups=1",
         ]
-    texts = {run / "supervisord.conf": "\n".join(sections) + "\n"}
+    texts = {_conf(settings): "\n".join(sections) + "\n"}
     for program in rows:
         texts.update(program.files)
     return texts
+
+
+def _conf(settings: Settings) -> Path:
+    return settings.root / "run" / "supervisord.conf"
 
 
 def _escaped(value: object) -> str:
@@ -230,20 +233,17 @@ def _start(settings: Settings, rows: tuple[Program, ...], texts: Mapping[Path, s
         program.prepare()
         _log(settings, program).unlink(missing_ok=True)
         report(f"starting {program.name} on 127.0.0.1:{next(iter(program.ports.values()))}")
-    # without the caller's directory on the module path: a file there must not be taken for a part of supervisord
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "supervisor.supervisord",
-        "-c",
-        str(settings.root / "run" / "supervisord.conf"),
-    ]
+    _make_socket_folder(settings)
+    # -P: without the current directory on the module path, a file there must not be taken for a part of supervisord
+    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(_conf(settings))]
     environment = {**os.environ, HOME_MARK: str(settings.root)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        command, cwd=settings.root, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     if result.returncode != 0:
         lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
-        raise SetupError(f"supervisord does not start ({lines[-1]}): see {settings.root / 'logs' / 'supervisord.log'}")
+        reason = next((line for line in lines if line.startswith("Error")), lines[-1])
+        raise SetupError(f"supervisord does not start ({reason}): see {settings.root / 'logs' / 'supervisord.log'}")
 
 
 def _wait_for_all(settings: Settings, rows: tuple[Program, ...]) -> None:
@@ -259,10 +259,10 @@ def _wait_for_all(settings: Settings, rows: tuple[Program, ...]) -> None:
 
 def _ended(settings: Settings, program: Program) -> str:
     log = _log(settings, program)
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    reason = next(
-        (line for line in reversed(lines) if "rror" in line or "xception" in line), lines[-1] if lines else "no output"
-    )
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace()]  # no insides of stack traces
+    errors = [line for line in lines if "Exception: " in line or "Error: " in line]
+    reason = (errors or lines or ["no output"])[-1]
     return (
         f"the {program.name} ends at its start ({reason.strip()}): see {log.parent}, mend the cause and run 'make up'"
     )
@@ -282,7 +282,7 @@ def _stop(settings: Settings) -> list[str]:
         psutil.wait_procs([process], timeout=_STOP_SECONDS)
     path = _socket_path(settings)
     path.unlink(missing_ok=True)
-    if path.parent != settings.root / "run":
+    if path.parent != settings.root / "run" and path.parent.exists():
         path.parent.rmdir()
     return stopped
 
@@ -339,11 +339,14 @@ def _socket_path(settings: Settings) -> Path:
     if len(os.fsencode(usual)) <= _SOCKET_PATH_BYTES:
         return usual
     digest = hashlib.sha256(os.fsencode(settings.root)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"wikistream-{os.getuid()}-{digest}"
+    return Path(tempfile.gettempdir()) / f"wikistream-{os.getuid()}-{digest}" / "supervisor.sock"
+
+
+def _make_socket_folder(settings: Settings) -> None:
+    folder = _socket_path(settings).parent
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise SetupError(f"{folder} belongs to another user: set WIKISTREAM_HOME to a shorter path")
-    return folder / "supervisor.sock"
 
 
 # --- processes and ports ----------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ Positions = Mapping[str, Mapping[str, int]]
 _REQUEST_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.5
+_VISIBLE_POLL_SECONDS: Final = 0.02
 _HOUR_MS: Final = 3_600_000
 _OVERHEAD_BYTES: Final = 1_048_576
 """Kafka's default limit; on top of an event's own size it leaves room for the envelope and for a batch of small records."""
@@ -137,7 +138,7 @@ class Broker:
                     return
             except KafkaException as error:
                 if time.monotonic() > deadline:
-                    raise self._unreachable(error) from None
+                    raise self._failure(error) from None
             if still_alive is not None:
                 still_alive()
 
@@ -159,6 +160,8 @@ class Broker:
             if spec.name in present:
                 changes += self._add_partitions(spec, present[spec.name])
                 changes += self._correct_config(spec)
+        if changes:
+            self._wait_visible(specs)
         return changes
 
     def describe_config(self, topic: str) -> dict[str, str]:
@@ -206,7 +209,7 @@ class Broker:
             return []
         new = [NewTopic(spec.name, spec.partitions, 1, config=dict(spec.config)) for spec in specs]
         self._wait(self._admin.create_topics(new, request_timeout=_REQUEST_SECONDS))
-        return [f"created topic {spec.name} with {spec.partitions} partitions" for spec in specs]
+        return [f"created topic {spec.name}, partitions: {spec.partitions}" for spec in specs]
 
     def _add_partitions(self, spec: TopicSpec, present: int) -> list[str]:
         if present >= spec.partitions:
@@ -227,17 +230,29 @@ class Broker:
         self._wait(self._admin.incremental_alter_configs([resource], request_timeout=_REQUEST_SECONDS))
         return [f"set {name}={value} on topic {spec.name} (was {present.get(name)})" for name, value in wrong.items()]
 
+    def _wait_visible(self, specs: Sequence[TopicSpec]) -> None:
+        """Return once a metadata answer shows the topics: the controller accepts them a moment before the broker knows them."""
+        deadline = time.monotonic() + _READ_SECONDS
+        while True:
+            present = self.list_topics()
+            missing = [spec.name for spec in specs if present.get(spec.name, 0) < spec.partitions]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise self._failure(TimeoutError(f"topic {missing[0]} does not appear"))
+            time.sleep(_VISIBLE_POLL_SECONDS)
+
     def _metadata(self) -> Any:
         try:
             return self._admin.list_topics(timeout=_REQUEST_SECONDS)
         except KafkaException as error:
-            raise self._unreachable(error) from None
+            raise self._failure(error) from None
 
     def _wait(self, futures: Mapping[Any, Any]) -> list[Any]:
         try:
             return [future.result(timeout=2 * _REQUEST_SECONDS) for future in futures.values()]
         except (KafkaException, TimeoutError) as error:
-            raise self._unreachable(error) from None
+            raise self._failure(error) from None
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
@@ -254,7 +269,7 @@ class Broker:
         try:
             yield consumer
         except KafkaException as error:
-            raise self._unreachable(error) from None
+            raise self._failure(error) from None
         finally:
             consumer.close()
 
@@ -282,10 +297,12 @@ class Broker:
                 elif error.code() not in _UNSTABLE:
                     raise KafkaException(error)
             if time.monotonic() > deadline:
-                raise self._unreachable(TimeoutError(f"no end of topic {topic} within {_READ_SECONDS:.0f} s"))
+                raise self._failure(TimeoutError(f"no end of topic {topic} within {_READ_SECONDS:.0f} s"))
 
-    def _unreachable(self, error: Exception) -> BrokerError:
+    def _failure(self, error: Exception) -> BrokerError:
         cause = error.args[0] if error.args else error
+        if isinstance(cause, KafkaError) and cause.code() not in _UNSTABLE:
+            return BrokerError(f"the broker at {self.bootstrap_servers} refused a request ({cause.str()}): see its log")
         reason = cause.str() if isinstance(cause, KafkaError) else str(cause) or type(error).__name__
         return BrokerError(
             f"the broker at {self.bootstrap_servers} does not answer ({reason}): start it with 'make up', or set "
