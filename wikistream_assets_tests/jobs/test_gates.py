@@ -110,7 +110,7 @@ def test_a_failed_bronze_range_stays_and_is_not_diluted(gates: GateLake) -> None
     )
     assert attempts == [(1, "FAILED", 2), (2, "FAILED", 2)]
     keys = gates.rows("select distinct failing_key from dq_audit.failing_rows order by 1")
-    assert keys == [(rows[100]["event_id"],), (rows[101]["event_id"],)]
+    assert keys == [(f"raw-events/{rows[100]['kafka_partition']}/{rows[100]['kafka_offset']}",)]
 
 
 def test_accepting_a_breach_lets_the_range_through(gates: GateLake) -> None:

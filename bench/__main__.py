@@ -1,0 +1,33 @@
+"""``python -m bench``: every measurement in turn; a JSON line of each is appended to ``bench/results/results.jsonl``."""
+
+import argparse
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from bench import bronze, cycle, producer
+
+_RESULTS: Final = Path(__file__).parent / "results" / "results.jsonl"
+_BENCHES: Final = {"producer": producer.run, "bronze": bronze.run, "cycle": cycle.run}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*_BENCHES, []], help="which ones; all by default")
+    for name in parser.parse_args().names or _BENCHES:
+        print(f"\n== {name}", flush=True)
+        _append(_BENCHES[name]())
+
+
+def _append(result: dict[str, Any]) -> None:
+    _RESULTS.parent.mkdir(exist_ok=True)
+    machine = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version()}
+    with _RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**machine, **result}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Gates, Silver and Gold killed by SIGKILL at named points, and started again: fault cases 20, 21 and 22.
+
+Each case ends with the hashes of an undisturbed run, and has a control: the same fault against a weaker way of working, seen to
+fail.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from pyspark.sql import SparkSession
+
+from wikistream_assets.jobs import failpoints
+from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
+from wikistream_assets.resources.spark import append_rows, read_table
+from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import CLEANED_EVENTS, DAILY_ANALYTICS_SUMMARY, HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.transforms.silver.cleaned_events import good, split
+from wikistream_assets_tests.conftest import SettingsFactory, child_environment
+from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.quality.samples import clean_rows
+from wikistream_assets_tests.transforms.frames import PROCESSED_AT
+
+pytestmark = [pytest.mark.faults, pytest.mark.spark]
+
+
+@pytest.fixture
+def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
+    return GateLake(spark, lake, settings)
+
+
+@pytest.fixture
+def undisturbed(settings_factory: SettingsFactory) -> dict[str, str]:
+    """Hashes of the tables that the same events give when nothing happens."""
+    from wikistream_assets.embedded.home import open_home
+    from wikistream_assets.resources.spark import local_session
+
+    settings = settings_factory()
+    open_home(settings)
+    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    rows = clean_rows(RAW_EVENTS)
+    for part in (rows[:600], rows[600:]):
+        gates.add_bronze(part)
+        assert all(report.passed for report in gates.cycle())
+    return table_hashes(gates.lake)
+
+
+def _start(gates: GateLake) -> None:
+    """Publish a first part, and have a second one waiting in Bronze."""
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:600])
+    assert all(report.passed for report in gates.cycle())
+    gates.add_bronze(rows[600:])
+
+
+def _kill(gates: GateLake, layer: str, failpoint: str) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-m", "wikistream_assets_tests.jobs.run_layer", layer],
+        env={**os.environ, **child_environment(gates.ctx.settings), "WIKISTREAM_FAILPOINT": failpoint},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+
+
+def test_case_20_silver_killed_three_times_ends_the_same(gates: GateLake, undisturbed: dict[str, str]) -> None:
+    _start(gates)
+    gates.bronze_gate()
+    before = gates.lake.head(CLEANED_EVENTS)
+    for point in (
+        failpoints.SILVER_AFTER_BRANCHES,
+        failpoints.SILVER_AFTER_RESULTS,
+        failpoints.SILVER_AFTER_QUARANTINE,
+    ):
+        _kill(gates, "silver", point)
+        assert gates.lake.head(CLEANED_EVENTS) == before, "nothing is readable before the whole publication"
+    assert gates.silver().advanced
+    assert gates.gold().passed
+    assert table_hashes(gates.lake) == undisturbed
+
+
+def test_case_20_control_without_branch_and_position_rows_are_doubled(
+    gates: GateLake, undisturbed: dict[str, str]
+) -> None:
+    _start(gates)
+    gates.bronze_gate()
+    new = read_table(gates.ctx.spark, RAW_EVENTS).where("cast(right(event_id, 12) as int) >= 600")
+    append_rows(good(split(new, processed_at=PROCESSED_AT)), CLEANED_EVENTS, {})  # killed here, and started again
+    gates.silver()
+    gates.gold()
+    assert table_hashes(gates.lake) != undisturbed
+
+
+def test_case_21_gold_killed_between_two_tables_is_rolled_forward(gates: GateLake, undisturbed: dict[str, str]) -> None:
+    _start(gates)
+    gates.bronze_gate()
+    gates.silver()
+    _kill(gates, "gold", failpoints.GOLD_AFTER_FIRST_PUBLISH)
+    figures = (
+        "select (select sum(total_events) from gold.hourly_stats),"
+        " (select sum(total_events) from gold.daily_analytics_summary)"
+    )
+    assert gates.rows(figures) == [(600, 600)], "readers see one version, the older one"
+    hourly, daily = (
+        sum(gates.lake.table(spec).scan().to_arrow()["total_events"].to_pylist())
+        for spec in (HOURLY_STATS, DAILY_ANALYTICS_SUMMARY)
+    )
+    assert (hourly, daily) == (900, 600), "control: whoever reads the raw tables sees the mix"
+    assert gates.gold().passed
+    assert gates.rows(figures) == [(900, 900)]
+    assert table_hashes(gates.lake) == undisturbed
+
+
+def test_case_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict[str, str]) -> None:
+    _start(gates)
+    tag = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
+    _kill(gates, "bronze_gate", failpoints.GATE_AFTER_RESULTS)
+    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tag
+    assert not gates.silver().advanced, "control: what the gate has not tagged is not there for Silver"
+    assert all(report.passed for report in gates.cycle())
+    doubled = "select check_id from dq_audit.quality_results group by 1 having count(*) > 1"
+    assert gates.rows(doubled) == []
+    assert table_hashes(gates.lake) == undisturbed

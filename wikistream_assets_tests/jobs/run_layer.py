@@ -1,0 +1,19 @@
+"""Run one layer's job as a process of its own: ``python -m wikistream_assets_tests.jobs.run_layer silver``.
+
+For fault tests, which arm a failpoint in the environment and let this process kill itself.
+"""
+
+import sys
+
+from wikistream_assets.jobs import bronze_gate, gold, silver
+from wikistream_assets.jobs.context import JobContext
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.settings import load_settings
+
+_JOBS = {"bronze_gate": bronze_gate, "silver": silver, "gold": gold}
+
+if __name__ == "__main__":
+    settings = load_settings()
+    context = JobContext(local_session(settings), Lakehouse.local(settings), settings, run_id="killed")
+    sys.exit(0 if _JOBS[sys.argv[1]].run(context).passed else 3)
