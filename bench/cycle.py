@@ -256,7 +256,8 @@ _GOLD_SQL: Final = (
   count_if(event_type = 'log') logs, count_if(delta < -5000) deletions, count_if(delta > 50000) additions
 from silver group by all""",
     """create or replace temp table risks as with days as (select event_date, u, count(*) edits,
-  count(*) / count(distinct event_hour) speed, count_if(delta < -5000) deletions, avg((user_kind in ('ip4', 'ip6', 'temporary'))::int) anonymous,
+  count(*) / count(distinct event_hour) speed, count_if(delta < -5000) deletions,
+  avg((user_kind in ('ip4', 'ip6', 'temporary'))::int) anonymous,
   count(distinct domain) domains from silver group by all having count(*) >= 5 and not bool_or(is_bot))
 select *, 40 * (speed > 50)::int + 30 * (deletions > 3)::int + 20 * (anonymous > 0.5)::int
   + 10 * (domains > 5 and speed > 50)::int score from days""",

@@ -1,0 +1,1 @@
+"""The Dagster UI as people see it."""

@@ -1,0 +1,121 @@
+"""The Dagster UI in headless Chromium: assets, lineage, and the page of a failed gate's check.
+
+Screenshots are kept in pytest's temporary folder; the variable ``SCREENSHOTS`` names another one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Page, sync_playwright
+from pyspark.sql import SparkSession
+
+from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.definitions import defs
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import ALL_TABLES, RAW_EVENTS
+from wikistream_assets_tests.conftest import child_environment, wait_until
+from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.quality.samples import clean_rows
+
+pytestmark = [pytest.mark.browser, pytest.mark.spark]
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+_QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if _CHROMIUM is None:
+        pytest.skip("no Chromium: install it (Debian: apt-get install chromium) to run the browser tests")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_QUIET))
+        yield browser.new_page(viewport={"width": 1600, "height": 1000})
+        browser.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    # Not a setting: it is for whoever looks at the pictures, the pipeline knows nothing of it.
+    folder = Path(os.environ.get("SCREENSHOTS", str(tmp_path)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The UI of a home with one good cycle and a second one that the Bronze gate has stopped."""
+    for name, value in child_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    gates = GateLake(spark, lake, settings)
+    rows = clean_rows(RAW_EVENTS)
+    with dagster_instance(settings) as instance:
+        definitions = defs()
+        gates.add_bronze(rows[:700])
+        for job in ("gates", "silver", "gold"):
+            assert definitions.resolve_job_def(job).execute_in_process(instance=instance).success
+        rows[750]["event_type"] = "flow!"
+        gates.add_bronze(rows[700:])
+        stopped = definitions.resolve_job_def("gates").execute_in_process(instance=instance, raise_on_error=False)
+        assert not stopped.success
+    address = f"http://127.0.0.1:{settings.dagster_port}"
+    log = (settings.root / "webserver.log").open("w")
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "dagster_webserver", "-m", "wikistream_assets.definitions",
+            "-h", "127.0.0.1", "-p", str(settings.dagster_port),
+        ],
+        env={**os.environ, **child_environment(settings)},
+        stdout=log,
+        stderr=log,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: _answers(address))
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/server_info", timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def _graphql(address: str, query: str) -> dict[str, object]:
+    data: dict[str, object] = requests.post(f"{address}/graphql", json={"query": query}, timeout=60).json()["data"]
+    return data
+
+
+def test_people_see_tables_lineage_and_why_a_gate_stopped(ui: str, page: Page, screenshots: Path) -> None:
+    listed = _graphql(ui, "{ assetNodes { assetKey { path } } }")["assetNodes"]
+    assert isinstance(listed, list)
+    assert sorted(".".join(node["assetKey"]["path"]) for node in listed) == sorted(t.identifier for t in ALL_TABLES)
+
+    page.goto(f"{ui}/assets")
+    for spec in ALL_TABLES:
+        page.get_by_text(spec.name, exact=False).first.wait_for(timeout=60_000)
+    page.screenshot(path=screenshots / "assets.png")
+
+    page.goto(f"{ui}/asset-groups")
+    page.get_by_text("daily_analytics_summary").first.wait_for(timeout=60_000)
+    page.wait_for_timeout(2_000)  # the graph slides into place
+    page.screenshot(path=screenshots / "lineage.png")
+
+    page.goto(f"{ui}/assets/bronze/raw_events?view=checks&checkDetail=event_type_valid")
+    page.get_by_text("failing keys").first.wait_for(timeout=60_000)
+    assert page.get_by_text("records failed").first.is_visible()
+    assert page.get_by_text("event_type_valid").first.is_visible()
+    page.screenshot(path=screenshots / "failed-check.png")
