@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import pytest
 from confluent_kafka import Producer
 
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory, free_port
+from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -51,13 +51,6 @@ def processes_of(settings: Settings) -> list[int]:
         if process.pid != os.getpid() and any(str(settings.root) in part for part in process.info["cmdline"] or ()):
             found.append(process.pid)
     return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def commit(settings: Settings, values: list[str]) -> None:
@@ -112,6 +105,12 @@ def test_a_killed_broker_comes_back_with_everything_committed(running_home: Home
     unfinished.flush(30)
     killed = broker_state(settings).pid
     assert killed is not None
+
+    os.kill(killed, signal.SIGSTOP)
+    assert broker_state(settings).state == "SILENT"
+    os.kill(killed, signal.SIGCONT)
+    wait_until(lambda: broker_state(settings).state == "RUNNING")
+
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: broker_state(settings).state == "RUNNING" and broker_state(settings).pid != killed)
     assert sorted(values_in(settings)) == sorted(value.encode() for value in values)
@@ -164,15 +163,13 @@ def test_a_taken_port_is_named_with_its_owner_and_its_setting(settings: Settings
     assert broker_state(settings).state == "STOPPED"
 
 
-def test_a_broker_that_cannot_start_leaves_nothing_running(
-    settings_factory: SettingsFactory, running_home: HomeFactory
-) -> None:
-    settings = running_home()
-    services.down(settings)
-    meta = settings.kafka_dir / "data" / "meta.properties"
-    meta.write_text(meta.read_text().replace("node.id=1", "node.id=7"))
-    with pytest.raises(BrokerError, match=r"the broker ends at its start \(.*Exception: .*node"):
+def test_a_broker_that_cannot_start_leaves_nothing_running(settings: Settings) -> None:
+    data = open_home(settings) / "kafka" / "data"
+    data.mkdir()
+    (data / "meta.properties").write_text("version=1\ncluster.id=of-another-node\nnode.id=7\n")
+    with pytest.raises(BrokerError, match=r"the broker ends at its start \(.*Exception: .*node") as caught:
         services.up(settings)
+    assert "\n" not in str(caught.value)
     assert processes_of(settings) == []
 
 
@@ -180,18 +177,6 @@ def test_status_of_a_home_that_is_not_there(settings: Settings) -> None:
     assert broker_state(settings).state == "STOPPED"
     assert services.down(settings) == []
     assert not settings.root.exists()
-
-
-def test_a_stopped_process_is_silent(running_home: HomeFactory) -> None:
-    settings = running_home()
-    state = broker_state(settings)
-    assert state.pid is not None
-    os.kill(state.pid, signal.SIGSTOP)
-    try:
-        assert broker_state(settings).state == "SILENT"
-    finally:
-        os.kill(state.pid, signal.SIGCONT)
-    wait_until(lambda: broker_state(settings).state == "RUNNING")
 
 
 def test_ports_are_told_free_or_taken() -> None:
