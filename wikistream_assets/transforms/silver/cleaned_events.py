@@ -117,9 +117,8 @@ def split(
         order (partition, offset) is kept, and none if Silver already holds the id; the others fail ``duplicate_event_id``.
     """
     first = _first_of_repeated(bronze, existing_ids)
-    is_first = sf.struct("kafka_partition", "kafka_offset").eqNullSafe(sf.col("_first"))
     bronze_reasons = [
-        sf.when(sf.col("_first").isNotNull() & ~is_first, sf.lit(DUPLICATE_EVENT_ID)),
+        sf.when(_place() != sf.col("_first"), sf.lit(DUPLICATE_EVENT_ID)),
         *(_reason(rejection) for rejection in bronze_rejections),
     ]
     # Only the few repeated ids are joined, by broadcast: the wide rows are neither shuffled nor sorted.
@@ -154,17 +153,19 @@ def _reason(rejection: Rejection) -> Column:
     return sf.when(sf.expr(rejection.predicate), sf.lit(REJECTED_PREFIX + rejection.decision_id))
 
 
+def _place() -> Column:
+    """Kafka's order of the rows (partition, then offset) as one long, which sums up several times faster than a struct."""
+    return sf.shiftleft(sf.col("kafka_partition").cast("long"), 48) + sf.col("kafka_offset")
+
+
 def _first_of_repeated(bronze: DataFrame, existing_ids: DataFrame | None) -> DataFrame:
-    """``event_id`` and ``_first`` (partition, offset of the row to keep) of each id that occurs more than once."""
-    places = bronze.select("event_id", "kafka_partition", "kafka_offset")
+    """``event_id`` and ``_first``, the place of the row to keep, of each id that occurs more than once."""
+    places = bronze.select("event_id", _place().alias("_place"))
     if existing_ids is not None:
         known = existing_ids.select("event_id").join(places.select("event_id"), "event_id", "left_semi")
-        # No Kafka record has these numbers, and they sort before all: an id that Silver holds has no row to keep here.
-        nowhere = (sf.lit(-1).alias("kafka_partition"), sf.lit(-1).cast("long").alias("kafka_offset"))
-        places = places.unionAll(known.select("event_id", *nowhere))
-    first = places.groupBy("event_id").agg(
-        sf.min(sf.struct("kafka_partition", "kafka_offset")).alias("_first"), sf.count(sf.lit(1)).alias("_rows")
-    )
+        # No Kafka record has this place, and it comes before all: of an id that Silver holds no row is kept.
+        places = places.unionAll(known.select("event_id", sf.lit(-1).cast("long")))
+    first = places.groupBy("event_id").agg(sf.min("_place").alias("_first"), sf.count(sf.lit(1)).alias("_rows"))
     return first.where("_rows > 1").drop("_rows")
 
 
