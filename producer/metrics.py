@@ -1,5 +1,8 @@
 """Prometheus metrics of a producer, counted in committed batches, and served on loopback only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from producer.cursor import Counters
@@ -47,13 +50,23 @@ class Metrics:
         self._connections.set(connections)
         self._aborted.set(aborted)
 
-    def serve(self, port: int) -> None:
-        """Answer ``GET /metrics`` on loopback.
+    @contextmanager
+    def served(self, port: int) -> Iterator[None]:
+        """Answer ``GET /metrics`` on loopback while the block runs; port 0 does without.
 
         Raises:
             OSError: the port cannot be used.
         """
-        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        if not port:
+            yield
+            return
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"wikistream_producer_{name}", text, registry=self.registry)

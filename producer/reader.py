@@ -33,6 +33,7 @@ from producer.transport import SseSession
 _LOGGER = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS: Final = 0.1
+_STOP_SECONDS: Final = 1.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 _BUFFER_FRAMES: Final = 10_000
 _BUFFER_CHARACTERS: Final = 64 * 1024 * 1024
@@ -117,6 +118,7 @@ class Reader:
         self.failure: ProducerError | None = None
         """Why reading ended, if it was not the stream's end. Known once ``ended`` is true."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._received = 0
         self.connections = 0
 
     def start(self) -> None:
@@ -124,10 +126,11 @@ class Reader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read nothing further. Does not wait: the thread may sit in a read, and it holds nothing that matters."""
+        """Read nothing further. A thread that sits in a read of a silent stream is left behind: it holds nothing that matters."""
         self._stop.set()
         self._emptied.set()
-        self._filled.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
 
     @property
     def ended(self) -> bool:
@@ -185,7 +188,7 @@ class Reader:
         """
         if self._stop.is_set():
             return
-        before = self._last
+        received = self._received
         with SseSession(self._url, self._user_agent) as session:
             source = self._event_source(session)
             self._open(source)
@@ -193,10 +196,10 @@ class Reader:
             try:
                 self._receive(source, session)
             except _ClosedError:
-                _LOGGER.info("connection closed after %s", "nothing" if self._last == before else "some events")
+                _LOGGER.info("connection closed after %d events", self._received - received)
             finally:
                 source.close()
-        if self._last == before and not self._stop.is_set():
+        if self._received == received and not self._stop.is_set():
             raise _RefusedError("the connection was closed before any event")
 
     def _event_source(self, session: SseSession) -> EventSource:
@@ -249,6 +252,7 @@ class Reader:
                 first = False
             self._put(Received(message.last_event_id, message.data, session.original, gap))
             self._last = message.last_event_id
+            self._received += 1
             if self._stop.is_set():
                 return
 

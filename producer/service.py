@@ -1,6 +1,7 @@
 """Puts a producer together from settings; what ``python -m producer`` and tests run."""
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -61,19 +62,28 @@ def run(job: Job, settings: ProducerSettings, stop: Stop) -> Report:
         ProducerError: see ``exceptions``; what is committed stays committed.
     """
     metrics = Metrics()
-    if settings.producer_metrics_port:
+    with ExitStack() as stack:
         try:
-            metrics.serve(settings.producer_metrics_port)
+            stack.enter_context(metrics.served(settings.producer_metrics_port))
         except OSError as error:
             raise ProducerConfigError(
                 f"port {settings.producer_metrics_port} cannot be used for metrics ({error.strerror}): "
                 "set WIKISTREAM_PRODUCER_METRICS_PORT to another one, or to 0"
             ) from None
-    sink = TransactionalSink(settings.bootstrap_servers, job.identity, Failpoint(settings.failpoint))
+        sink = TransactionalSink(settings.bootstrap_servers, job.identity, Failpoint(settings.failpoint))
+        report = _pipeline(job, settings, stop, metrics, sink).run()
+        sink.close()
+    if report.outcome == "end" and not report.run.received:
+        _LOGGER.info("this source has been read to its end before: nothing new")
+    return report
+
+
+def _pipeline(job: Job, settings: ProducerSettings, stop: Stop, metrics: Metrics, sink: TransactionalSink) -> Pipeline:
+    """Take up where the last producer of this source was."""
     cursor = sink.cursor()
     if cursor.position:
         _LOGGER.info("going on after %s (%d events received before)", cursor.position, cursor.counters.received)
-    pipeline = Pipeline(
+    return Pipeline(
         reader=Reader(
             job.url, user_agent(settings.contact), cursor.position, policy(settings, until_end=job.until_end)
         ),
@@ -85,7 +95,3 @@ def run(job: Job, settings: ProducerSettings, stop: Stop) -> Report:
         limits=Limits(settings.producer_batch_events, settings.producer_batch_seconds, job.max_events),
         stop=stop,
     )
-    report = pipeline.run()
-    if report.outcome == "end" and not report.run.received:
-        _LOGGER.info("this source has been read to its end before: nothing new")
-    return report

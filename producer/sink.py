@@ -70,6 +70,10 @@ class TransactionalSink:
         """The committed cursor of this source; a blank one if it has none."""
         return read_cursor(self._bootstrap_servers, self._identity) or Cursor()
 
+    def close(self) -> None:
+        """Let go of the cluster after the last commit. After an error there is nothing to close: the process ends."""
+        self._producer.close()
+
     def commit(self, records: Sequence[Record], cursor: Cursor, give_up: Callable[[], bool]) -> None:
         """Commit a batch with its cursor. After an error that Kafka can recover from, the batch is aborted and sent again.
 
@@ -156,7 +160,8 @@ def producer_config(bootstrap_servers: str, identity: str) -> dict[str, Any]:
         "batch.size": 512 * 1024,
         "retry.backoff.ms": 100,
         "message.max.bytes": MAX_MESSAGE_BYTES,
-        "log_level": 3,
+        "error_cb": lambda error: _LOGGER.warning("Kafka at %s: %s", bootstrap_servers, error),
+        "log_level": 0,  # librdkafka would write to stderr by itself; what matters comes as an error
     }
 
 
@@ -174,7 +179,7 @@ def read_cursor(bootstrap_servers: str, identity: str) -> Cursor | None:
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "log_level": 3,
+            "log_level": 0,  # librdkafka would write to stderr by itself; what matters comes as an error
         }
     )
     try:

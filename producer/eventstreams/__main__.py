@@ -25,6 +25,10 @@ def serve(
         float, typer.Option(help="1 = as recorded, N = N times as fast, 0 = as fast as the client reads")
     ] = 0,
     cut_seconds: Annotated[float, typer.Option(help="close each connection after so many seconds")] = 900.0,
+    recorded_ids: Annotated[
+        bool,
+        typer.Option(help="send the timestamps that a .sse capture has for ids, not offsets; such a stream has no end"),
+    ] = False,
     seed: Annotated[int, typer.Option(help="synthetic: another seed, another world")] = _DEFAULT.seed,
     events: Annotated[int, typer.Option(min=1, help="synthetic: lines in all")] = _DEFAULT.events,
     hours: Annotated[
@@ -66,7 +70,9 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        server = EventStreamsServer(recording, Behaviour(speed=speed or None, cut_seconds=cut_seconds), port)
+        server = EventStreamsServer(
+            recording, Behaviour(speed=speed or None, cut_seconds=cut_seconds, recorded_ids=recorded_ids), port
+        )
     except OSError as error:
         raise ProducerConfigError(
             f"port {port} cannot be used ({error.strerror}): stop who has it or give another --port"

@@ -1,9 +1,9 @@
 """The project's own EventStreams server: a recording over HTTP/SSE on loopback, with the protocol of the real service.
 
 What it does as Wikimedia's does: ``GET /v2/stream/recentchange``; first the comment ``:ok``; then ``event:``, ``id:``, ``data:``;
-``Last-Event-ID`` continues after that event, or, where ids are timestamps, from that moment on (which delivers some events
-again); ``?since=`` (ISO 8601 or ms); comments as keep-alive; the connection is cut after a while, 15 minutes by default.
-Canaries come with the recording: the synthetic one has them.
+``Last-Event-ID`` continues after that event, or, where ids are timestamps (``Behaviour.recorded_ids``), from that moment on,
+which delivers some events again; ``?since=`` (ISO 8601 or ms); comments as keep-alive; the connection is cut after a while, 15
+minutes by default. Canaries come with the recording: the synthetic one has them.
 
 What it does not do as Wikimedia's: a client without a position starts at the beginning, not at the end, and a client that has
 received everything is told so with status 204, which in SSE means: do not come back.
@@ -50,6 +50,8 @@ class Behaviour:
         refuse_status: status of refused requests.
         refuse_requests: how many requests are refused from the server's start on.
         stall_after: after so many events nothing is sent any more, the connection stays open.
+        recorded_ids: send the ids that a ``.sse`` capture recorded. They are timestamps, so who resumes gets a second's events
+            again, also after the last one: then the stream has no end. Else every recording has offsets, which are exact.
     """
 
     speed: float | None = None
@@ -62,6 +64,7 @@ class Behaviour:
     refuse_status: int = 503
     refuse_requests: int = 0
     stall_after: int | None = None
+    recorded_ids: bool = False
 
 
 @dataclass
@@ -266,7 +269,8 @@ def _frames(owner: EventStreamsServer, number: int, offset: int, behaviour: Beha
             yield from _pause(owner, frame.data, behaviour, behaviour.speed)
         if owner._stopping.is_set():
             return
-        yield render(frame.event_id or rec.offset_id(place), frame.data)
+        recorded = frame.event_id if behaviour.recorded_ids else None
+        yield render(recorded or rec.offset_id(place), frame.data)
 
 
 def _pause(owner: EventStreamsServer, data: bytes, behaviour: Behaviour, speed: float) -> Iterator[bytes]:

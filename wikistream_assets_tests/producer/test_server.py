@@ -240,7 +240,7 @@ def test_the_real_capture_is_served_as_it_was_sent() -> None:
     if not path.exists():
         pytest.skip(f"no {path}: set WIKISTREAM_DATA to the folder of captures")
     recorded = list(capture.read(path))
-    with EventStreamsServer(Captured(path, capture.inspect(path).sha256)) as server:
+    with EventStreamsServer(Captured(path, capture.inspect(path).sha256), Behaviour(recorded_ids=True)) as server:
         response = Response(server)
         assert response.data == [frame.data for frame in recorded]
         assert [frame[b"id"] for frame in response.frames] == [frame.event_id for frame in recorded]
