@@ -123,24 +123,27 @@ class BatchWriter:
         if batch_id > 0:
             failpoint(self._settings, BRONZE_AFTER_CHECKPOINT)
         failpoint(self._settings, BRONZE_AFTER_OFFSETS)
+        started = time.monotonic()
         cores = records.sparkSession.sparkContext.defaultParallelism
         fresh = _from_position(records, self.position).coalesce(cores)
         parsed = parse(fresh, processed_at=datetime.now(UTC)).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             found = _find(parsed)
             if found.records:
-                self._commit(parsed, found)
+                self._commit(parsed, found, started)
         finally:
             parsed.unpersist()
 
-    def _commit(self, parsed: DataFrame, found: _Found) -> None:
+    def _commit(self, parsed: DataFrame, found: _Found, started: float) -> None:
         places = first_places(parsed, _known_ids(parsed, found.hours)).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             rows = places.count()
             batch = Counts(found.records, rows, found.letters, found.records - found.letters - rows)
             position = _advanced(self.position, found.next_offsets)
             total = self._total + batch
-            properties = summary_properties(position, {"batch": asdict(batch), "total": asdict(total)})
+            milliseconds = round((time.monotonic() - started) * 1000)  # up to here: what follows is the writing of this
+            counts = {"batch": asdict(batch), "total": asdict(total), "milliseconds": milliseconds}
+            properties = summary_properties(position, counts)
             self._append_letters(parsed, found, position, properties)
             failpoint(self._settings, BRONZE_BEFORE_COMMIT)
             append_rows(at_places(parsed, places), RAW_EVENTS, properties)
