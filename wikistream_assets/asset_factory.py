@@ -4,7 +4,7 @@ Belongs here: translation only. What runs and when stands in ``defs``; what is c
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -63,7 +63,7 @@ def check_specs(*specs: TableSpec) -> list[dg.AssetCheckSpec]:
 
 def check_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
     """The verdict as Dagster shows it: the same figures as the row in ``dq_audit.quality_results``."""
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "status": outcome.status.value,
         "message": outcome.message,
         "threshold": outcome.rule.threshold,
@@ -92,10 +92,10 @@ def check_results(report: GateReport) -> Iterator[dg.AssetCheckResult]:
     return (check_result(outcome) for outcome in report.outcomes)
 
 
-def materialization(lake: Lakehouse, spec: TableSpec, report: GateReport | None = None) -> dg.MaterializeResult:
+def materialization(lake: Lakehouse, spec: TableSpec, report: GateReport | None = None) -> dg.MaterializeResult[Any]:
     """The table as it is published now: row count, snapshot, and what was read to make it."""
     version = lake.head(spec)
-    metadata: dict[str, object] = {}
+    metadata: dict[str, Any] = {}
     if version is not None:
         metadata |= {
             "dagster/row_count": version.total_records,
@@ -146,7 +146,7 @@ def gate_events(
     lake: Lakehouse,
     tables: Sequence[TableSpec],
     notifier: Notifier,
-) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """The events of a step that audits and publishes ``tables``: a verdict per rule, materializations only if it passed."""
     for event in audit_trail_events(lake):
         context.log_event(event)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import duckdb
 
@@ -42,8 +43,8 @@ class LakeSummary:
         return self.totals["records"] == accounted and self.rows[RAW_EVENTS.identifier] == published
 
 
-_NEWEST_VERDICTS = """
-    select * from dq_audit.quality_results
+_NEWEST_VERDICTS: Final = """
+    create temp view newest_verdicts as select * from dq_audit.quality_results
     qualify row_number() over (partition by table_name, check_name order by run_timestamp desc, attempt desc) = 1
 """
 
@@ -55,6 +56,7 @@ def summarize(lake: Lakehouse) -> LakeSummary:
     if counted and counted.counts:
         totals |= counted.counts["total"]
     with open_views(lake) as connection:
+        connection.execute(_NEWEST_VERDICTS)
         return LakeSummary(
             totals=totals,
             rows={name: version.total_records for name, version in readable_versions(lake).items()},
@@ -63,12 +65,12 @@ def summarize(lake: Lakehouse) -> LakeSummary:
             ),
             checks=_rows(
                 connection,
-                f"with newest as ({_NEWEST_VERDICTS}) select layer, table_name, status, count(*) from newest"
+                "select layer, table_name, status, count(*) from newest_verdicts"
                 " group by all order by layer, table_name, status",
             ),
             breaches=_rows(
                 connection,
-                f"with newest as ({_NEWEST_VERDICTS}) select status, table_name, check_name, message from newest"
+                "select status, table_name, check_name, message from newest_verdicts"
                 " where status not in ('PASSED', 'SKIPPED') order by status, table_name, check_name",
             ),
             days=_rows(

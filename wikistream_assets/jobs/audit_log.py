@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, In
-
 from wikistream_assets.quality.audit_rows import (
     GateContext,
     failing_rows_table,
@@ -19,7 +17,7 @@ from wikistream_assets.quality.audit_rows import (
 )
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.lakehouse import Lakehouse, matching
 from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TableSpec
 
 BASELINE_DAYS = 7
@@ -31,19 +29,13 @@ def attempt_number(lake: Lakehouse, layer: str, range_end: int) -> int:
 
     An attempt that passed but was killed before publication does not count: done again, it is the same attempt.
     """
-    rows = (
+    recorded = (
         lake.table(QUALITY_RESULTS)
-        .scan(
-            row_filter=And(
-                EqualTo("layer", layer),
-                EqualTo("range_end", range_end),
-                In("status", {status.value for status in Status if status.blocks}),
-            ),
-            selected_fields=("attempt",),
-        )
+        .scan(row_filter=matching(layer=layer, range_end=range_end), selected_fields=("attempt", "status"))
         .to_arrow()
+        .to_pylist()
     )
-    return 1 + len(rows["attempt"].unique())
+    return 1 + len({row["attempt"] for row in recorded if Status(row["status"]).blocks})
 
 
 def write(
@@ -57,7 +49,7 @@ def write(
     recorded = (
         lake.table(QUALITY_RESULTS)
         .scan(
-            row_filter=And(EqualTo("layer", context.layer), EqualTo("range_end", context.range_end)),
+            row_filter=matching(layer=context.layer, range_end=context.range_end),
             selected_fields=("check_id",),
         )
         .to_arrow()["check_id"]
@@ -80,10 +72,7 @@ def write(
 def last_attempt(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, Any]]:
     """Rows of ``quality_results`` of the newest attempt at a range, as recorded."""
     rows = (
-        lake.table(QUALITY_RESULTS)
-        .scan(row_filter=And(EqualTo("layer", layer), EqualTo("range_end", range_end)))
-        .to_arrow()
-        .to_pylist()
+        lake.table(QUALITY_RESULTS).scan(row_filter=matching(layer=layer, range_end=range_end)).to_arrow().to_pylist()
     )
     newest = max((row["attempt"] for row in rows), default=0)
     return [row for row in rows if row["attempt"] == newest]
@@ -121,7 +110,7 @@ def baseline(lake: Lakehouse, spec: TableSpec, context: GateContext) -> list[dic
     since = (context.ran_at - timedelta(days=BASELINE_DAYS)).date().isoformat()
     rows: list[dict[str, Any]] = (
         lake.table(PROFILE_METRICS)
-        .scan(row_filter=And(EqualTo("table_name", spec.identifier), GreaterThanOrEqual("run_date", since)))
+        .scan(row_filter=matching(table_name=spec.identifier, since=("run_date", since)))
         .to_arrow()
         .to_pylist()
     )
@@ -134,11 +123,7 @@ def earlier_evidence(lake: Lakehouse, spec: TableSpec, check_name: str, context:
     rows = (
         lake.table(QUALITY_RESULTS)
         .scan(
-            row_filter=And(
-                EqualTo("table_name", spec.identifier),
-                EqualTo("check_name", check_name),
-                GreaterThanOrEqual("run_date", since),
-            ),
+            row_filter=matching(table_name=spec.identifier, check_name=check_name, since=("run_date", since)),
             selected_fields=("evidence", "range_end", "attempt"),
         )
         .to_arrow()

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
-from pyiceberg.expressions import And, EqualTo
+from pyiceberg.expressions import BooleanExpression
 
 from wikistream_assets.exceptions import GateError
 from wikistream_assets.jobs.context import SnapshotRange
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.lakehouse import Lakehouse, matching
 from wikistream_assets.tables import CLEANED_EVENTS, GATE_DECISIONS, RAW_EVENTS, TableSpec
 
 Action = Literal["accept", "reject"]
@@ -99,12 +99,12 @@ def record(lake: Lakehouse, decision: Decision) -> None:
 
 def decisions_on(lake: Lakehouse, spec: TableSpec, range_end: int) -> list[Decision]:
     """Decisions on the range of ``spec`` that ends with snapshot ``range_end``, oldest first."""
-    return _read(lake, And(EqualTo("table_name", spec.identifier), EqualTo("range_end", range_end)))
+    return _read(lake, matching(table_name=spec.identifier, range_end=range_end))
 
 
 def rejections_of(lake: Lakehouse, spec: TableSpec) -> list[Decision]:
     """Every ``reject`` on ``spec``, oldest first."""
-    return _read(lake, And(EqualTo("table_name", spec.identifier), EqualTo("action", "reject")))
+    return _read(lake, matching(table_name=spec.identifier, action="reject"))
 
 
 def waived_checks(decisions: list[Decision]) -> dict[str, str]:
@@ -116,7 +116,7 @@ def waived_checks(decisions: list[Decision]) -> dict[str, str]:
     }
 
 
-def _read(lake: Lakehouse, row_filter: And) -> list[Decision]:
+def _read(lake: Lakehouse, row_filter: BooleanExpression) -> list[Decision]:
     rows = lake.table(GATE_DECISIONS).scan(row_filter=row_filter).to_arrow().sort_by("decided_at").to_pylist()
     return [
         Decision(

@@ -30,7 +30,7 @@ class LocalSpark(LazyPySparkResource):
         return local_session(load_settings())
 
 
-class LocalLakehouse(dg.ConfigurableResource):
+class LocalLakehouse(dg.ConfigurableResource[Any]):
     """The embedded Iceberg catalog and warehouse under ``WIKISTREAM_HOME``."""
 
     def open(self) -> Lakehouse:
@@ -39,14 +39,14 @@ class LocalLakehouse(dg.ConfigurableResource):
         return Lakehouse.local(settings)
 
 
-class LocalBroker(dg.ConfigurableResource):
+class LocalBroker(dg.ConfigurableResource[Any]):
     """The embedded Kafka broker."""
 
     def connect(self) -> Broker:
         return Broker(load_settings().bootstrap_servers)
 
 
-class LocalNotifier(dg.ConfigurableResource):
+class LocalNotifier(dg.ConfigurableResource[Any]):
     """Alerts to the log and to ``logs/alerts.jsonl`` under ``WIKISTREAM_HOME``."""
 
     def open(self) -> Notifier:

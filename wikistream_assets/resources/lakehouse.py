@@ -8,6 +8,7 @@ a summary is done by this class in milliseconds.
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -118,9 +120,8 @@ class Lakehouse:
         try:
             settings.warehouse.mkdir(parents=True, exist_ok=True)
             # Spark's JDBC catalog and PyIceberg share the file; without write-ahead logging they lock each other out.
-            with sqlite3.connect(settings.catalog_db) as connection:
+            with closing(sqlite3.connect(settings.catalog_db)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
         except (OSError, sqlite3.Error) as error:
             raise LakeError(
                 f"cannot open the catalog {settings.catalog_db}: {error}; check that the folder is writable and has space"
@@ -142,8 +143,7 @@ class Lakehouse:
                 namespaces.add(spec.namespace)
             if not self.catalog.table_exists(spec.identifier):
                 self._create(spec)
-            else:
-                self._add_missing_columns(spec)
+            self._complete(spec)
 
     def _create(self, spec: TableSpec) -> None:
         fields = [
@@ -161,12 +161,9 @@ class Lakehouse:
             partition_spec=PartitionSpec(*partitions),
             properties={**TABLE_PROPERTIES, "comment": spec.description},
         )
-        table = self.table(spec)
-        if table.current_snapshot() is None:
-            # An empty first snapshot: branches, tags and "the range after" then always have something to stand on.
-            table.append(table.schema().as_arrow().empty_table())
 
-    def _add_missing_columns(self, spec: TableSpec) -> None:
+    def _complete(self, spec: TableSpec) -> None:
+        """Add what the table lacks: columns of a newer contract, or what a process killed while creating it has left out."""
         table = self.table(spec)
         present = set(table.schema().column_names)
         missing = [column for column in spec.columns if column.name not in present]
@@ -174,6 +171,9 @@ class Lakehouse:
             with table.update_schema() as update:
                 for column in missing:
                     update.add_column(column.name, _ICEBERG_TYPES[column.type], doc=column.comment)
+        if table.current_snapshot() is None:
+            # An empty first snapshot: branches, tags and "the range after" then always have something to stand on.
+            table.append(table.schema().as_arrow().empty_table())
 
     def table(self, spec: TableSpec) -> Table:
         """The table as it is now, freshly loaded from the catalog."""
@@ -268,6 +268,17 @@ class Lakehouse:
     def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
         """Point main at ``snapshot_id``, which must be a snapshot of the table."""
         self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+
+
+def matching(*, since: tuple[str, str] | None = None, **values: str | int) -> BooleanExpression:
+    """A scan filter: each named column equals its value, and the column ``since[0]`` is ``since[1]`` or later."""
+    condition: BooleanExpression = AlwaysTrue()
+    # mypy misreads the constructors of PyIceberg's expressions, which are pydantic models too.
+    for name, value in values.items():
+        condition = And(condition, EqualTo(name, value))  # type: ignore[call-arg]
+    if since is not None:
+        condition = And(condition, GreaterThanOrEqual(*since))  # type: ignore[call-arg]
+    return condition
 
 
 def table_spec(identifier: str) -> TableSpec:

@@ -1,6 +1,7 @@
 """Bronze in Dagster: draining Kafka is the materialization, the gate is a set of checks between Bronze and Silver."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -26,7 +27,7 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 )
 def bronze(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     job = job_context(spark, lakehouse, context.run_id)
     report = bronze_stream.drain(job.spark, job.lake, job.settings)
     figures = {

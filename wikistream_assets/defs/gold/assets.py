@@ -1,6 +1,7 @@
 """Gold in Dagster: one step for its four tables, because they are audited and published together."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -20,6 +21,6 @@ from wikistream_assets.tables import GOLD_TABLES
 )
 def gold(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
-) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     job = job_context(spark, lakehouse, context.run_id)
     yield from gate_events(context, gold_job.run(job), job.lake, GOLD_TABLES, notifier.open())

@@ -1,6 +1,7 @@
 """Silver in Dagster: one step builds, audits and publishes Silver and its quarantine."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -22,6 +23,6 @@ _TABLES = (CLEANED_EVENTS, QUARANTINE)
 )
 def silver(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
-) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     job = job_context(spark, lakehouse, context.run_id)
     yield from gate_events(context, silver_job.run(job), job.lake, _TABLES, notifier.open())
