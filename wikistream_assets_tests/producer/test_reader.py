@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -18,6 +17,7 @@ from producer.position import Gap
 from producer.reader import Policy, Reader, Received
 from producer.service import user_agent
 from wikistream_assets_tests.conftest import free_port
+from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
 pytestmark = pytest.mark.unit
 
@@ -173,32 +173,6 @@ def test_stopping_ends_a_wait(server: EventStreamsServer) -> None:
         reader.take(1, 0.05)
     assert reader.ended
     assert len(server.requests) == 1
-
-
-@contextmanager
-def wire(*responses: bytes) -> Iterator[str]:
-    """A server that answers one request after the other with exactly these bytes, then status 204."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            for response in (*responses, b"HTTP/1.1 204 No Content\r\n\r\n"):
-                connection, _ = listening.accept()
-                with connection:
-                    while b"\r\n\r\n" not in connection.recv(65_536):
-                        pass
-                    connection.sendall(response)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v2/stream/recentchange"
-        thread.join(10)
-
-
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n:ok\n\n"
-
-
-def frame(number: int, data: bytes) -> bytes:
-    return b"event: message\nid: %b\ndata: %b\n\n" % (offset_id(number), data)
 
 
 def test_bytes_that_are_no_utf8_are_kept(server: EventStreamsServer) -> None:

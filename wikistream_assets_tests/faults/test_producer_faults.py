@@ -1,0 +1,335 @@
+"""The producer under fire. Numbers are those of the list of fault cases in the docs.
+
+The oracle is the generator's ledger of ids and what plain Python says that the server sent. Each case has a control, the same
+fault against a weaker producer (``weak_producer``) or client, which is seen to lose or to double.
+"""
+
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from requests_sse import EventSource, InvalidStatusCodeError
+
+from producer.eventstreams.generator import Generator, Line
+from producer.eventstreams.recording import Synthetic, offset_id
+from producer.eventstreams.server import Behaviour, EventStreamsServer
+from producer.exceptions import FencedError
+from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE
+from producer.launch import Source, producer_command, source_from
+from producer.settings import ProducerSettings, child_environment
+from producer.sink import read_cursor
+from producer.topics import RAW_EVENTS
+from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets_tests.conftest import wait_until
+from wikistream_assets_tests.producer.kafka_reader import committed, landed
+from wikistream_assets_tests.producer.wire import HEAD, frame, wire
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+GENERATOR = Generator(events=8_000, malformed=0.005, oversized_bytes=1_000_100)
+KILLS = 8
+PROCESS_SECONDS = 120.0
+
+Start = Callable[[], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def settings(fresh_topics: Broker) -> ProducerSettings:
+    return ProducerSettings(
+        bootstrap_servers=fresh_topics.bootstrap_servers,
+        producer_batch_events=100,
+        producer_backoff_seconds=0.05,
+        producer_backoff_max_seconds=0.2,
+    )
+
+
+@pytest.fixture
+def source(settings: ProducerSettings) -> Source:
+    return source_from("synthetic", settings, GENERATOR)
+
+
+@pytest.fixture
+def server() -> Iterator[EventStreamsServer]:
+    with EventStreamsServer(Synthetic(GENERATOR)) as running:
+        yield running
+
+
+@pytest.fixture
+def position(tmp_path: Path) -> Path:
+    return tmp_path / "position"
+
+
+def start(source: Source, url: str, settings: ProducerSettings, **change: object) -> subprocess.Popen[str]:
+    """Start the producer as a process."""
+    environment = child_environment(settings.model_copy(update=change))
+    return subprocess.Popen(producer_command(source, url), env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def start_weak(
+    server: EventStreamsServer, settings: ProducerSettings, position: Path, order: str, die_at: int = 0
+) -> subprocess.Popen[str]:
+    """Start the control."""
+    module = "wikistream_assets_tests.faults.weak_producer"
+    arguments = [server.url, settings.bootstrap_servers, str(position), order, str(die_at)]
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    """Wait for a process that ends by itself; its exit code."""
+    process.communicate(timeout=PROCESS_SECONDS)
+    return process.returncode
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Let no process outlive its test."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def accepted_lines() -> list[Line]:
+    return [line for line in GENERATOR.lines() if line.event_id and line.domain in FOLLOWED_DOMAINS]
+
+
+def assert_exactly_once(settings: ProducerSettings, source: Source) -> None:
+    """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree."""
+    truth = GENERATOR.manifest()
+    found = landed(settings.bootstrap_servers)
+    assert Counter(found.ids) == Counter(line.event_id for line in accepted_lines())
+    assert found.reasons == truth.malformed
+    cursor = read_cursor(settings.bootstrap_servers, source.identity)
+    assert cursor is not None
+    assert cursor.counters.as_dict() == {
+        "received": truth.lines,
+        "accepted": truth.unique + truth.redelivered,
+        "filtered": truth.filtered,
+        "canary": truth.canary,
+        "dead_lettered": dict(sorted(truth.malformed.items())),
+    }
+    assert cursor.gaps_total == 0
+
+
+def doubled_and_lost(settings: ProducerSettings) -> tuple[int, int]:
+    """What a control did wrong: records too many, records too few."""
+    expected = Counter(line.event_id for line in accepted_lines())
+    found = Counter(landed(settings.bootstrap_servers).ids)
+    return (found - expected).total(), (expected - found).total()
+
+
+def kill_at_random(begin: Start, server: EventStreamsServer, broker: Broker) -> None:
+    """Start, wait for the first records, kill -9 a random moment later, again and again; then let it finish.
+
+    Each life gets at most a tenth of the stream, so that there is something left for the next.
+    """
+    moments = random.Random(42)
+    server.behaviour = Behaviour(stall_after=GENERATOR.events // (KILLS + 2))
+    for _ in range(KILLS):
+        before = _records(broker)
+        with ended(begin()) as process:
+            wait_until(lambda before=before: _records(broker) > before, PROCESS_SECONDS)
+            time.sleep(moments.uniform(0, 0.15))  # the moment of the fault itself, not a wait for anything
+            assert process.poll() is None
+    server.behaviour = Behaviour()
+    assert finish(begin()) == 0
+
+
+def _records(broker: Broker) -> int:
+    try:
+        return sum(high for _, high in broker.offsets(RAW_EVENTS).values())
+    except BrokerError:  # a topic made a moment ago may have no leader yet
+        return 0
+
+
+def test_1_killed_at_random(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, fresh_topics: Broker
+) -> None:
+    kill_at_random(lambda: start(source, server.url, settings), server, fresh_topics)
+    assert_exactly_once(settings, source)
+
+
+def test_1_control_position_in_memory(
+    server: EventStreamsServer, settings: ProducerSettings, position: Path, fresh_topics: Broker
+) -> None:
+    kill_at_random(lambda: start_weak(server, settings, position, "memory"), server, fresh_topics)
+    doubled, _ = doubled_and_lost(settings)
+    assert doubled > 0
+
+
+@pytest.mark.parametrize("place", [AFTER_PRODUCE, AFTER_COMMIT], ids=["2_before_commit", "3_after_commit"])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_2_and_3_killed_around_the_commit(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, place: str, batch: int
+) -> None:
+    assert finish(start(source, server.url, settings, failpoint=f"{place}@{batch}")) == -signal.SIGKILL
+    cursor = read_cursor(settings.bootstrap_servers, source.identity)
+    batches = batch - 1 if place == AFTER_PRODUCE else batch
+    assert (cursor.counters.received if cursor else 0) == batches * settings.producer_batch_events
+    assert finish(start(source, server.url, settings)) == 0
+    assert_exactly_once(settings, source)
+
+
+@pytest.mark.parametrize(("order", "fault"), [("after", "doubled"), ("before", "lost")])
+def test_2_and_3_control_position_beside_the_records(
+    server: EventStreamsServer, settings: ProducerSettings, position: Path, order: str, fault: str
+) -> None:
+    assert finish(start_weak(server, settings, position, order, die_at=7)) == -signal.SIGKILL
+    assert finish(start_weak(server, settings, position, order)) == 0
+    batch = list(GENERATOR.lines())[600:700]
+    harmed = sum(1 for line in batch if line.event_id and line.domain in FOLLOWED_DOMAINS)
+    assert harmed > 20
+    assert doubled_and_lost(settings) == ((harmed, 0) if fault == "doubled" else (0, harmed))
+
+
+def test_4_a_zombie_is_fenced_and_writes_nothing(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, fresh_topics: Broker
+) -> None:
+    server.behaviour = Behaviour(stall_after=2_000)
+    # its silent connection is given up when it wakes, then it reads what its successor has long since committed
+    with ended(start(source, server.url, settings, producer_read_timeout_seconds=5.0)) as zombie:
+        wait_until(lambda: _received(settings, source) >= 2_000, PROCESS_SECONDS)
+        zombie.send_signal(signal.SIGSTOP)
+        server.behaviour = Behaviour()
+        assert finish(start(source, server.url, settings)) == 0
+        assert_exactly_once(settings, source)
+        zombie.send_signal(signal.SIGCONT)
+        assert finish(zombie) == FencedError.exit_code
+    assert_exactly_once(settings, source)
+
+
+def test_4_control_two_without_fencing(server: EventStreamsServer, settings: ProducerSettings, tmp_path: Path) -> None:
+    both = [start_weak(server, settings, tmp_path / name, "after") for name in ("one", "two")]
+    assert [finish(process) for process in both] == [0, 0]
+    doubled, _ = doubled_and_lost(settings)
+    assert doubled == len(accepted_lines())
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(cut_after=700, cut_inside="frame"),
+        Behaviour(cut_after=700, cut_inside="character"),
+        Behaviour(speed=50_000, cut_seconds=0.2),
+    ],
+    ids=["inside_a_frame", "inside_a_character", "by_time"],
+)
+def test_5_the_server_cuts_the_connection(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, behaviour: Behaviour
+) -> None:
+    server.behaviour = behaviour
+    assert finish(start(source, server.url, settings)) == 0
+    assert len(server.requests) > 3
+    assert_exactly_once(settings, source)
+
+
+def plain_client(url: str, last: str | None = None) -> Iterator[str]:
+    """requests-sse as its own README uses it."""
+    with EventSource(url, timeout=5, reconnection_time=timedelta(milliseconds=10), latest_event_id=last) as events:
+        for event in events:
+            yield event.data
+
+
+def test_5_control_plain_client_dies_inside_a_character(server: EventStreamsServer) -> None:
+    server.behaviour = Behaviour(cut_after=700, cut_inside="character")
+    with pytest.raises(UnicodeDecodeError):
+        list(plain_client(server.url))
+
+
+def test_5_control_plain_client_skips_an_event_cut_behind_its_id() -> None:
+    cut_behind_id = HEAD + frame(0, b"0") + frame(1, b"1").split(b"data")[0]
+    got: list[str] = []
+    seen: list[bytes] = []
+    with wire(cut_behind_id, HEAD, seen=seen) as url, suppress(InvalidStatusCodeError):
+        for data in plain_client(url):
+            got.append(data)
+    assert got == ["0"]
+    assert offset_id(1) in seen[-1]  # it asked for what comes after event 1, which it never had
+
+
+def redelivering_order() -> list[Line]:
+    """The lines in the order in which a server sends them that cuts after 2,000 and repeats 500."""
+    lines = list(GENERATOR.lines())
+    sent = lines[:2_000]
+    at = 2_000
+    while at < len(lines):
+        begin = at - 500
+        sent += lines[begin : begin + 2_000]
+        at = begin + 2_000
+    return sent
+
+
+def test_6_redelivered_events_keep_their_ids(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source
+) -> None:
+    server.behaviour = Behaviour(cut_after=2_000, redeliver=500)
+    assert finish(start(source, server.url, settings)) == 0
+    sent = redelivering_order()
+    expected = Counter(line.event_id for line in sent if line.event_id and line.domain in FOLLOWED_DOMAINS)
+    ledger: set[str] = set()
+    GENERATOR.manifest(ledger=ledger)
+    found = Counter(landed(settings.bootstrap_servers).ids)
+    assert found == expected
+    assert set(found) == ledger
+    cursor = read_cursor(settings.bootstrap_servers, source.identity)
+    assert cursor is not None
+    assert cursor.counters.received == len(sent)
+    assert cursor.gaps_total == 0
+
+
+def test_6_control_offsets_do_not_tell_redeliveries(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source
+) -> None:
+    server.behaviour = Behaviour(cut_after=2_000, redeliver=500)
+    assert finish(start(source, server.url, settings)) == 0
+    records = committed(settings.bootstrap_servers, RAW_EVENTS)
+    places = {(record.partition(), record.offset()) for record in records}
+    ids = {record.key() for record in records}
+    assert len(places) == len(records) > len(ids)
+
+
+def test_7_a_gap_is_reported(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert finish(start(source, server.url, settings, failpoint=f"{AFTER_COMMIT}@10")) == -signal.SIGKILL
+    server.behaviour = Behaviour(retained_from=3_000)
+    process = start(source, server.url, settings)
+    output, _ = process.communicate(timeout=PROCESS_SECONDS)
+    assert process.returncode == 0
+    report = json.loads(output.splitlines()[-1])
+    assert report["gaps_total"] == 1
+    assert report["gaps"][0]["after"] == offset_id(999).decode()
+    assert report["gaps"][0]["before"] == offset_id(3_000).decode()
+    assert "WARNING" in capfd.readouterr().err
+    cursor = read_cursor(settings.bootstrap_servers, source.identity)
+    assert cursor is not None
+    assert cursor.gaps_total == 1
+    assert cursor.counters.received == GENERATOR.events - 2_000
+
+
+def test_7_control_plain_client_does_not_notice(server: EventStreamsServer) -> None:
+    server.behaviour = replace(server.behaviour, retained_from=3_000)
+    first_thousand = 1_000
+    got = list(itertools.islice(plain_client(server.url, offset_id(999).decode()), 100))
+    expected = [line.data.decode(errors="replace") for line in itertools.islice(GENERATOR.lines(first_thousand), 100)]
+    assert len(got) == 100  # no error, no sign
+    assert not set(got) & set(expected)
+
+
+def _received(settings: ProducerSettings, source: Source) -> int:
+    cursor = read_cursor(settings.bootstrap_servers, source.identity)
+    return cursor.counters.received if cursor else 0
