@@ -20,7 +20,7 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 
 @dg.multi_asset(
-    name="bronze",
+    name="bronze_drain",
     specs=[asset_spec(spec, kinds=("iceberg", "spark", "kafka")) for spec in (RAW_EVENTS, DEAD_LETTER)],
     pool="bronze",
     description="Drains what is in Kafka now; while a live stream owns the tables, waits until it has caught up as far.",

@@ -12,7 +12,7 @@ from wikistream_assets.tables import GOLD_TABLES
 
 
 @dg.multi_asset(
-    name="gold",
+    name="gold_publish",
     # Skippable: a blocked gate publishes nothing, so the step reports its checks and no materialization.
     specs=[asset_spec(spec, skippable=True) for spec in GOLD_TABLES],
     check_specs=check_specs(*GOLD_TABLES),

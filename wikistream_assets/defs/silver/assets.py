@@ -14,7 +14,7 @@ _TABLES = (CLEANED_EVENTS, QUARANTINE)
 
 
 @dg.multi_asset(
-    name="silver",
+    name="silver_publish",
     # Skippable: a blocked gate publishes nothing, so the step reports its checks and no materialization.
     specs=[asset_spec(spec, skippable=True) for spec in _TABLES],
     check_specs=check_specs(*_TABLES),

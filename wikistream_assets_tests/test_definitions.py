@@ -1,0 +1,109 @@
+"""The code location: its assets, checks and jobs are exactly those of the contracts."""
+
+import tomllib
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+from wikistream_assets.definitions import defs
+from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.resources.environment import resources_for
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES
+
+pytestmark = pytest.mark.unit
+
+_ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def graph() -> AssetGraph:
+    return defs().resolve_asset_graph()
+
+
+def test_every_table_is_an_asset_and_nothing_else_is(graph: AssetGraph) -> None:
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
+        "bronze/raw_events",
+        "bronze/dead_letter",
+        "silver/cleaned_events",
+        "quarantine/cleaned_events",
+        "gold/hourly_stats",
+        "gold/risk_scores",
+        "gold/entity_trends",
+        "gold/daily_analytics_summary",
+        "dq_audit/quality_results",
+        "dq_audit/profile_metrics",
+        "dq_audit/failing_rows",
+        "dq_audit/gate_decisions",
+    }
+
+
+def test_every_rule_is_a_blocking_check_of_the_same_name(graph: AssetGraph) -> None:
+    rules = {(f"{spec.namespace}/{spec.name}", rule.name) for spec in ALL_TABLES for rule in spec.rules}
+    assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == rules
+    assert all(graph.get_check_spec(key).blocking for key in graph.asset_check_keys)
+
+
+def test_lineage_is_that_of_the_contracts(graph: AssetGraph) -> None:
+    for spec in ALL_TABLES:
+        parents = {key.to_user_string() for key in graph.get(dg.AssetKey([spec.namespace, spec.name])).parent_keys}
+        assert parents == {name.replace(".", "/") for name in spec.upstream}
+
+
+def test_assets_show_their_columns_owner_and_description(graph: AssetGraph) -> None:
+    for spec in ALL_TABLES:
+        node = graph.get(dg.AssetKey([spec.namespace, spec.name]))
+        schema = node.metadata["dagster/column_schema"]
+        assert [column.name for column in schema.columns] == list(spec.column_names)
+        assert all(column.description for column in schema.columns)
+        assert node.owners == [spec.owner]
+        assert node.description == spec.description
+
+
+def test_jobs(graph: AssetGraph) -> None:
+    definitions = defs()
+    assert {job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")} == {
+        "cycle",
+        "bronze",
+        "silver",
+        "gold",
+        "gates",
+        "gate_decision",
+    }
+
+
+def test_the_cycle_runs_layer_after_layer_behind_the_gates() -> None:
+    plan = defs().resolve_job_def("cycle").graph.dependency_structure
+    upstream: dict[str, set[str]] = {}
+    for consumer in ("bronze_gate", "silver_publish", "gold_publish"):
+        outputs = plan.input_to_upstream_outputs_for_node(consumer).values()
+        upstream[consumer] = {output.node_name for of_input in outputs for output in of_input}
+    assert upstream["bronze_gate"] == {"bronze_drain"}
+    assert upstream["silver_publish"] == {"bronze_drain", "bronze_gate"}
+    assert upstream["gold_publish"] == {"silver_publish"}
+
+
+def test_gold_is_one_step(graph: AssetGraph) -> None:
+    keys = {dg.AssetKey([spec.namespace, spec.name]) for spec in GOLD_TABLES}
+    definition = next(asset for asset in graph.assets_defs if keys <= set(asset.keys))
+    assert not definition.can_subset
+
+
+def test_all_files_name_the_same_module() -> None:
+    workspace = yaml.safe_load((_ROOT / "workspace.yaml").read_text())
+    cloud = yaml.safe_load((_ROOT / "dagster_cloud.yaml").read_text())
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert (
+        workspace["load_from"][0]["python_module"]["module_name"]
+        == cloud["locations"][0]["code_source"]["module_name"]
+        == project["code_location_target_module"]
+        == "wikistream_assets.definitions"
+    )
+
+
+def test_an_environment_without_resources_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="WIKISTREAM_ENV=prod"):
+        resources_for(Settings(env="prod", home=tmp_path))

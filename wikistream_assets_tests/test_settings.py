@@ -1,0 +1,36 @@
+"""Settings: one class, unknown names refused, errors that name the variable."""
+
+import pytest
+
+from producer.settings import ProducerSettings
+from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.settings import load_settings
+
+pytestmark = pytest.mark.unit
+
+
+def test_unknown_settings_are_refused_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIKISTREAM_KAFKA_PROT", "1")
+    with pytest.raises(ConfigurationError, match=r"unknown setting WIKISTREAM_KAFKA_PROT: .*WIKISTREAM_KAFKA_PORT"):
+        load_settings()
+
+
+def test_a_wrong_value_names_the_variable_and_what_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIKISTREAM_KAFKA_PORT", "many")
+    with pytest.raises(ConfigurationError, match=r"WIKISTREAM_KAFKA_PORT: Input should be a valid integer.*'many'"):
+        load_settings()
+
+
+def test_bootstrap_servers_follow_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIKISTREAM_KAFKA_PORT", "19555")
+    assert load_settings().bootstrap_servers == "127.0.0.1:19555"
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", "kafka:9092")
+    assert load_settings().bootstrap_servers == "kafka:9092"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    from wikistream_assets.settings import Settings
+
+    undocumented = [name for name, field in Settings.model_fields.items() if not field.description and name != "env"]
+    assert undocumented == []
+    assert set(ProducerSettings.model_fields) < set(Settings.model_fields)
