@@ -1,14 +1,11 @@
-"""Rules measured with Deequ, all of a table in one analysis run.
-
-Deequ computes every completeness, compliance and size in one shared scan; each ``Unique`` rule adds a count and a grouping. One
-run takes about 0.8 s on 50,000 Bronze rows and 2.5 s on a million (2 cores, two ``Unique`` rules).
-"""
+"""Rules measured with Deequ: one scan for all rules that judge each row by itself, one for all that look for repeated rows."""
 
 import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final
 
 import pyspark
@@ -25,6 +22,7 @@ from wikistream_assets.quality.rule import (
     CheckOutcome,
     Computed,
     Holds,
+    Measure,
     NotNull,
     Rule,
     Unique,
@@ -35,7 +33,7 @@ os.environ["SPARK_VERSION"] = ".".join(pyspark.__version__.split(".")[:2])  # no
 with warnings.catch_warnings():
     # pydeequ 1.7.0 holds an invalid escape sequence, reported when it is compiled on its very first import.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from pydeequ.analyzers import AnalysisRunner, Completeness, Compliance, Size, Uniqueness
+    from pydeequ.analyzers import AnalysisRunner, Completeness, Compliance, Size, Sum
 
 _MAX_ERROR_LENGTH: Final = 500
 _NULL: Final = "null"
@@ -59,6 +57,10 @@ class _Broken:
     """The figure could not be computed."""
 
     error: str
+
+
+class _MetricError(Exception):
+    """Deequ could not compute a metric; caught within this module."""
 
 
 _Figures = dict[str, _Figure | _Broken]
@@ -114,48 +116,88 @@ def evaluate(
         SetupError: the Deequ jar is missing.
     """
     require_deequ(spark)
+    audit = _Audit(
+        table=table,
+        frames={Basis.ABSOLUTE: df, Basis.RATIO: df if ratio_df is None else ratio_df},
+        key_columns=tuple(key_columns),
+        key=_joined(key_columns) if key is None else sf.coalesce(key, sf.lit(_NULL)),
+        waived=waived or {},
+        skipped=skipped or {},
+    )
     measurable = [rule for rule in rules if not isinstance(rule.measure, Computed)]
-    applicable = [rule for rule in measurable if not skipped or rule.name not in skipped]
-    frames = {Basis.ABSOLUTE: df, Basis.RATIO: df if ratio_df is None else ratio_df}
-
+    applicable = [rule for rule in measurable if rule.name not in audit.skipped]
     started = time.perf_counter()
     if ratio_df is None:
         figures = _measure(spark, df, applicable)
     else:
         figures = {}
-        for basis, frame in frames.items():
+        for basis, frame in audit.frames.items():
             figures |= _measure(spark, frame, [rule for rule in applicable if rule.basis is basis])
     duration_ms = round((time.perf_counter() - started) * 1000)
+    return [
+        audit.outcome(rule, figures[rule.name], duration_ms)
+        if rule in applicable
+        else not_applicable(rule, table, audit.skipped[rule.name])
+        for rule in measurable
+    ]
 
-    shown_key = _joined(key_columns) if key is None else sf.coalesce(key, sf.lit(_NULL))
-    outcomes = []
-    for rule in measurable:
-        decision = (waived or {}).get(rule.name)
-        if rule not in applicable:
-            outcomes.append(not_applicable(rule, table, (skipped or {})[rule.name]))
-        elif isinstance(figure := figures[rule.name], _Broken):
-            outcomes.append(broken(rule, table, figure.error, decision=decision, duration_ms=duration_ms))
-        elif reason := _reason_to_skip(rule, figure):
-            outcomes.append(not_applicable(rule, table, reason, records_checked=figure.checked))
-        else:
-            ok = figure.metric is None or figure.metric >= rule.threshold
-            keys, evidence = ((), {}) if ok else _failing_keys(frames[rule.basis], rule, shown_key, tuple(key_columns))
-            outcomes.append(
-                computed(
-                    rule,
-                    table,
-                    metric=figure.metric,
-                    ok=ok,
-                    message=_message(rule, figure),
-                    evidence=evidence,
-                    records_checked=figure.checked,
-                    records_failed=figure.failed,
-                    keys=keys,
-                    decision=decision,
-                    duration_ms=duration_ms,
-                )
-            )
-    return outcomes
+
+@dataclass(frozen=True)
+class _Audit:
+    """What ``evaluate`` was asked for; turns each figure into a verdict."""
+
+    table: str
+    frames: Mapping[Basis, DataFrame]
+    key_columns: tuple[str, ...]
+    key: Column
+    waived: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+    def outcome(self, rule: Rule, figure: _Figure | _Broken, duration_ms: int) -> CheckOutcome:
+        decision = self.waived.get(rule.name)
+        if isinstance(figure, _Broken):
+            return broken(rule, self.table, figure.error, decision=decision, duration_ms=duration_ms)
+        if reason := _reason_to_skip(rule, figure):
+            return not_applicable(rule, self.table, reason, records_checked=figure.checked)
+        ok = figure.metric is None or figure.metric >= rule.threshold
+        keys, evidence = ((), {}) if ok else self._failing_keys(rule)
+        return computed(
+            rule,
+            self.table,
+            metric=figure.metric,
+            ok=ok,
+            message=_message(rule, figure),
+            evidence=evidence,
+            records_checked=figure.checked,
+            records_failed=figure.failed,
+            keys=keys,
+            decision=decision,
+            duration_ms=duration_ms,
+        )
+
+    def _failing_keys(self, rule: Rule) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Keys of rows that break the rule, by one more query; evidence in case they cannot be read."""
+        try:
+            rows = self._rows_that_break(rule.measure, self.frames[rule.basis])
+            keys = rows.distinct().orderBy("key").limit(MAX_FAILING_KEYS).collect()
+        except Exception as error:  # the verdict stands without its keys
+            return (), {"failing_keys": f"could not be read: {_one_line(error)}"}
+        return tuple(row.key for row in keys), {}
+
+    def _rows_that_break(self, measure: Measure, df: DataFrame) -> DataFrame:
+        """One column ``key``. For ``Unique`` it is the repeated value, or the row's key if that is what must be unique."""
+        scope = _scope(measure)
+        rows = df if scope is None else df.where(scope)
+        match measure:
+            case NotNull(column):
+                rows = rows.where(sf.col(column).isNull())
+            case Holds(predicate):
+                rows = rows.where(f"NOT {_true(predicate)}")
+            case Unique(columns):
+                shown = self.key if columns == self.key_columns else _joined(columns)
+                groups = rows.groupBy(*columns).agg(sf.count(sf.lit(1)).alias("_rows"), sf.min(shown).alias("key"))
+                return groups.where("_rows > 1").select("key")
+        return rows.select(self.key.alias("key"))
 
 
 def _measure(spark: SparkSession, df: DataFrame, rules: Sequence[Rule]) -> _Figures:
@@ -163,63 +205,104 @@ def _measure(spark: SparkSession, df: DataFrame, rules: Sequence[Rule]) -> _Figu
     if not rules:
         return {}
     try:
-        figures = _run(spark, df, rules)
+        return _run(spark, df, rules)
     except Exception as error:  # whatever Spark, Deequ or the JVM throw: the gate must fail closed, not fall over
-        figures = {rule.name: _Broken(_one_line(str(error))) for rule in rules}
-    if len(rules) > 1 and any(isinstance(figure, _Broken) for figure in figures.values()):
-        middle = len(rules) // 2
-        return _measure(spark, df, rules[:middle]) | _measure(spark, df, rules[middle:])
-    return figures
+        if len(rules) == 1:
+            return {rules[0].name: _Broken(_one_line(error))}
+    middle = len(rules) // 2
+    return _measure(spark, df, rules[:middle]) | _measure(spark, df, rules[middle:])
 
 
 def _run(spark: SparkSession, df: DataFrame, rules: Sequence[Rule]) -> _Figures:
-    """One Deequ analysis of ``df``."""
+    by_row = [rule for rule in rules if not isinstance(rule.measure, Unique)]
+    unique = {rule.name: rule.measure.columns for rule in rules if isinstance(rule.measure, Unique)}
+    return (_run_by_row(spark, df, by_row) if by_row else {}) | (_run_unique(spark, df, unique) if unique else {})
+
+
+def _run_by_row(spark: SparkSession, df: DataFrame, rules: Sequence[Rule]) -> _Figures:
+    """One scan for all rules that judge each row by itself."""
     # Deequ refuses an analyzer that is added twice: equal measures share a metric, rules of the same scope share a count.
     shares = {rule.measure: _share_analyzer(rule) for rule in rules}
-    counts = {scope: Size(scope) for scope in {None, *(_scope(rule) for rule in rules)}}
+    sizes = {scope: Size(scope) for scope in {None, *(_scope(rule.measure) for rule in rules)}}
+    metrics = _analysis(spark, df, [*shares.values(), *sizes.values()])
+    # Without any row Deequ has no other metric than the size.
+    empty = _value(metrics, sizes[None]) == 0
+    figures: _Figures = {}
+    for rule in rules:
+        checked = 0.0 if empty else _value(metrics, sizes[_scope(rule.measure)])
+        metric = _value(metrics, shares[rule.measure]) if checked else None
+        figures[rule.name] = _Figure(round(checked), metric)
+    return figures
+
+
+def _run_unique(spark: SparkSession, df: DataFrame, unique: Mapping[str, tuple[str, ...]]) -> _Figures:
+    """One scan over how often each value occurs, for all ``Unique`` rules together (rule name -> columns).
+
+    Deequ's own ``Uniqueness`` gives the same figure (values that occur once / rows), but counts and groups the rows anew for each
+    rule: 2.2 times slower for two rules on 50,000 rows, 1.3 times on a million.
+    """
+    occurrences = [
+        df.where(_any_value(columns))
+        .groupBy(*columns)
+        .agg(sf.count(sf.lit(1)).alias("_rows"))
+        .select(sf.lit(name).alias("_rule"), "_rows", sf.expr("int(_rows = 1)").alias("_once"))
+        for name, columns in unique.items()
+    ]
+    sizes = {name: Size(f"_rule = '{name}'") for name in unique}
+    rows = {name: Sum("_rows", f"_rule = '{name}'") for name in unique}
+    once = {name: Sum("_once", f"_rule = '{name}'") for name in unique}
+    everything = Size()
+    analyzers = [everything, *sizes.values(), *rows.values(), *once.values()]
+    metrics = _analysis(spark, reduce(DataFrame.unionAll, occurrences), analyzers)
+    empty = _value(metrics, everything) == 0
+    figures: _Figures = {}
+    for name in unique:
+        checked = 0.0 if empty or not _value(metrics, sizes[name]) else _value(metrics, rows[name])
+        figures[name] = _Figure(round(checked), _value(metrics, once[name]) / checked if checked else None)
+    return figures
+
+
+def _analysis(spark: SparkSession, df: DataFrame, analyzers: Sequence[Any]) -> Any:
+    """Deequ's ``AnalyzerContext`` for the analyzers, computed in one shared scan of ``df``."""
     run = AnalysisRunner(spark).onData(df)
-    for analyzer in (*shares.values(), *counts.values()):
+    for analyzer in analyzers:
         run = run.addAnalyzer(analyzer)
-    metrics = run.run()
-
-    rows = _value(metrics, counts[None])
-    if isinstance(rows, _Broken):
-        return {rule.name: rows for rule in rules}
-    if rows == 0:
-        return {rule.name: _Figure(0, None) for rule in rules}
-    return {rule.name: _figure(metrics, counts[_scope(rule)], shares[rule.measure]) for rule in rules}
+    return run.run()
 
 
-def _figure(metrics: Any, count: Any, share: Any) -> _Figure | _Broken:
-    checked = _value(metrics, count)
-    if isinstance(checked, _Broken):
-        return checked
-    if checked == 0:
-        return _Figure(0, None)
-    metric = _value(metrics, share)
-    return metric if isinstance(metric, _Broken) else _Figure(round(checked), metric)
+def _value(metrics: Any, analyzer: Any) -> float:
+    """The metric of ``analyzer`` in an ``AnalyzerContext``; raises if Deequ could not compute it."""
+    metric = metrics.metric(analyzer._analyzer_jvm)
+    if metric.isEmpty():
+        raise _MetricError(f"Deequ returned no metric for {type(analyzer).__name__}")
+    value = metric.get().value()
+    if not value.isSuccess():
+        raise _MetricError(value.failed().get().toString())
+    return float(value.get())
 
 
 def _share_analyzer(rule: Rule) -> Any:
     match rule.measure:
         case NotNull(column):
-            return Completeness(column, _scope(rule))
+            return Completeness(column, _scope(rule.measure))
         case Holds(predicate):
-            return Compliance(rule.name, _true(predicate), _scope(rule))
-        case Unique(columns):
-            return Uniqueness(list(columns))
-    raise TypeError(f"{rule.name}: a {type(rule.measure).__name__} measure is not Deequ's")
+            return Compliance(rule.name, _true(predicate), _scope(rule.measure))
+    raise TypeError(f"{rule.name}: a {type(rule.measure).__name__} does not judge each row by itself")
 
 
-def _scope(rule: Rule) -> str | None:
-    """SQL condition of the rows that the rule speaks of; None for all."""
-    match rule.measure:
+def _scope(measure: Measure) -> str | None:
+    """SQL condition of the rows that the measure is a share of; None for all."""
+    match measure:
         case Unique(columns):
-            # Deequ leaves out rows that are null in every grouping column.
-            return " OR ".join(f"`{column}` IS NOT NULL" for column in columns)
+            return _any_value(columns)
         case NotNull(where=str(where)) | Holds(where=str(where)):
             return _true(where)
     return None
+
+
+def _any_value(columns: Sequence[str]) -> str:
+    """As in Deequ: rows that are null in every one of the columns repeat nothing."""
+    return " OR ".join(f"`{column}` IS NOT NULL" for column in columns)
 
 
 def _true(condition: str) -> str:
@@ -227,20 +310,9 @@ def _true(condition: str) -> str:
     return f"coalesce(({condition}), false)"
 
 
-def _value(metrics: Any, analyzer: Any) -> float | _Broken:
-    """The metric of ``analyzer`` in Deequ's ``AnalyzerContext``."""
-    metric = metrics.metric(analyzer._analyzer_jvm)
-    if metric.isEmpty():
-        return _Broken(f"Deequ returned no metric for {type(analyzer).__name__}")
-    value = metric.get().value()
-    if value.isSuccess():
-        return float(value.get())
-    return _Broken(_one_line(value.failed().get().toString()))
-
-
-def _one_line(error: str) -> str:
-    first = next((line.strip() for line in error.splitlines() if line.strip()), "no message")
-    return first[:_MAX_ERROR_LENGTH]
+def _one_line(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:_MAX_ERROR_LENGTH]
 
 
 def _reason_to_skip(rule: Rule, figure: _Figure) -> str | None:
@@ -261,33 +333,6 @@ def _message(rule: Rule, figure: _Figure) -> str:
 def _in_scope(rule: Rule) -> str:
     where = getattr(rule.measure, "where", None)
     return f" where {where}" if where else ""
-
-
-def _failing_keys(
-    df: DataFrame, rule: Rule, key: Column, key_columns: tuple[str, ...]
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Keys of rows that break the rule, and evidence in case they cannot be read; one query."""
-    try:
-        keys = _rows_that_break(df, rule, key, key_columns).distinct().orderBy("key").limit(MAX_FAILING_KEYS).collect()
-    except Exception as error:  # the verdict stands without its keys
-        return (), {"failing_keys": f"could not be read: {_one_line(str(error))}"}
-    return tuple(row.key for row in keys), {}
-
-
-def _rows_that_break(df: DataFrame, rule: Rule, key: Column, key_columns: tuple[str, ...]) -> DataFrame:
-    """One column ``key``. For ``Unique`` it is the repeated value itself, or the caller's key if that is what must be unique."""
-    scope = _scope(rule)
-    rows = df if scope is None else df.where(scope)
-    match rule.measure:
-        case NotNull(column):
-            rows = rows.where(sf.col(column).isNull())
-        case Holds(predicate):
-            rows = rows.where(f"NOT {_true(predicate)}")
-        case Unique(columns):
-            shown = key if columns == key_columns else _joined(columns)
-            groups = rows.groupBy(*columns).agg(sf.count(sf.lit(1)).alias("_rows"), sf.min(shown).alias("key"))
-            return groups.where("_rows > 1").select("key")
-    return rows.select(key.alias("key"))
 
 
 def _joined(columns: Sequence[str]) -> Column:
