@@ -6,6 +6,7 @@ fault against a weaker producer (``weak_producer``) or client, which is seen to 
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from requests_sse import EventSource, InvalidStatusCodeError
 
 from producer.eventstreams.generator import Generator, Line
@@ -31,9 +33,11 @@ from producer.settings import ProducerSettings, child_environment
 from producer.sink import read_cursor
 from producer.topics import RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.embedded import services
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
-from wikistream_assets_tests.conftest import wait_until
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.producer.kafka_reader import committed, landed
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
@@ -333,3 +337,54 @@ def test_7_control_plain_client_does_not_notice(server: EventStreamsServer) -> N
 def _received(settings: ProducerSettings, source: Source) -> int:
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
     return cursor.counters.received if cursor else 0
+
+
+@pytest.fixture
+def own_broker(settings_factory: SettingsFactory) -> Iterator[Settings]:
+    """A broker of this test's own, to be killed."""
+    owned = settings_factory()
+    try:
+        services.up(owned)
+        yield owned
+    finally:
+        services.down(owned)
+
+
+def kill_broker(owned: Settings) -> None:
+    """Kill -9, and wait until the supervisor has brought it back."""
+    (broker,) = services.status(owned)
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGKILL)
+    Broker(owned.bootstrap_servers).wait_ready(PROCESS_SECONDS)
+
+
+def test_8_the_broker_is_killed(own_broker: Settings) -> None:
+    settings = ProducerSettings(bootstrap_servers=own_broker.bootstrap_servers, producer_batch_events=100)
+    source = source_from("synthetic", settings, GENERATOR)
+    ten_seconds = Behaviour(speed=GENERATOR.hours * 3600 / 10)
+    with (
+        EventStreamsServer(Synthetic(GENERATOR), ten_seconds) as server,
+        ended(start(source, server.url, settings)) as process,
+    ):
+        wait_until(lambda: _received(settings, source), PROCESS_SECONDS)
+        kill_broker(own_broker)
+        assert finish(process) == 0
+    assert_exactly_once(settings, source)
+
+
+def test_8_control_fire_and_forget(own_broker: Settings) -> None:
+    producer = Producer({"bootstrap.servers": own_broker.bootstrap_servers, "acks": 0, "retries": 0, "log_level": 0})
+    numbers = iter(range(1_000_000))
+    for _ in range(1_000):
+        producer.produce(RAW_EVENTS, value=str(next(numbers)))
+    producer.flush()
+    (broker,) = services.status(own_broker)
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGSTOP)  # as good as dead: what it is sent now reaches nobody
+    for _ in range(1_000):
+        producer.produce(RAW_EVENTS, value=str(next(numbers)))
+    producer.flush(2)
+    os.kill(broker.pid, signal.SIGKILL)
+    Broker(own_broker.bootstrap_servers).wait_ready(PROCESS_SECONDS)
+    producer.flush(PROCESS_SECONDS)
+    assert len(committed(own_broker.bootstrap_servers, RAW_EVENTS)) < next(numbers)
