@@ -53,12 +53,12 @@ HOURLY_STATS = TableSpec(
 RISK_SCORES = TableSpec(
     namespace="gold",
     name="risk_scores",
-    description="One row per day and non-bot user with at least 5 edits: risk points and why.",
+    description="One row per day and user with at least 5 events, none of them with the bot flag: risk points and why.",
     columns=columns(
         ("stat_date", "string", "UTC date, yyyy-MM-dd; partition"),
         ("entity_id", "string", "user name; IP users as ip-<keyed hash>"),
         ("entity_type", "string", "the user's user_kind"),
-        ("total_edits", "long", "events of the user on that day"),
+        ("total_edits", "long", "events of any type by the user on that day, over all domains"),
         ("edits_per_hour_avg", "double", "total_edits / hours of the day in which the user was active"),
         ("large_deletions", "long", "events with length_delta < -5000 bytes"),
         ("domains_edited", "long", "distinct domains"),
@@ -83,9 +83,9 @@ ENTITY_TRENDS = TableSpec(
     columns=columns(
         ("stat_date", "string", "UTC date, yyyy-MM-dd; partition"),
         ("entity_type", "string", "page, user or domain"),
-        ("entity_id", "string", "domain:title, user name (IP users as ip-<keyed hash>), or domain"),
-        ("rank", "int", "1 = most edits of its type on that day; ties in order of the entity's name"),
-        ("edits", "long", "events on that day"),
+        ("entity_id", "string", "domain:title, user name, or domain; IP addresses in them as ip-<keyed hash>"),
+        ("rank", "int", "1 = most edits of its type on that day; ties in order of the unhashed name"),
+        ("edits", "long", "events of any type on that day, bots included"),
         ("edits_per_hour", "double", "edits / hours of the day in which the entity was active"),
         ("trend_ratio", "double", "edits in its busiest hour / mean edits per hour over all 24 hours of the day"),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
