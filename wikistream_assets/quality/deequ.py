@@ -88,6 +88,7 @@ def evaluate(
     waived: Mapping[str, str] | None = None,
     skipped: Mapping[str, str] | None = None,
     ratio_df: DataFrame | None = None,
+    unique_df: DataFrame | None = None,
 ) -> list[CheckOutcome]:
     """Check the rules that can be measured on the rows of one table; ``Computed`` rules are left to the gate.
 
@@ -106,6 +107,8 @@ def evaluate(
         skipped: check name -> why it does not apply.
         ratio_df: rows for the ratio checks, where ``df`` alone has fewer than ``MIN_RATIO_ROWS``: the audited rows and rows
             audited before them. By default ``df``.
+        unique_df: rows in which ``Unique`` rules look for repeats: the audited rows and the earlier rows of the partitions that
+            they touch, because a batch written twice may repeat rows that were audited before. By default ``df``.
 
     Returns:
         One outcome per rule, in the order of ``rules``. ``records_checked`` counts the rows in the rule's scope: those that meet
@@ -118,7 +121,9 @@ def evaluate(
     require_deequ(spark)
     audit = _Audit(
         table=table,
-        frames={Basis.ABSOLUTE: df, Basis.RATIO: df if ratio_df is None else ratio_df},
+        df=df,
+        ratio_df=df if ratio_df is None else ratio_df,
+        unique_df=df if unique_df is None else unique_df,
         key_columns=tuple(key_columns),
         key=_joined(key_columns) if key is None else sf.coalesce(key, sf.lit(_NULL)),
         waived=waived or {},
@@ -127,12 +132,9 @@ def evaluate(
     measurable = [rule for rule in rules if not isinstance(rule.measure, Computed)]
     applicable = [rule for rule in measurable if rule.name not in audit.skipped]
     started = time.perf_counter()
-    if ratio_df is None:
-        figures = _measure(spark, df, applicable)
-    else:
-        figures = {}
-        for basis, frame in audit.frames.items():
-            figures |= _measure(spark, frame, [rule for rule in applicable if rule.basis is basis])
+    figures: _Figures = {}
+    for frame in {id(each): each for each in (audit.df, audit.ratio_df, audit.unique_df)}.values():
+        figures |= _measure(spark, frame, [rule for rule in applicable if audit.rows_for(rule) is frame])
     duration_ms = round((time.perf_counter() - started) * 1000)
     return [
         audit.outcome(rule, figures[rule.name], duration_ms)
@@ -147,11 +149,19 @@ class _Audit:
     """What ``evaluate`` was asked for; turns each figure into a verdict."""
 
     table: str
-    frames: Mapping[Basis, DataFrame]
+    df: DataFrame
+    ratio_df: DataFrame
+    unique_df: DataFrame
     key_columns: tuple[str, ...]
     key: Column
     waived: Mapping[str, str]
     skipped: Mapping[str, str]
+
+    def rows_for(self, rule: Rule) -> DataFrame:
+        """The rows that the rule is measured on."""
+        if isinstance(rule.measure, Unique):
+            return self.unique_df
+        return self.ratio_df if rule.basis is Basis.RATIO else self.df
 
     def outcome(self, rule: Rule, figure: _Figure | _Broken, duration_ms: int) -> CheckOutcome:
         decision = self.waived.get(rule.name)
@@ -178,7 +188,7 @@ class _Audit:
     def _failing_keys(self, rule: Rule) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Keys of rows that break the rule, by one more query; evidence in case they cannot be read."""
         try:
-            rows = self._rows_that_break(rule.measure, self.frames[rule.basis])
+            rows = self._rows_that_break(rule.measure, self.rows_for(rule))
             keys = rows.distinct().orderBy("key").limit(MAX_FAILING_KEYS).collect()
         except Exception as error:  # the verdict stands without its keys
             return (), {"failing_keys": f"could not be read: {_one_line(error)}"}

@@ -206,6 +206,26 @@ def test_ratio_rules_look_at_earlier_rows_absolute_rules_do_not(spark: SparkSess
     assert [o.failing_keys for o in outcomes] == [("new0", "new1", "new2", "new3", "new4")] * 2
 
 
+def test_repeats_of_rows_that_were_audited_before_are_found(spark: SparkSession) -> None:
+    rules = [rule(Unique(("id",)), name="unique"), rule(NotNull("city"), name="not_null")]
+    earlier = [("a", None, 1, "x"), ("b", "Rome", 1, "x")]
+    late = [("b", "Oslo", 1, "x"), ("c", "Oslo", 1, "x")]
+
+    outcomes = evaluate(
+        spark,
+        rows(spark, late),
+        rules,
+        table="t.t",
+        key_columns=["id"],
+        unique_df=rows(spark, earlier + late),
+    )
+
+    assert [(o.status, o.records_checked, o.failing_keys) for o in outcomes] == [
+        (Status.FAILED, 4, ("b",)),
+        (Status.PASSED, 2, ()),
+    ]
+
+
 def test_at_most_100_keys_are_kept_each_once_in_order(spark: SparkSession) -> None:
     values = [(f"{number // 2:03d}", None, 1, "x") for number in range(300)]
 
