@@ -66,13 +66,15 @@ def serve(
     else:
         path = Path(source)
         recording = Captured(path, capture.inspect(path).sha256)
+    _run(recording, Behaviour(speed=speed or None, cut_seconds=cut_seconds, recorded_ids=recorded_ids), port)
+
+
+def _run(recording: Recording, behaviour: Behaviour, port: int) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        server = EventStreamsServer(
-            recording, Behaviour(speed=speed or None, cut_seconds=cut_seconds, recorded_ids=recorded_ids), port
-        )
+        server = EventStreamsServer(recording, behaviour, port)
     except OSError as error:
         raise ProducerConfigError(
             f"port {port} cannot be used ({error.strerror}): stop who has it or give another --port"
