@@ -1,15 +1,23 @@
 """Looking at Bronze from outside, through PyIceberg, and running its job as a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
+import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS, TableSpec
 from wikistream_assets_tests.conftest import child_environment
+
+PROCESS_SECONDS = 300.0
 
 
 def table_rows(lake: Lakehouse, spec: TableSpec, *columns: str) -> list[dict[str, Any]]:
@@ -55,11 +63,38 @@ def assert_sound(lake: Lakehouse) -> None:
     assert len(table_rows(lake, DEAD_LETTER, "kafka_offset")) == summed["dead_letters"]
 
 
-def start_stream(settings: Settings, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the job as the process that production runs."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "wikistream_assets.jobs.bronze_stream", *arguments],
-        env={**os.environ, **child_environment(settings), **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@dataclass(frozen=True)
+class Stream:
+    """The job, running as the process that production runs; what it logs goes to a file."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self) -> int:
+        """Wait for its end."""
+        return self.process.wait(timeout=PROCESS_SECONDS)
+
+
+@contextmanager
+def streaming(settings: Settings, *arguments: str, **environment: str) -> Iterator[Stream]:
+    """Run the job; what is still running at the end of the block is killed."""
+    log_file = settings.root / "logs" / f"stream-{uuid.uuid4()}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wikistream_assets.jobs.bronze_stream", *arguments],
+            env={**os.environ, **child_environment(settings), **environment},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield Stream(process, log_file)
+    finally:
+        process.kill()
+        process.wait()
