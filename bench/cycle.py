@@ -219,8 +219,7 @@ class _Plain:
         dates = [row["event_date"] for row in bronze.select("event_date").distinct().collect()]
         rows = self._spark.table("wikistream.plain.cleaned_events").where(sf.col("event_date").isin(dates))
         hourly = activity(rows)
-        hourly.users.persist()
-        hourly.pages.persist()
+        shared = [frame.persist() for frame in (hourly.users, hourly.pages, hourly.entities)]
         scores = risk_scores.compute(hourly, **self._ARGUMENTS, user_key=b"bench").persist()
         tables = {
             "hourly_stats": hourly_stats.compute(hourly, **self._ARGUMENTS),
@@ -230,7 +229,7 @@ class _Plain:
         }
         for name, frame in tables.items():
             frame.writeTo(f"wikistream.plain.{name}").append()
-        for frame in (scores, hourly.users, hourly.pages):
+        for frame in (scores, *shared):
             frame.unpersist()
 
 

@@ -150,7 +150,7 @@ def gate_events(
     """The events of a step that audits and publishes ``tables``: a verdict per rule, materializations only if it passed."""
     for event in audit_trail_events(lake):
         context.log_event(event)
-    alert_if_blocked(report, notifier, context.run_id)
+    alert_if_blocked(report, notifier, context.run.run_id)
     yield from check_results(report)
     if report.passed:
         yield from (materialization(lake, spec, report) for spec in tables)

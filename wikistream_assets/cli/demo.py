@@ -64,9 +64,16 @@ def dev() -> None:
         [
             str(dagster),
             "dev",
-            *("-m", "wikistream_assets.definitions", "-h", "127.0.0.1", "-p", str(settings.dagster_port)),
+            *_code_location(),
+            *("-h", "127.0.0.1", "-p", str(settings.dagster_port)),
         ],
     )
+
+
+def _code_location() -> tuple[str, str]:
+    """The workspace file of a checkout, which gives the code location its name; an installed package has none."""
+    workspace = Path(__file__).parents[2] / "workspace.yaml"
+    return ("-w", str(workspace)) if workspace.exists() else ("-m", "wikistream_assets.definitions")
 
 
 def _print(result: "DemoResult") -> None:

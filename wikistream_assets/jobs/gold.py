@@ -177,8 +177,7 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
     """
     rows = read_table(ctx.spark, CLEANED_EVENTS, position.silver).where(sf.col("event_date").isin(dates))
     hourly = activity(rows)
-    hourly.users.persist()
-    hourly.pages.persist()
+    shared = [frame.persist() for frame in (hourly.users, hourly.pages, hourly.entities)]
     timing: dict[str, Any] = {
         # A lake without events has no dates to compute: the value is never looked at.
         "watermark": position.watermark or ran_at,
@@ -193,13 +192,13 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
             ENTITY_TRENDS: entity_trends.compute(hourly, **timing, user_key=ctx.user_key),
             DAILY_ANALYTICS_SUMMARY: daily_analytics_summary.compute(hourly, scores, **timing),
         }
-        for spec, frame in computed_tables.items():
+        for spec, rows_of_table in computed_tables.items():
             properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}})
-            overwrite_rows(frame, spec, _date_column(spec).isin(dates), properties, AUDIT_BRANCH)
+            overwrite_rows(rows_of_table, spec, _date_column(spec).isin(dates), properties, AUDIT_BRANCH)
         scores.unpersist()
     finally:
-        hourly.users.unpersist()
-        hourly.pages.unpersist()
+        for frame in shared:
+            frame.unpersist()
     return rows_by_hour(rows)
 
 

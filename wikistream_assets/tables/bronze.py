@@ -26,7 +26,11 @@ RAW_EVENTS = TableSpec(
         ("server_name", "string", "host name of the wiki"),
         ("length_old", "int", "page size before the change, bytes; absent for new pages and non-edits"),
         ("length_new", "int", "page size after the change, bytes; absent for non-edits"),
-        ("length_delta", "int", "length_new - length_old, bytes, with length_old = 0 for new pages; null for non-edits"),
+        (
+            "length_delta",
+            "int",
+            "length_new - length_old, bytes, with length_old = 0 for new pages; null for non-edits",
+        ),
         ("revision_old", "long", "revision before the change; absent for new pages"),
         ("revision_new", "long", "revision made by the change"),
         ("event_timestamp", "timestamp", "when the change happened: field timestamp, else meta.dt"),
@@ -41,7 +45,17 @@ RAW_EVENTS = TableSpec(
     partition_by=("event_date", "event_hour"),
     key=("event_id",),
     rules=RAW_EVENTS_RULES,
-    profiled=("event_type", "namespace", "domain", "user", "is_bot", "wiki", "length_old", "length_new", "length_delta"),
+    profiled=(
+        "event_type",
+        "namespace",
+        "domain",
+        "user",
+        "is_bot",
+        "wiki",
+        "length_old",
+        "length_new",
+        "length_delta",
+    ),
 )
 
 DEAD_LETTER = TableSpec(

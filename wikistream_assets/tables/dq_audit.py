@@ -11,6 +11,8 @@ _GATED = (
     "gold.daily_analytics_summary",
 )
 
+_PROFILED = ("bronze.raw_events", "silver.cleaned_events")
+
 QUALITY_RESULTS = TableSpec(
     namespace="dq_audit",
     name="quality_results",
@@ -21,7 +23,11 @@ QUALITY_RESULTS = TableSpec(
         ("layer", "string", "bronze, silver or gold"),
         ("table_name", "string", "namespace.name of the audited table"),
         ("check_name", "string", "name of the rule, the same as the Dagster asset check's"),
-        ("check_type", "string", "completeness, timeliness, validity, accuracy, consistency, uniqueness, drift or upstream"),
+        (
+            "check_type",
+            "string",
+            "completeness, timeliness, validity, accuracy, consistency, uniqueness, drift or upstream",
+        ),
         ("severity", "string", "ERROR blocks, WARNING does not"),
         ("status", "string", "PASSED, WARNING, FAILED, ERROR or SKIPPED"),
         ("metric_value", "double", "the measured figure; null where nothing was measured"),
@@ -70,7 +76,7 @@ PROFILE_METRICS = TableSpec(
     ),
     partition_by=("run_date",),
     key=("run_id", "table_name", "column_name"),
-    upstream=_GATED,
+    upstream=_PROFILED,
 )
 
 FAILING_ROWS = TableSpec(
@@ -88,7 +94,7 @@ FAILING_ROWS = TableSpec(
     ),
     partition_by=("run_date",),
     key=("check_id", "failing_key"),
-    upstream=_GATED,
+    upstream=("dq_audit.quality_results",),
 )
 
 GATE_DECISIONS = TableSpec(

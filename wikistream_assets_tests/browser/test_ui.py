@@ -39,7 +39,7 @@ def page() -> Iterator[Page]:
         pytest.skip("no Chromium: install it (Debian: apt-get install chromium) to run the browser tests")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_QUIET))
-        yield browser.new_page(viewport={"width": 1600, "height": 1000})
+        yield browser.new_page(viewport={"width": 1600, "height": 900})
         browser.close()
 
 
@@ -71,7 +71,7 @@ def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: py
     log = (settings.root / "webserver.log").open("w")
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "dagster_webserver", "-m", "wikistream_assets.definitions",
+            sys.executable, "-m", "dagster_webserver", "-w", str(Path(__file__).parents[2] / "workspace.yaml"),
             "-h", "127.0.0.1", "-p", str(settings.dagster_port),
         ],
         env={**os.environ, **child_environment(settings)},
@@ -106,16 +106,25 @@ def test_people_see_tables_lineage_and_why_a_gate_stopped(ui: str, page: Page, s
 
     page.goto(f"{ui}/assets")
     for spec in ALL_TABLES:
-        page.get_by_text(spec.name, exact=False).first.wait_for(timeout=60_000)
+        page.get_by_text(f"{spec.namespace} / {spec.name}").first.wait_for(timeout=60_000)
+    page.wait_for_timeout(3_000)  # the states follow the names
     page.screenshot(path=screenshots / "assets.png")
 
+    page.set_viewport_size({"width": 1600, "height": 1200})
     page.goto(f"{ui}/asset-groups")
-    page.get_by_text("daily_analytics_summary").first.wait_for(timeout=60_000)
-    page.wait_for_timeout(2_000)  # the graph slides into place
+    page.get_by_text("quarantine").first.wait_for(timeout=60_000)
+    page.wait_for_timeout(2_000)
+    page.keyboard.press("Alt+e")  # expands all groups and notes them in the address
+    page.wait_for_url("**expanded=**")
+    page.goto(page.url)  # drawn anew, it fits the page
+    for name in ("raw_events", "cleaned_events", "hourly_stats", "risk_scores", "entity_trends", "quality_results"):
+        page.get_by_text(name, exact=True).first.wait_for(timeout=60_000)
+    page.wait_for_timeout(3_000)  # the graph slides into place
     page.screenshot(path=screenshots / "lineage.png")
 
+    page.set_viewport_size({"width": 1600, "height": 900})
     page.goto(f"{ui}/assets/bronze/raw_events?view=checks&checkDetail=event_type_valid")
     page.get_by_text("failing keys").first.wait_for(timeout=60_000)
     assert page.get_by_text("records failed").first.is_visible()
-    assert page.get_by_text("event_type_valid").first.is_visible()
+    assert page.get_by_text("Failed").first.is_visible()
     page.screenshot(path=screenshots / "failed-check.png")

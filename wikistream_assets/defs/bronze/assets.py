@@ -28,7 +28,7 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 def bronze(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    job = job_context(spark, lakehouse, context.run_id)
+    job = job_context(spark, lakehouse, context.run.run_id)
     report = bronze_stream.drain(job.spark, job.lake, job.settings)
     figures = {
         "records read": report.records,
@@ -53,7 +53,7 @@ def bronze(
 def bronze_gate(
     context: dg.AssetCheckExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult]:
-    run_id = context.op_execution_context.run_id
+    run_id = context.op_execution_context.run.run_id
     job = job_context(spark, lakehouse, run_id)
     report = gate_job.run(job)
     for event in audit_trail_events(job.lake):

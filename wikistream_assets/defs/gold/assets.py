@@ -22,5 +22,5 @@ from wikistream_assets.tables import GOLD_TABLES
 def gold(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    job = job_context(spark, lakehouse, context.run_id)
+    job = job_context(spark, lakehouse, context.run.run_id)
     yield from gate_events(context, gold_job.run(job), job.lake, GOLD_TABLES, notifier.open())

@@ -24,5 +24,5 @@ _TABLES = (CLEANED_EVENTS, QUARANTINE)
 def silver(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    job = job_context(spark, lakehouse, context.run_id)
+    job = job_context(spark, lakehouse, context.run.run_id)
     yield from gate_events(context, silver_job.run(job), job.lake, _TABLES, notifier.open())
