@@ -22,6 +22,6 @@ def wikistream(
         text=True,
         env=clean | own | variables,
         cwd=cwd,
-        timeout=120,
+        timeout=600,
         check=False,
     )

@@ -1,0 +1,109 @@
+"""The demo as a user runs it: a good run, a second one, a failed gate, and the way out of it."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from wikistream_assets.embedded import services
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, GOLD_TABLES, QUARANTINE
+from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.kafka_records import Message, envelope, produce
+
+pytestmark = pytest.mark.e2e
+
+EVENTS = "4000"
+
+
+def test_demo_failed_gate_and_way_out(settings: Settings) -> None:
+    first = wikistream("demo", "--events", EVENTS, settings=settings)
+    assert first.returncode == 0, first.stderr + first.stdout
+    assert "every gate passed" in first.stdout
+    assert "read 4,000 from synthetic" in first.stdout
+    assert all(service.state == "STOPPED" for service in services.status(settings)), "the demo leaves no process"
+    lake = Lakehouse.local(settings)
+    hashes, heads = table_hashes(lake), _heads(lake)
+
+    second = wikistream("demo", "--events", EVENTS, settings=settings)
+    assert second.returncode == 0, second.stderr
+    assert "nothing new" in second.stdout
+    assert (table_hashes(lake), _heads(lake)) == (hashes, heads)
+
+    _send_an_unknown_type(settings)
+    published = _heads(lake, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
+    stopped = wikistream("demo", "--events", EVENTS, settings=settings)
+    assert stopped.returncode == 3
+    assert "event_type_valid" in stopped.stdout
+    assert _heads(lake, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES) == published
+    alert = json.loads((settings.root / "logs" / "alerts.jsonl").read_text().splitlines()[-1])
+    assert (alert["subject"], alert["details"]["records_failed"]) == ("bronze.raw_events.event_type_valid", 1)
+    status = wikistream("gate", "status", settings=settings)
+    assert status.returncode == 3
+    assert re.search(r"FAILED bronze.raw_events event_type_valid .*1 break the rule", status.stdout)
+
+    decision = ("gate", "reject", "bronze.raw_events", "event_type_valid", "--where", "event_type = 'flow!'")
+    dry = wikistream(*decision, "--reason", "a new extension", "--dry-run", settings=settings)
+    assert (dry.returncode, "nothing recorded" in dry.stdout, "1 rows" in dry.stdout) == (0, True, True), dry.stderr
+    assert wikistream(*decision, "--reason", "a new extension", settings=settings).returncode == 0
+    mended = wikistream("demo", "--events", EVENTS, settings=settings)
+    assert mended.returncode == 0, mended.stdout
+    rejected = wikistream(
+        "sql",
+        "select failed_rules from quarantine.cleaned_events where failed_rules like '%rejected:%'",
+        "--format",
+        "csv",
+        settings=settings,
+    )
+    assert len(rejected.stdout.strip().splitlines()) == 2, "the header and the one rejected event"
+    assert wikistream("gate", "status", settings=settings).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--source", "no/such/capture.jsonl"), "no/such/capture.jsonl"),
+        (("--source", "pyproject.toml"), "must end in"),
+        (("--events", "0"), "EVENTS must be 1 or more"),
+    ],
+)
+def test_a_wrong_source_is_one_line_and_leaves_nothing_behind(
+    settings: Settings, arguments: tuple[str, ...], message: str
+) -> None:
+    done = wikistream("demo", *arguments, settings=settings)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not settings.root.exists()
+
+
+def _heads(lake: Lakehouse, *specs: object) -> dict[str, int]:
+    return {spec.identifier: lake.head(spec).snapshot_id for spec in specs or ALL_TABLES}  # type: ignore[attr-defined]
+
+
+def _send_an_unknown_type(settings: Settings) -> None:
+    """Put one event into Kafka whose type no producer would have let through unseen: the contract knows it only as a name."""
+    event = {
+        "$schema": "/mediawiki/recentchange/1.0.0",
+        "meta": {
+            "id": "11111111-2222-4333-8444-555555555555",
+            "domain": "en.wikipedia.org",
+            "dt": "2026-03-03T10:00:00Z",
+        },
+        "type": "flow!",
+        "timestamp": int(datetime(2026, 3, 3, 10, tzinfo=UTC).timestamp()),
+        "user": "Ada",
+        "bot": False,
+        "title": "Tea",
+    }
+    line = json.dumps(event)
+    services.up(settings)
+    try:
+        event_id = event["meta"]["id"]  # type: ignore[index]
+        produce(settings.bootstrap_servers, [Message("raw-events", envelope().event_value(event_id, line), event_id)])
+    finally:
+        services.down(settings)
