@@ -28,13 +28,13 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from producer.topics import DLQ_EVENTS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
-from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import BrokerError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
 from wikistream_assets.jobs.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
+from wikistream_assets.jobs.ownership import only_run
 from wikistream_assets.resources.broker import Broker, Positions
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
-from wikistream_assets.resources.spark import local_session, lock_in_jvm
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables.bronze import RAW_EVENTS
 
@@ -98,7 +98,7 @@ def drain(
     waited = False
     while True:
         try:
-            with _only_writer(spark, settings):
+            with only_run(spark, settings, LOCK):
                 _drain(spark, lake, settings, broker)
             break
         except WriterBusyError as busy:
@@ -121,7 +121,7 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
         WriterBusyError: another process owns the table.
         BrokerError, LakeError: as in ``drain``.
     """
-    with _only_writer(spark, settings):
+    with only_run(spark, settings, LOCK):
         writer = BatchWriter(lake, settings)
         interval = f"{round(settings.bronze_trigger_seconds * 1000)} milliseconds"
         with _running(spark, settings, Broker(settings.bootstrap_servers), writer, interval) as query:
@@ -160,12 +160,6 @@ def starting_offsets(
                 )
             starts[topic][str(number)] = start if start == _EARLIEST else max(start, low)
     return starts
-
-
-@contextmanager
-def _only_writer(spark: SparkSession, settings: Settings) -> Iterator[None]:
-    with writer_lock(settings, LOCK), lock_in_jvm(spark, settings.root / "run" / f"{LOCK}.jvm.lock"):
-        yield
 
 
 def _drain(spark: SparkSession, lake: Lakehouse, settings: Settings, broker: Broker) -> None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
@@ -26,6 +25,7 @@ from wikistream_assets.jobs.failpoints import (
     GOLD_AFTER_RESULTS,
     failpoint,
 )
+from wikistream_assets.jobs.ownership import only_run
 from wikistream_assets.jobs.silver import Hour, consumed, rows_by_hour
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
@@ -103,7 +103,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another Gold run is at work on this lake.
     """
-    with writer_lock(ctx.settings, "gold"):
+    with only_run(ctx.spark, ctx.settings, LAYER):
         roll_forward(ctx.lake)
         covered = pending_range(ctx.lake)
         if covered.empty:

@@ -12,7 +12,6 @@ from typing import Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
@@ -24,6 +23,7 @@ from wikistream_assets.jobs.failpoints import (
     SILVER_AFTER_RESULTS,
     failpoint,
 )
+from wikistream_assets.jobs.ownership import only_run
 from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, earlier_counts
@@ -79,7 +79,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another Silver run is at work on this lake.
     """
-    with writer_lock(ctx.settings, "silver"):
+    with only_run(ctx.spark, ctx.settings, LAYER):
         covered = pending_range(ctx.lake)
         _align_quarantine(ctx.lake)
         if covered.empty:
