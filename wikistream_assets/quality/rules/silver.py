@@ -19,16 +19,16 @@ EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external", "other")
 USER_KINDS: Final = ("bot", "registered", "temporary", "ip4", "ip6")
 
 # Deliberately not the expression that the transform uses: an accuracy check that repeats the code under test can never fail.
-# Here an address is taken apart into its groups; compared with Python's ipaddress module: 0 of 92,834 users differ.
-_OCTETS = "split(user_normalized, '[.]')"
-_GROUPS = "split(user_normalized, ':')"
+# Here an address is taken apart into its groups; compared with Python's ipaddress module: 0 of 92,834 users differ
+# (an IPv4 address within an IPv6 one, which MediaWiki never writes, is taken for a name).
+# What is left without digits tells at once that nearly all names are none, and only the rest is split.
 _IS_IP4 = (
-    f"(size({_OCTETS}) = 4 AND forall({_OCTETS}, octet ->"
-    " coalesce(CAST(CAST(octet AS SMALLINT) AS STRING) = octet AND CAST(octet AS SMALLINT) BETWEEN 0 AND 255, false)))"
+    "(translate(user_normalized, '0123456789', '') = '...' AND forall(split(user_normalized, '[.]'), octet ->"
+    " coalesce(CAST(CAST(octet AS SMALLINT) AS STRING) = octet AND CAST(octet AS SMALLINT) <= 255, false)))"
 )
 _IS_IP6 = (
-    f"(size({_GROUPS}) BETWEEN 3 AND 9 AND forall({_GROUPS}, part ->"
-    " length(part) <= 4 AND translate(upper(part), '0123456789ABCDEF', '') = ''))"
+    "(translate(upper(user_normalized), '0123456789ABCDEF', '') RLIKE '^:{2,7}$'"
+    " AND forall(split(user_normalized, ':'), part -> length(part) <= 4))"
 )
 # MediaWiki reserves names that begin with ~2 for temporary accounts.
 _IS_TEMPORARY = "startswith(user_normalized, '~2')"
