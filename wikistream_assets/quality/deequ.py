@@ -86,7 +86,6 @@ def evaluate(
     key_columns: Sequence[str],
     key: Column | None = None,
     waived: Mapping[str, str] | None = None,
-    skipped: Mapping[str, str] | None = None,
     ratio_df: DataFrame | None = None,
     unique_df: DataFrame | None = None,
 ) -> list[CheckOutcome]:
@@ -104,16 +103,14 @@ def evaluate(
         key: what is kept of a row that breaks a rule, a string; by default the key columns joined by ``/``. The caller gives an
             expression that hides IP addresses where the key holds user names.
         waived: check name -> id of the operator's decision that accepts its breach in this range.
-        skipped: check name -> why it does not apply.
         ratio_df: rows for the ratio checks, where ``df`` alone has fewer than ``MIN_RATIO_ROWS``: the audited rows and rows
             audited before them. By default ``df``.
         unique_df: rows in which ``Unique`` rules look for repeats: the audited rows and the earlier rows of the partitions that
             they touch, because a batch written twice may repeat rows that were audited before. By default ``df``.
 
     Returns:
-        One outcome per rule, in the order of ``rules``. ``records_checked`` counts the rows in the rule's scope: those that meet
-        ``where``, for ``Unique`` those with a value in one of its columns. ``duration_ms`` is the time of the run that all rules
-        share.
+        One outcome per rule, in the order of ``rules``. ``records_checked`` counts the rows that meet ``where``, for ``Unique``
+        those with a value in one of its columns; ``duration_ms`` is the time of the run that all rules share.
 
     Raises:
         SetupError: the Deequ jar is missing.
@@ -127,26 +124,17 @@ def evaluate(
         key_columns=tuple(key_columns),
         key=_joined(key_columns) if key is None else sf.coalesce(key, sf.lit(_NULL)),
         waived=waived or {},
-        skipped=skipped or {},
     )
     measurable = [rule for rule in rules if not isinstance(rule.measure, Computed)]
-    applicable = [rule for rule in measurable if rule.name not in audit.skipped]
     started = time.perf_counter()
-    figures: _Figures = {}
-    for frame in {id(each): each for each in (audit.df, audit.ratio_df, audit.unique_df)}.values():
-        figures |= _measure(spark, frame, [rule for rule in applicable if audit.rows_for(rule) is frame])
+    figures = audit.figures(spark, measurable)
     duration_ms = round((time.perf_counter() - started) * 1000)
-    return [
-        audit.outcome(rule, figures[rule.name], duration_ms)
-        if rule in applicable
-        else not_applicable(rule, table, audit.skipped[rule.name])
-        for rule in measurable
-    ]
+    return [audit.outcome(rule, figures[rule.name], duration_ms) for rule in measurable]
 
 
 @dataclass(frozen=True)
 class _Audit:
-    """What ``evaluate`` was asked for; turns each figure into a verdict."""
+    """What ``evaluate`` was asked for; measures, and turns each figure into a verdict."""
 
     table: str
     df: DataFrame
@@ -155,13 +143,18 @@ class _Audit:
     key_columns: tuple[str, ...]
     key: Column
     waived: Mapping[str, str]
-    skipped: Mapping[str, str]
 
     def rows_for(self, rule: Rule) -> DataFrame:
         """The rows that the rule is measured on."""
         if isinstance(rule.measure, Unique):
             return self.unique_df
         return self.ratio_df if rule.basis is Basis.RATIO else self.df
+
+    def figures(self, spark: SparkSession, rules: Sequence[Rule]) -> _Figures:
+        figures: _Figures = {}
+        for frame in {id(each): each for each in (self.df, self.ratio_df, self.unique_df)}.values():
+            figures |= _measure(spark, frame, [rule for rule in rules if self.rows_for(rule) is frame])
+        return figures
 
     def outcome(self, rule: Rule, figure: _Figure | _Broken, duration_ms: int) -> CheckOutcome:
         decision = self.waived.get(rule.name)

@@ -105,16 +105,6 @@ def test_an_accepted_breach_is_a_warning_that_names_the_decision(spark: SparkSes
     assert "d-18" not in outcomes[1].message
 
 
-def test_what_does_not_apply_is_skipped_with_its_reason(spark: SparkSession) -> None:
-    failing = rule(NotNull("no_such_column"), name="failing")
-
-    (outcome,) = evaluate(
-        spark, rows(spark), [failing], table="t.t", key_columns=["id"], skipped={"failing": "not today"}
-    )
-
-    assert (outcome.status, outcome.message, outcome.metric) == (Status.SKIPPED, "not today", None)
-
-
 def test_rules_that_cannot_be_measured_are_errors_and_spoil_no_other(spark: SparkSession) -> None:
     rules = [
         rule(NotNull("id"), name="fine"),
