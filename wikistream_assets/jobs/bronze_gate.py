@@ -63,6 +63,7 @@ def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
     widened = gate.ratio_range(ctx.lake, RAW_EVENTS, covered)
     rows = _kept(read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end), decisions)
     enough = _kept(read_range(ctx.spark, RAW_EVENTS, widened.start, widened.end), decisions)
+    earlier = gate.rows_that_may_repeat(ctx, RAW_EVENTS, covered, gate.rows_by_hour(rows))
     waived = waived_checks(decisions)
     measured = evaluate(
         ctx.spark,
@@ -72,6 +73,7 @@ def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
         key_columns=RAW_EVENTS.key,
         waived=waived,
         ratio_df=None if widened == covered else enough,
+        unique_df=earlier if earlier is None else _kept(earlier, decisions),
     )
     outcomes = (*(_explained(outcome) for outcome in measured), _parity(ctx, covered, waived))
     return gate.AuditedTable(RAW_EVENTS, outcomes, tuple(profile(rows, RAW_EVENTS.profiled)))

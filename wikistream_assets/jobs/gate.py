@@ -1,8 +1,15 @@
 """What the three gates share: which rows a check looks at, and how one attempt is recorded."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
+
+from pyiceberg.expressions import In
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as sf
 
 from wikistream_assets.jobs import audit_log
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
@@ -10,7 +17,11 @@ from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import read_table
 from wikistream_assets.tables import TableSpec
+
+Hour = tuple[str, int]
+"""UTC date (yyyy-MM-dd) and hour (0-23) of an event."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,34 @@ def ratio_range(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> Sna
             break
         rows += version.added_records
     return SnapshotRange(start, covered.end)
+
+
+def rows_by_hour(rows: DataFrame) -> Counter[Hour]:
+    """Number of rows by (event date, hour of event_timestamp); as small as the number of hours."""
+    counted = rows.groupBy("event_date", sf.hour("event_timestamp").alias("hour")).count().collect()
+    return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
+
+
+def rows_that_may_repeat(
+    ctx: JobContext, spec: TableSpec, covered: SnapshotRange, hours: Collection[Hour]
+) -> DataFrame | None:
+    """The rows among which a repetition is looked for: the range and what stood before it in the partitions it touches.
+
+    None if nothing stood there, which the manifests tell: the range alone is enough then.
+    """
+    dates = sorted(
+        {day for day, _ in hours if day is not None}
+    )  # a null is a breach of its own, and names no partition
+    on_dates = In("event_date", dates)  # type: ignore[call-arg]  # mypy misreads PyIceberg's expressions
+    before = ctx.lake.table(spec).scan(row_filter=on_dates, snapshot_id=covered.start)
+    if not dates or next(iter(before.plan_files()), None) is None:
+        return None
+    rows = read_table(ctx.spark, spec, covered.end).where(sf.col("event_date").isin(dates))
+    if "event_hour" not in spec.partition_by:
+        return rows
+    by_date = {day: [hour for date, hour in hours if date == day] for day in dates}
+    touched = [(sf.col("event_date") == day) & sf.col("event_hour").isin(of_day) for day, of_day in by_date.items()]
+    return rows.where(reduce(or_, touched))
 
 
 def begin_attempt(ctx: JobContext, layer: str, covered: SnapshotRange) -> GateContext:

@@ -26,7 +26,7 @@ from wikistream_assets.jobs.failpoints import (
     failpoint,
 )
 from wikistream_assets.jobs.ownership import only_run
-from wikistream_assets.jobs.silver import Hour, consumed, rows_by_hour
+from wikistream_assets.jobs.silver import consumed
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.rule import CheckOutcome, Rule, Status
@@ -45,6 +45,7 @@ from wikistream_assets.tables import (
 )
 from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
 from wikistream_assets.transforms.gold.activity import activity
+from wikistream_assets.transforms.shared.users import pseudonym, without_addresses
 
 LAYER: Final = "gold"
 
@@ -169,7 +170,7 @@ def _closed(day: str, watermark: datetime | None, allowed_lateness_hours: int) -
     return watermark is not None and end + timedelta(hours=allowed_lateness_hours) <= watermark
 
 
-def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: datetime) -> Counter[Hour]:
+def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: datetime) -> Counter[gate.Hour]:
     """Compute the four tables for ``dates`` and write each to its audit branch.
 
     Returns:
@@ -199,7 +200,7 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
     finally:
         for frame in shared:
             frame.unpersist()
-    return rows_by_hour(rows)
+    return gate.rows_by_hour(rows)
 
 
 def _date_column(spec: TableSpec) -> Column:
@@ -208,7 +209,7 @@ def _date_column(spec: TableSpec) -> Column:
 
 
 def _audit(
-    ctx: JobContext, covered: SnapshotRange, dates: list[str], silver_hours: Counter[Hour]
+    ctx: JobContext, covered: SnapshotRange, dates: list[str], silver_hours: Counter[gate.Hour]
 ) -> list[gate.AuditedTable]:
     candidates = {
         spec: read_table(ctx.spark, spec, _branch_head(ctx.lake, spec)).where(_date_column(spec).isin(dates))
@@ -229,11 +230,20 @@ def _audit(
             spec.rules,
             table=spec.identifier,
             key_columns=spec.key,
+            key=_hidden_key(spec, ctx.user_key),
             waived=waived[spec],
         )
         outcomes = [_upstream(spec, unaudited, waived[spec]), *measured, *([own[spec]] if spec in own else [])]
         audited.append(gate.AuditedTable(spec, tuple(outcomes)))
     return audited
+
+
+def _hidden_key(spec: TableSpec, user_key: bytes) -> Column:
+    """The key of a row that breaks a rule, without IP addresses: the very rule may be that one was not hidden."""
+    parts = [sf.col(name).cast("string") for name in spec.key if name != "entity_id"]
+    if "entity_id" in spec.key:
+        parts.append(without_addresses(pseudonym(sf.col("entity_id"), user_key), user_key))
+    return sf.concat_ws("/", *parts)
 
 
 def _branch_head(lake: Lakehouse, spec: TableSpec) -> int:
@@ -271,12 +281,12 @@ def _upstream(spec: TableSpec, unaudited: list[str], waived: dict[str, str]) -> 
     )
 
 
-def _sums_by_hour(hourly: DataFrame) -> Counter[Hour]:
+def _sums_by_hour(hourly: DataFrame) -> Counter[gate.Hour]:
     sums = hourly.groupBy("stat_date", "stat_hour").agg(sf.sum("total_events").alias("events")).collect()
     return Counter({(row["stat_date"], row["stat_hour"]): row["events"] for row in sums})
 
 
-def _hourly_parity(silver: Counter[Hour], gold: Counter[Hour], waived: dict[str, str]) -> CheckOutcome:
+def _hourly_parity(silver: Counter[gate.Hour], gold: Counter[gate.Hour], waived: dict[str, str]) -> CheckOutcome:
     differences = {
         f"{day} {hour:02d}h": gold[day, hour] - silver[day, hour]
         for day, hour in sorted(silver.keys() | gold.keys())
@@ -287,7 +297,9 @@ def _hourly_parity(silver: Counter[Hour], gold: Counter[Hour], waived: dict[str,
     )
 
 
-def _daily_parity(candidates: dict[TableSpec, DataFrame], hours: Counter[Hour], waived: dict[str, str]) -> CheckOutcome:
+def _daily_parity(
+    candidates: dict[TableSpec, DataFrame], hours: Counter[gate.Hour], waived: dict[str, str]
+) -> CheckOutcome:
     expected: Counter[str] = Counter()
     for (day, _), events in hours.items():
         expected[f"{day} events"] += events

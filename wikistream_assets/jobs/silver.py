@@ -50,9 +50,6 @@ from wikistream_assets.transforms.silver.cleaned_events import (
 
 LAYER: Final = "silver"
 
-Hour = tuple[str, int]
-"""UTC date (yyyy-MM-dd) and hour (0-23) of an event."""
-
 
 def consumed(version: Version | None) -> int | None:
     """The Bronze snapshot up to which a Silver or quarantine version was made, or None if it was made from none."""
@@ -122,14 +119,14 @@ def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
     return GateReport(LAYER, covered, outcomes, published, advanced=True)
 
 
-def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter[Hour]:
+def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter[gate.Hour]:
     """Write the range's good rows to Silver's audit branch and the others to the quarantine's.
 
     Returns:
         Rows of the range in Bronze, by date and hour: what the parity check expects to find again.
     """
     bronze = read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end)
-    hours = rows_by_hour(bronze)
+    hours = gate.rows_by_hour(bronze)
     dates = sorted({date for date, _ in hours})
     bronze, bronze_rejections = _marked_rejections(ctx, bronze, covered)
     marked = split(
@@ -180,7 +177,7 @@ def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRang
 
 
 def _audit(
-    ctx: JobContext, covered: SnapshotRange, attempt: GateContext, bronze_hours: Counter[Hour]
+    ctx: JobContext, covered: SnapshotRange, attempt: GateContext, bronze_hours: Counter[gate.Hour]
 ) -> gate.AuditedTable:
     lake = ctx.lake
     written = SnapshotRange(_id(lake.head(CLEANED_EVENTS)), _id(lake.head(CLEANED_EVENTS, AUDIT_BRANCH)))
@@ -195,6 +192,7 @@ def _audit(
         key_columns=CLEANED_EVENTS.key,
         waived=waived,
         ratio_df=None if widened == written else read_range(ctx.spark, CLEANED_EVENTS, widened.start, widened.end),
+        unique_df=gate.rows_that_may_repeat(ctx, CLEANED_EVENTS, written, bronze_hours),
     )
     columns = tuple(profile(rows, CLEANED_EVENTS.profiled))
     drifted = drift_outcomes(
@@ -206,13 +204,15 @@ def _audit(
         earlier_categories=earlier_counts(audit_log.earlier_evidence(lake, CLEANED_EVENTS, DRIFT_CATEGORIES, attempt)),
     )
     set_aside = SnapshotRange(_id(lake.head(QUARANTINE)), _id(lake.head(QUARANTINE, AUDIT_BRANCH)))
-    found = rows_by_hour(rows) + rows_by_hour(read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end))
+    found = gate.rows_by_hour(rows) + gate.rows_by_hour(
+        read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end)
+    )
     parity = _parity(ctx, covered, bronze_hours, found, waived.get(PARITY_BRONZE_SILVER))
     return gate.AuditedTable(CLEANED_EVENTS, (*measured, *drifted, parity), columns)
 
 
 def _parity(
-    ctx: JobContext, covered: SnapshotRange, bronze: Counter[Hour], found: Counter[Hour], decision: str | None
+    ctx: JobContext, covered: SnapshotRange, bronze: Counter[gate.Hour], found: Counter[gate.Hour], decision: str | None
 ) -> CheckOutcome:
     """Bronze = Silver + quarantine: hour by hour in the range, and in total over the tables' whole life."""
     lake = ctx.lake
@@ -240,12 +240,6 @@ def _parity(
         keys=tuple(differences),
         decision=decision,
     )
-
-
-def rows_by_hour(rows: DataFrame) -> Counter[Hour]:
-    """Number of rows by (event date, hour of event_timestamp); as small as the number of hours."""
-    counted = rows.groupBy("event_date", sf.hour("event_timestamp").alias("hour")).count().collect()
-    return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
 
 
 def _id(version: Version | None) -> int:

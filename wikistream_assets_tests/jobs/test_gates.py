@@ -113,6 +113,15 @@ def test_a_failed_bronze_range_stays_and_is_not_diluted(gates: GateLake) -> None
     assert keys == [(f"raw-events/{rows[100]['kafka_partition']}/{rows[100]['kafka_offset']}",)]
 
 
+def test_a_batch_that_was_written_twice_is_found_in_the_later_range(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows)
+    assert all(report.passed for report in gates.cycle())
+    gates.add_bronze(rows[600:])
+    report = gates.bronze_gate()
+    assert blocking(report) == {"kafka_position_unique": Status.FAILED, "event_id_unique": Status.FAILED}
+
+
 def test_accepting_a_breach_lets_the_range_through(gates: GateLake) -> None:
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(_one_position_twice(rows))
@@ -258,11 +267,11 @@ def test_an_id_that_silver_holds_is_quarantined(gates: GateLake) -> None:
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(rows)
     assert all(report.passed for report in gates.cycle())
-    late = [dict(row) for row in rows[:600]]
+    # The same id with another hour: Bronze looks for repetitions within the hour only, Silver within the day.
+    late = [dict(row) for row in rows[400:]]
     for number, row in enumerate(late):
         row["kafka_offset"] += 10_000
-        if number:
-            row["event_id"] = row["event_id"].replace("00000000-0000", "00000000-1111")
+        row["event_id"] = row["event_id"].replace("00000000-0000", "00000000-1111") if number else rows[0]["event_id"]
     gates.add_bronze(late)
     assert all(report.passed for report in gates.cycle())
     assert gates.rows("select event_id, failed_rules from quarantine.cleaned_events") == [
