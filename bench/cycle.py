@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from producer.wikis import FOLLOWED_DOMAINS, REGION_BY_DOMAIN
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import bronze_gate, gold, silver
 from wikistream_assets.jobs.context import JobContext
-from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.lakehouse import Lakehouse, matching, summary_properties
 from wikistream_assets.resources.spark import append_rows, local_session, read_range, table_name
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TableSpec
@@ -85,6 +85,12 @@ class _Lake:
         assert end is not None
         return start.snapshot_id, end.snapshot_id
 
+    def newest_files(self) -> list[str]:
+        """Bronze's data files of the newest day."""
+        newest = (_FIRST_DAY + timedelta(days=self.day - 1)).date().isoformat()
+        tasks = self.lake.table(RAW_EVENTS).scan(row_filter=matching(event_date=newest)).plan_files()
+        return [task.file.file_path.removeprefix("file://") for task in tasks]
+
     def cycle(self) -> None:
         for job in (bronze_gate, silver, gold):
             report = job.run(self.ctx)
@@ -112,7 +118,7 @@ def run(rounds: int = 5, new_events: int = NEW_EVENTS, history_events: int = HIS
             start, end = fresh.add_day(templates[id(fresh)])
             grown.add_day(templates[id(grown)])
             bronze = read_range(fresh.ctx.spark, RAW_EVENTS, start, end)
-            files = bronze.inputFiles()
+            files = fresh.newest_files()
             measured = {
                 "cycle": _timed(fresh.cycle),
                 "plain": _timed(lambda bronze=bronze: plain.run(bronze)),
@@ -266,7 +272,7 @@ select *, 40 * (speed > 50)::int + 30 * (deletions > 3)::int + 20 * (anonymous >
     union all select event_date, event_hour, 'domain', domain from silver),
   hours as (select event_date, kind, entity, event_hour, count(*) edits from entities group by all)
 select event_date, kind, entity, sum(edits) edits, sum(edits) / count(*) per_hour, max(edits) / (sum(edits) / 24) trend
-from hours group by all qualify row_number() over (partition by event_date, kind order by sum(edits) desc, entity) <= 100""",
+from hours group by event_date, kind, entity qualify row_number() over (partition by event_date, kind order by sum(edits) desc, entity) <= 100""",
     """create or replace temp table daily as select event_date, count(*) events, count(distinct u) users,
   count(distinct domain) domains,
   count(distinct (domain, title)) pages, avg(is_bot::int) bots,
@@ -282,8 +288,7 @@ def _duckdb(files: list[str], root: Path) -> None:
         connection.execute("set threads = 2; set timezone = 'UTC'")
         connection.execute("create temp table regions (domain varchar, region varchar)")
         connection.executemany("insert into regions values (?, ?)", [list(pair) for pair in REGION_BY_DOMAIN.items()])
-        paths = [file.removeprefix("file://").removeprefix("file:") for file in files]
-        connection.execute(_SILVER_SQL, {"files": paths})
+        connection.execute(_SILVER_SQL, {"files": files})
         for statement in _GOLD_SQL:
             connection.execute(statement)
         for name in ("silver", "hourly", "risks", "trends", "daily"):
