@@ -272,7 +272,8 @@ select *, 40 * (speed > 50)::int + 30 * (deletions > 3)::int + 20 * (anonymous >
     union all select event_date, event_hour, 'domain', domain from silver),
   hours as (select event_date, kind, entity, event_hour, count(*) edits from entities group by all)
 select event_date, kind, entity, sum(edits) edits, sum(edits) / count(*) per_hour, max(edits) / (sum(edits) / 24) trend
-from hours group by event_date, kind, entity qualify row_number() over (partition by event_date, kind order by sum(edits) desc, entity) <= 100""",
+from hours group by event_date, kind, entity
+qualify row_number() over (partition by event_date, kind order by sum(edits) desc, entity) <= 100""",
     """create or replace temp table daily as select event_date, count(*) events, count(distinct u) users,
   count(distinct domain) domains,
   count(distinct (domain, title)) pages, avg(is_bot::int) bots,

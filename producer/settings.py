@@ -10,6 +10,15 @@ from producer.wikis import FOLLOWED_DOMAINS
 
 ENV_PREFIX = "WIKISTREAM_"
 
+OTHER_SETTINGS = frozenset(
+    {
+        *("HOME", "DATA", "CACHE", "KAFKA_PORT", "KAFKA_CONTROLLER_PORT", "KAFKA_HEAP_MB", "KAFKA_PARTITIONS"),
+        *("KAFKA_RETENTION_HOURS", "DAGSTER_PORT", "SPARK_CORES", "SPARK_MEMORY_MB", "BRONZE_TRIGGER_SECONDS"),
+        *("BRONZE_BATCH_RECORDS", "ALLOWED_LATENESS_HOURS"),
+    }
+)
+"""Names that the lakehouse's settings add. A shell may export them for both; to the producer they mean nothing."""
+
 
 class ProducerSettings(BaseSettings):
     """What the producer needs to know; ``wikistream_assets.settings.Settings`` adds the lakehouse's part.
@@ -63,9 +72,9 @@ class ProducerSettings(BaseSettings):
     @classmethod
     def _refuse_unknown(cls, values: dict[str, object]) -> dict[str, object]:
         known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
-        unknown = sorted(
-            name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
-        )
+        elsewhere = {f"{ENV_PREFIX}{name}" for name in OTHER_SETTINGS}
+        given = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+        unknown = sorted(name for name in given if name.upper() not in known | elsewhere)
         if unknown:
             raise ValueError(
                 f"unknown setting {', '.join(unknown)}: unset it or correct its name (known: {', '.join(sorted(known))})"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from producer.settings import ProducerSettings
+from producer.settings import OTHER_SETTINGS, ProducerSettings
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.settings import load_settings
 
@@ -33,4 +33,17 @@ def test_every_setting_says_what_it_means() -> None:
 
     undocumented = [name for name, field in Settings.model_fields.items() if not field.description and name != "env"]
     assert undocumented == []
-    assert set(ProducerSettings.model_fields) < set(Settings.model_fields)
+
+
+def test_the_producer_knows_the_names_of_the_other_settings_and_leaves_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from wikistream_assets.settings import Settings
+
+    added = {name.upper() for name in set(Settings.model_fields) - set(ProducerSettings.model_fields)}
+    assert added == OTHER_SETTINGS
+    monkeypatch.setenv("WIKISTREAM_HOME", "/somewhere")
+    assert not hasattr(ProducerSettings(), "home")
+    monkeypatch.setenv("WIKISTREAM_HOMES", "/somewhere")
+    with pytest.raises(ValueError, match="unknown setting WIKISTREAM_HOMES"):
+        ProducerSettings()

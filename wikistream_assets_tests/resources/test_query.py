@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
+from pyiceberg.types import DoubleType
 
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -74,7 +75,8 @@ def comparable(row: tuple) -> tuple:
 def test_column_that_a_file_is_older_than_reads_as_null(lake: Lakehouse) -> None:
     add(lake, HOURLY_STATS, full_row(HOURLY_STATS, domain="old"))
     wide = dataclasses.replace(HOURLY_STATS, columns=(*HOURLY_STATS.columns, Column("extra", "double", "added later")))
-    lake._add_missing_columns(wide)
+    with lake.table(wide).update_schema() as update:
+        update.add_column("extra", DoubleType())
     add(lake, wide, full_row(wide, domain="new", extra=2.5))
     table = lake.table(wide)
     with connect(lake) as connection:
