@@ -1,7 +1,7 @@
 """Bronze under fire: kills at every boundary, a dying broker, a damaged or missing checkpoint, two writers.
 
-The oracle is the list of ids that were sent. Each case has a control: the same fault against a plain ``foreachBatch`` append, the
-obvious way to write this job, which is seen to double or to lose.
+The oracle is the list of ids that were sent. Two controls are seen to fail: a plain ``foreachBatch`` append, the obvious way to
+write this job, doubles in the window between commit and checkpoint; two writers without the lock double too.
 """
 
 import shutil
