@@ -16,8 +16,11 @@ _BENCHES: Final = {"producer": producer.run, "bronze": bronze.run, "cycle": cycl
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*_BENCHES, []], help="which ones; all by default")
-    for name in parser.parse_args().names or _BENCHES:
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(_BENCHES)}; all by default")
+    names = parser.parse_args().names or list(_BENCHES)
+    if unknown := sorted(set(names) - _BENCHES.keys()):
+        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(_BENCHES)}")
+    for name in names:
         print(f"\n== {name}", flush=True)
         _append(_BENCHES[name]())
 
