@@ -125,7 +125,8 @@ def _print_gates(result: "DemoResult", summary: "LakeSummary") -> None:
 def _print_findings(summary: "LakeSummary") -> None:
     if summary.days:
         typer.echo("\nDays")
-        show_table(("date", "events", "health", "peak hour", "high risk", "medium risk"), summary.days)
+        days = [(date, events, f"{health:.1f}", *rest) for date, events, health, *rest in summary.days]
+        show_table(("date", "events", "health", "peak hour", "high risk", "medium risk"), days, numeric=("health",))
     if summary.risks:
         typer.echo("\nTop risks")
         show_table(("date", "user", "score", "level", "edits", "edits/h"), summary.risks)
