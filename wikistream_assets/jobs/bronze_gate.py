@@ -60,9 +60,8 @@ def run(ctx: JobContext) -> GateReport:
 
 def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
     decisions = decisions_on(ctx.lake, RAW_EVENTS, covered.end)
-    widened = gate.ratio_range(ctx.lake, RAW_EVENTS, covered)
     rows = _kept(read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end), decisions)
-    enough = _kept(read_range(ctx.spark, RAW_EVENTS, widened.start, widened.end), decisions)
+    enough = gate.rows_for_ratios(ctx, RAW_EVENTS, covered)
     earlier = gate.rows_that_may_repeat(ctx, RAW_EVENTS, covered, gate.rows_by_hour(rows))
     waived = waived_checks(decisions)
     measured = evaluate(
@@ -72,7 +71,7 @@ def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
         table=RAW_EVENTS.identifier,
         key_columns=RAW_EVENTS.key,
         waived=waived,
-        ratio_df=None if widened == covered else enough,
+        ratio_df=enough if enough is None else _kept(enough, decisions),
         unique_df=earlier if earlier is None else _kept(earlier, decisions),
     )
     outcomes = (*(_explained(outcome) for outcome in measured), _parity(ctx, covered, waived))

@@ -17,7 +17,7 @@ from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import read_table
+from wikistream_assets.resources.spark import read_range, read_table
 from wikistream_assets.tables import TableSpec
 
 Hour = tuple[str, int]
@@ -54,6 +54,12 @@ def ratio_range(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> Sna
             break
         rows += version.added_records
     return SnapshotRange(start, covered.end)
+
+
+def rows_for_ratios(ctx: JobContext, spec: TableSpec, covered: SnapshotRange) -> DataFrame | None:
+    """The rows for ratio checks; None if the range alone has enough of them, or is all there is."""
+    widened = ratio_range(ctx.lake, spec, covered)
+    return None if widened == covered else read_range(ctx.spark, spec, widened.start, widened.end)
 
 
 def rows_by_hour(rows: DataFrame) -> Counter[Hour]:

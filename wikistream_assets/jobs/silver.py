@@ -181,7 +181,6 @@ def _audit(
 ) -> gate.AuditedTable:
     lake = ctx.lake
     written = SnapshotRange(_id(lake.head(CLEANED_EVENTS)), _id(lake.head(CLEANED_EVENTS, AUDIT_BRANCH)))
-    widened = gate.ratio_range(lake, CLEANED_EVENTS, written)
     rows = read_range(ctx.spark, CLEANED_EVENTS, written.start, written.end)
     waived = waived_checks(decisions_on(lake, CLEANED_EVENTS, covered.end))
     measured = evaluate(
@@ -191,7 +190,7 @@ def _audit(
         table=CLEANED_EVENTS.identifier,
         key_columns=CLEANED_EVENTS.key,
         waived=waived,
-        ratio_df=None if widened == written else read_range(ctx.spark, CLEANED_EVENTS, widened.start, widened.end),
+        ratio_df=gate.rows_for_ratios(ctx, CLEANED_EVENTS, written),
         unique_df=gate.rows_that_may_repeat(ctx, CLEANED_EVENTS, written, bronze_hours),
     )
     columns = tuple(profile(rows, CLEANED_EVENTS.profiled))

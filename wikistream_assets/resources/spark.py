@@ -23,9 +23,6 @@ from wikistream_assets.resources.lakehouse import CATALOG_NAME
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import TableSpec
 
-# pydeequ asks the environment which Spark it runs on, at import.
-SPARK_VERSION_FOR_DEEQU: Final = "3.5"
-
 _ORPHAN_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.2
 
@@ -53,7 +50,6 @@ def local_session(settings: Settings) -> SparkSession:
 
 def _application(settings: Settings) -> SparkSession:
     os.environ["JAVA_HOME"] = str(find_java().home)
-    os.environ["SPARK_VERSION"] = SPARK_VERSION_FOR_DEEQU
     jars = ",".join(str(jar) for jar in ensure_jars("spark", settings))
     session = (
         SparkSession.builder.master(f"local[{settings.spark_cores}]")
