@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import dagster as dg
 
+from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.jobs.context import GateReport
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.notify import Alert, Notifier
 from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TABLE_BY_IDENTIFIER, TableSpec
 
 _AUDIT_TRAIL: Final = (QUALITY_RESULTS, PROFILE_METRICS, FAILING_ROWS)
@@ -119,25 +119,26 @@ def audit_trail_events(lake: Lakehouse) -> Iterator[dg.AssetMaterialization]:
             )
 
 
-def alert_if_blocked(report: GateReport, notifier: Notifier, run_id: str) -> None:
-    """Tell someone about each check that keeps the range from being published."""
-    for outcome in report.blocking:
-        notifier.notify(
-            Alert(
-                kind="gate_failed",
-                subject=f"{outcome.table}.{outcome.rule.name}",
-                message=outcome.message,
-                details={
-                    "status": outcome.status.value,
-                    "metric": outcome.metric,
-                    "threshold": outcome.rule.threshold,
-                    "records_failed": outcome.records_failed,
-                    "failing_keys": list(outcome.failing_keys),
-                    "range": [report.range.start, report.range.end],
-                },
-                run_id=run_id,
-            )
-        )
+def tell_about_gate(report: GateReport, alerts: Alerts, run_id: str) -> None:
+    """Tell someone about each check that keeps the range from being published, and that one no longer does.
+
+    Told by the gate itself and not by a sensor: at once, and also where no daemon runs. What fails without blocking is the
+    sensor's (``defs/ops/alerts.py``).
+    """
+    for outcome in report.outcomes:
+        subject = f"{outcome.table}.{outcome.rule.name}"
+        if not outcome.status.blocks:
+            alerts.clear(AlertKind.GATE_FAILED, subject, f"the check no longer blocks: {outcome.status.value}")
+            continue
+        details = {
+            "status": outcome.status.value,
+            "metric": outcome.metric,
+            "threshold": outcome.rule.threshold,
+            "records_failed": outcome.records_failed,
+            "failing_keys": list(outcome.failing_keys),
+            "range": [report.range.start, report.range.end],
+        }
+        alerts.fire(Alert(AlertKind.GATE_FAILED, subject, outcome.message, details, run_id))
 
 
 def gate_events(
@@ -145,12 +146,12 @@ def gate_events(
     report: GateReport,
     lake: Lakehouse,
     tables: Sequence[TableSpec],
-    notifier: Notifier,
+    alerts: Alerts,
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """The events of a step that audits and publishes ``tables``: a verdict per rule, materializations only if it passed."""
     for event in audit_trail_events(lake):
         context.log_event(event)
-    alert_if_blocked(report, notifier, context.run.run_id)
+    tell_about_gate(report, alerts, context.run.run_id)
     yield from check_results(report)
     if report.passed:
         yield from (materialization(lake, spec, report) for spec in tables)

@@ -8,7 +8,10 @@
     ├── LakeError              the lake's files or catalog are not as expected
     │   ├── WriterBusyError    another process owns the table's only writer's place
     │   └── BranchOutdatedError  main has moved since the audit branch was built
-    └── GateError              a gate's operation (a decision, a publication) cannot be carried out
+    ├── GateError              a gate's operation (a decision, a publication) cannot be carried out
+    └── DeliveryError          an alert cannot be sent
+        ├── ChannelDownError   the channel takes nothing now
+        └── NoticeRefusedError the channel does not take this one
 
 A failed quality check is not an error: it is a ``CheckOutcome``.
 """
@@ -48,3 +51,19 @@ class BranchOutdatedError(LakeError):
 
 class GateError(WikistreamError):
     """A decision or a publication cannot be carried out."""
+
+
+class DeliveryError(WikistreamError):
+    """An alert cannot be sent."""
+
+
+class ChannelDownError(DeliveryError):
+    """The channel takes nothing now; ``retry_after`` are the seconds it asked to be left alone, 0 if it did not ask."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NoticeRefusedError(DeliveryError):
+    """The channel does not take this notice."""

@@ -1,12 +1,20 @@
 """The one typed settings class: every ``WIKISTREAM_*`` variable, its default, its meaning, validated once at start."""
 
+import json
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from producer.settings import ProducerSettings
 from wikistream_assets.exceptions import ConfigurationError
+
+ALERT_CHANNELS: Final = ("log", "slack", "email", "sns")
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(ProducerSettings):
@@ -29,7 +37,90 @@ class Settings(ProducerSettings):
         1.0, ge=0, description="micro-batch interval of the continuous Bronze stream, seconds"
     )
     bronze_batch_records: int = Field(50_000, ge=1, description="most records one Bronze micro-batch reads")
+    dlq_max_attempts: int = Field(
+        3, ge=1, description="after so many redrives that failed a dead letter is given up and only redriven on demand"
+    )
     allowed_lateness_hours: int = Field(2, ge=0, description="after this many hours a Gold hour or day is final")
+
+    alert_routes: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
+        {"*": ("log",)},
+        description='who is told of what, JSON: kind of alert -> channels (log, slack, email, sns); "*" is every kind, what is '
+        "named for a kind comes on top",
+    )
+    alert_repeat_minutes: float = Field(60.0, gt=0, description="an alert that stays open is sent again after so long")
+    alert_rate_per_minute: int = Field(
+        10, ge=1, description="most messages a minute on each channel; the rest is summed up"
+    )
+    alert_expiry_hours: int = Field(24, ge=1, description="an alert that could not be sent for so long is given up")
+    alert_slack_webhook_url: SecretStr | None = Field(None, description="secret: Slack's incoming webhook, https://..")
+    alert_email_to: str | None = Field(None, description="addresses of the channel email, separated by commas")
+    alert_email_from: str = Field("wikistream@localhost", description="sender of the channel email")
+    alert_smtp_host: str | None = Field(None, description="mail server of the channel email")
+    alert_smtp_port: int = Field(587, gt=0, lt=65536, description="its port")
+    alert_smtp_starttls: bool = Field(
+        True, description="talk to it encrypted (STARTTLS), with a certificate that is checked"
+    )
+    alert_smtp_user: str | None = Field(None, description="login at the mail server, if it asks for one")
+    alert_smtp_password: SecretStr | None = Field(None, description="secret: password of the login")
+    alert_sns_topic_arn: str | None = Field(
+        None, description="topic of the channel sns, arn:aws:sns:REGION:ACCOUNT:NAME"
+    )
+    alert_sns_endpoint_url: str | None = Field(None, description="another endpoint than AWS's own, for tests")
+    alert_lag_records: int = Field(10_000, ge=1, description="more records than so many waiting in Kafka are an alert")
+    alert_dlq_per_minute: float = Field(10.0, ge=0, description="more dead letters a minute than so many are an alert")
+
+    @field_validator("alert_routes", mode="before")
+    @classmethod
+    def _routes_from_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('is not JSON: write for example {"*": ["log"], "gate_failed": ["slack"]}') from None
+
+    @field_serializer("alert_routes")
+    def _routes_to_json(self, value: dict[str, tuple[str, ...]]) -> str:
+        return json.dumps(value)
+
+    @field_validator("alert_routes")
+    @classmethod
+    def _known_routes(cls, routes: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        from wikistream_assets.alerts.kinds import AlertKind  # alerts need settings, settings only these names
+
+        kinds = ["*", *AlertKind]
+        for kind, channels in routes.items():
+            if kind not in kinds:
+                raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(kinds)}")
+            for channel in channels:
+                if channel not in ALERT_CHANNELS:
+                    raise ValueError(f"unknown channel {channel!r}: choose from {', '.join(ALERT_CHANNELS)}")
+        return routes
+
+    @model_validator(mode="after")
+    def _routed_channels_have_addresses(self) -> Self:
+        # The texts of this validator name settings and never their values: some of them are secrets.
+        routed = {channel for channels in self.alert_routes.values() for channel in channels}
+        needed: dict[str, dict[str, object]] = {
+            "slack": {"ALERT_SLACK_WEBHOOK_URL": self.alert_slack_webhook_url},
+            "email": {"ALERT_EMAIL_TO": self.alert_email_to, "ALERT_SMTP_HOST": self.alert_smtp_host},
+            "sns": {"ALERT_SNS_TOPIC_ARN": self.alert_sns_topic_arn},
+        }
+        for channel in sorted(routed & set(needed)):
+            for name, value in needed[channel].items():
+                if not value:
+                    raise ValueError(f"WIKISTREAM_ALERT_ROUTES names {channel}, which needs WIKISTREAM_{name}: set it")
+        if self.alert_slack_webhook_url is not None and not _is_safe_url(
+            self.alert_slack_webhook_url.get_secret_value()
+        ):
+            raise ValueError("WIKISTREAM_ALERT_SLACK_WEBHOOK_URL: must be an https:// URL")
+        if self.alert_sns_topic_arn is not None and self.alert_sns_topic_arn.count(":") != 5:
+            raise ValueError("WIKISTREAM_ALERT_SNS_TOPIC_ARN: must be arn:aws:sns:REGION:ACCOUNT:NAME")
+        if self.alert_smtp_password and not self.alert_smtp_starttls and self.alert_smtp_host not in _LOOPBACK:
+            raise ValueError(
+                "WIKISTREAM_ALERT_SMTP_PASSWORD would travel in the clear: set WIKISTREAM_ALERT_SMTP_STARTTLS=1"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +153,13 @@ class Settings(ProducerSettings):
     @property
     def dagster_home(self) -> Path:
         return self.root / "dagster"
+
+
+def _is_safe_url(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    )
 
 
 def load_settings() -> Settings:

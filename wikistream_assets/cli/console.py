@@ -7,13 +7,15 @@ reaches a terminal, no override of the reading direction hides what stands there
 import json
 import math
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
+
+from wikistream_assets.printable import is_safe
+from wikistream_assets.printable import printable as printable  # the commands' one door
 
 if TYPE_CHECKING:  # the commands' help must not wait for the lake's libraries
     from wikistream_assets.resources.lakehouse import Lakehouse
@@ -24,9 +26,6 @@ MAX_CELL: Final = 60
 
 _WIDE: Final = 10_000
 """Columns assumed where the output is no terminal: nothing is folded."""
-
-# Persian and Indic titles need the zero-width joiners; they only choose between letter forms.
-_HARMLESS: Final = frozenset("\u200c\u200d")
 
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
@@ -54,11 +53,6 @@ def fail(message: str, code: int) -> NoReturn:
     """End the command with one line on standard error and the exit code."""
     typer.echo(f"error: {printable(message)}", err=True)
     raise typer.Exit(code)
-
-
-def printable(text: str) -> str:
-    r"""``text`` with every character that a terminal could obey written out: ``\x1b``, ``\n``, ``\u202e``."""
-    return text if text.isprintable() else "".join(c if _is_safe(c) else _escaped(c) for c in text)
 
 
 def cell(value: object) -> str:
@@ -93,7 +87,7 @@ def csv_field(value: object) -> object:
 def json_text(value: object) -> str:
     """``value`` as JSON on one line; characters a terminal could obey are escaped, which changes nothing for a parser."""
     text = json.dumps(_jsonable(value), ensure_ascii=False)
-    return text if text.isprintable() else "".join(c if _is_safe(c) else json.dumps(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(c if is_safe(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeric: Sequence[str] = ()) -> None:
@@ -134,11 +128,3 @@ def _jsonable(value: object) -> Any:
 def _instant(value: datetime) -> str:
     text = value.isoformat()
     return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
-
-
-def _is_safe(character: str) -> bool:
-    return character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

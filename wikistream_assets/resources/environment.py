@@ -10,12 +10,12 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 from pyspark.sql import SparkSession
 
+from wikistream_assets.alerts import Alerts
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.jobs.context import JobContext
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.notify import LogNotifier, Notifier
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings, load_settings
 
@@ -47,10 +47,10 @@ class LocalBroker(dg.ConfigurableResource[Any]):
 
 
 class LocalNotifier(dg.ConfigurableResource[Any]):
-    """Alerts to the log and to ``logs/alerts.jsonl`` under ``WIKISTREAM_HOME``."""
+    """The alert router of the home."""
 
-    def open(self) -> Notifier:
-        return LogNotifier(load_settings().root / "logs" / "alerts.jsonl")
+    def open(self) -> Alerts:
+        return Alerts(load_settings())
 
 
 _LOCAL: Final[dict[str, Any]] = {

@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 
 from wikistream_assets.asset_factory import (
-    alert_if_blocked,
     asset_spec,
     audit_trail_events,
     check_results,
     check_specs,
     materialization,
+    tell_about_gate,
 )
 from wikistream_assets.jobs import bronze_gate as gate_job
 from wikistream_assets.jobs import bronze_stream
@@ -58,5 +58,5 @@ def bronze_gate(
     report = gate_job.run(job)
     for event in audit_trail_events(job.lake):
         context.op_execution_context.log_event(event)
-    alert_if_blocked(report, notifier.open(), run_id)
+    tell_about_gate(report, notifier.open(), run_id)
     yield from check_results(report)

@@ -1,0 +1,116 @@
+"""What there is to tell: the kinds of alerts, what each means, and what a person does about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from wikistream_assets.quality.rule import Severity
+
+
+class AlertKind(StrEnum):
+    """Kind of an alert; ``KINDS`` says more about each."""
+
+    GATE_FAILED = "gate_failed"
+    CHECK_FAILED = "check_failed"
+    RUN_FAILED = "run_failed"
+    RUN_TIMEOUT = "run_timeout"
+    FRESHNESS = "freshness"
+    STREAM_RESTARTED = "stream_restarted"
+    STREAM_GIVEN_UP = "stream_given_up"
+    LAG = "lag"
+    DLQ_RATE = "dlq_rate"
+    HIGH_RISK_USER = "high_risk_user"
+    TEST = "test"
+
+
+class KindInfo(NamedTuple):
+    """What a kind is about.
+
+    Attributes:
+        subject: what the subject names.
+        means: what has happened.
+        remedy: what to do.
+        once: it is a piece of news and no state: told once for each subject, never repeated, never cleared.
+    """
+
+    subject: str
+    means: str
+    remedy: str
+    once: bool = False
+
+
+KINDS: Final[Mapping[AlertKind, KindInfo]] = {
+    AlertKind.GATE_FAILED: KindInfo(
+        "table.check",
+        "a check keeps its range from being published; nothing downstream moves",
+        "`wikistream gate status`, then mend the cause, or `wikistream gate accept` or `reject`",
+    ),
+    AlertKind.CHECK_FAILED: KindInfo(
+        "table.check",
+        "a check failed that does not block: the data went on",
+        "look at the check in the UI; `dq_audit.failing_rows` holds the keys",
+    ),
+    AlertKind.RUN_FAILED: KindInfo(
+        "job", "a run of the job broke", "open the linked run, mend the cause, start the job again: that is always safe"
+    ),
+    AlertKind.RUN_TIMEOUT: KindInfo(
+        "job",
+        "a run was cancelled at its time limit",
+        "open the linked run, see which step was slow; start the job again: that is always safe",
+    ),
+    AlertKind.FRESHNESS: KindInfo(
+        "table",
+        "the table is older than its freshness policy allows",
+        "`wikistream status`, then the newest runs in the UI",
+    ),
+    AlertKind.STREAM_RESTARTED: KindInfo(
+        "stream",
+        "the stream had died or stood still, and was started again",
+        "nothing, if it is cleared; else `wikistream status`",
+    ),
+    AlertKind.STREAM_GIVEN_UP: KindInfo(
+        "stream",
+        "the stream did not come back after several starts",
+        "its log names the cause; mend it, then `make up`",
+    ),
+    AlertKind.LAG: KindInfo(
+        "topic",
+        "more records wait in Kafka for Bronze than WIKISTREAM_ALERT_LAG_RECORDS",
+        "`wikistream status`: does the stream run? If it does, it catches up by itself",
+    ),
+    AlertKind.DLQ_RATE: KindInfo(
+        "topic",
+        "more dead letters a minute arrive than WIKISTREAM_ALERT_DLQ_PER_MINUTE",
+        "`wikistream dlq list` names the reasons, `wikistream dlq show` the originals",
+    ),
+    AlertKind.HIGH_RISK_USER: KindInfo(
+        "date/user", "a user's risk level on that day is HIGH", "read `evidence` in gold.risk_scores", once=True
+    ),
+    AlertKind.TEST: KindInfo("channel", "`wikistream alerts test` was called", "nothing", once=True),
+}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something a person should know.
+
+    Attributes:
+        kind: what happened; one of ``AlertKind``, also by its name.
+        subject: what it happened to: a table, check, job, program or topic. Kind and subject together identify an alert.
+        message: one sentence.
+        details: figures and failing keys; JSON-serialisable. IP users only as keyed hash.
+        run_id: the Dagster run in which it happened, if there is one.
+        severity: ERROR wants a person now, WARNING some time.
+    """
+
+    kind: AlertKind | str
+    subject: str
+    message: str
+    details: Mapping[str, object] = field(default_factory=dict)
+    run_id: str | None = None
+    severity: Severity | str = Severity.ERROR
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", AlertKind(self.kind))
+        object.__setattr__(self, "severity", Severity(self.severity))
