@@ -1,46 +1,29 @@
 """The services of a home, kept running by supervisord: started, watched, restarted when they die, stopped together.
 
-One row in ``programs`` is one service. Each home has its own supervisord, reached over a unix socket. Every process under it
-carries the home's path in its environment (``HOME_MARK``): that is how leftovers of a killed supervisord are told from other
-people's processes, and from those of other homes.
+One row in ``programs`` is one service.
 """
 
 import errno
-import hashlib
-import os
 import shlex
 import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
-from xmlrpc.client import Fault, ServerProxy, Transport
 
 import psutil
 
-from wikistream_assets.embedded import kafka
+from wikistream_assets.embedded import kafka, supervisor
 from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report
 from wikistream_assets.embedded.locks import exclusive
-from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
+from wikistream_assets.exceptions import BrokerError, WikistreamError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 
-HOME_MARK: Final = "SUPERVISED_WIKISTREAM_HOME"
-
-_SOCKET_PATH_BYTES: Final = 90
-"""A unix socket's path may have 107 bytes; supervisord first binds to this path with its process id appended."""
-
 _START_SECONDS: Final = 90.0
-_STOP_SECONDS: Final = 30
 _ANSWER_SECONDS: Final = 3.0
-_RPC_SECONDS: Final = 10.0
-_POLL_SECONDS: Final = 0.1
-_GONE: Final = (FileNotFoundError, ConnectionRefusedError)
 
 
 @dataclass(frozen=True)
@@ -114,13 +97,13 @@ def up(settings: Settings, report: Report | None = None) -> None:
         try:
             texts = _configuration(settings, rows)
             if not _is_current(settings, texts):
-                _stop(settings)
+                supervisor.stop(settings)
                 _start(settings, rows, texts, tell)
             _wait_for_all(settings, rows)
         except OSError as error:
             raise unusable(root, error) from None
         except WikistreamError:
-            _stop(settings)
+            supervisor.stop(settings)
             raise
         for change in Broker(f"127.0.0.1:{settings.kafka_port}").ensure_topics(settings):
             tell(change)
@@ -131,15 +114,15 @@ def down(settings: Settings) -> list[str]:
     if not settings.root.is_dir():
         return []
     with exclusive(settings.root / "run" / "services.lock"):
-        return _stop(settings)
+        return supervisor.stop(settings)
 
 
 def status(settings: Settings) -> list[ServiceStatus]:
     """Return the state of each service; one that runs but does not answer is SILENT."""
-    infos = _process_infos(settings)
+    infos = supervisor.process_infos(settings)
     if infos is not None:
         return [_supervised(program, infos.get(program.name)) for program in programs(settings)]
-    left = {_program_name(process): process.pid for process in _marked_processes(settings.root)}
+    left = {supervisor.program_name(process): process.pid for process in supervisor.marked_processes(settings.root)}
     return [_unsupervised(program, left.get(program.name)) for program in programs(settings)]
 
 
@@ -173,7 +156,7 @@ def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, 
     # Paths are relative to the home, where supervisord is started: it expands some of them twice, and a '%' would not survive.
     sections = [
         "[unix_http_server]",
-        f"file={_escaped(_socket_path(settings))}",
+        f"file={_escaped(supervisor.socket_path(settings))}",
         "chmod=0700",
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
@@ -189,7 +172,7 @@ def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, 
             f"command={_escaped(shlex.join(program.command()))}",
             "autorestart=true",
             "startsecs=1",
-            f"stopwaitsecs={_STOP_SECONDS}",
+            f"stopwaitsecs={supervisor.STOP_SECONDS}",
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
@@ -217,7 +200,7 @@ def _log(settings: Settings, program: Program) -> Path:
 
 def _is_current(settings: Settings, texts: Mapping[Path, str]) -> bool:
     """Tell whether supervisord runs, everything under it is started, and it was started from these very files."""
-    infos = _process_infos(settings)
+    infos = supervisor.process_infos(settings)
     if not infos or any(info["statename"] not in ("RUNNING", "STARTING") for info in infos.values()):
         return False
     return all(path.is_file() and path.read_text(encoding="utf-8") == text for path, text in texts.items())
@@ -233,24 +216,14 @@ def _start(settings: Settings, rows: tuple[Program, ...], texts: Mapping[Path, s
         program.prepare()
         _log(settings, program).unlink(missing_ok=True)
         report(f"starting {program.name} on 127.0.0.1:{next(iter(program.ports.values()))}")
-    _make_socket_folder(settings)
-    # -P: without the current directory on the module path, a file there must not be taken for a part of supervisord
-    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(_conf(settings))]
-    environment = {**os.environ, HOME_MARK: str(settings.root)}
-    result = subprocess.run(
-        command, cwd=settings.root, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    if result.returncode != 0:
-        lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
-        reason = next((line for line in lines if line.startswith("Error")), lines[-1])
-        raise SetupError(f"supervisord does not start ({reason}): see {settings.root / 'logs' / 'supervisord.log'}")
+    supervisor.start(settings, _conf(settings))
 
 
 def _wait_for_all(settings: Settings, rows: tuple[Program, ...]) -> None:
     for program in rows:
 
         def still_alive(program: Program = program) -> None:
-            info = (_process_infos(settings) or {}).get(program.name)
+            info = (supervisor.process_infos(settings) or {}).get(program.name)
             if info is not None and info["statename"] not in ("STARTING", "RUNNING", "BACKOFF"):
                 raise BrokerError(_ended(settings, program))
 
@@ -268,112 +241,7 @@ def _ended(settings: Settings, program: Program) -> str:
     )
 
 
-def _stop(settings: Settings) -> list[str]:
-    """End supervisord and everything marked as this home's, gently first; return the names of the services that ran."""
-    processes = _marked_processes(settings.root)
-    stopped = sorted({name for process in processes if (name := _program_name(process))})
-    if not _ask_to_shut_down(settings):
-        for process in processes:
-            _quietly(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
-    # again from a fresh look: supervisord may have restarted a service between the look and its own end
-    for process in {*alive, *_marked_processes(settings.root)}:
-        _quietly(process.kill)
-        psutil.wait_procs([process], timeout=_STOP_SECONDS)
-    path = _socket_path(settings)
-    path.unlink(missing_ok=True)
-    if path.parent != settings.root / "run" and path.parent.exists():
-        path.parent.rmdir()
-    return stopped
-
-
-def _ask_to_shut_down(settings: Settings) -> bool:
-    try:
-        _call(settings, "shutdown")
-    except (OSError, HTTPException, Fault):
-        return False
-    return True
-
-
-def _process_infos(settings: Settings) -> dict[str, dict[str, Any]] | None:
-    """Return what supervisord knows of each service; None if there is no supervisord for this home."""
-    try:
-        return {info["name"]: info for info in _call(settings, "getAllProcessInfo")}
-    except _GONE:
-        return None
-    except (OSError, HTTPException, Fault) as error:
-        raise SetupError(
-            f"supervisord of {settings.root} does not answer ({error}): run 'make down', then 'make up'"
-        ) from None
-
-
-class _UnixConnection(HTTPConnection):
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_RPC_SECONDS)
-        try:
-            self.sock.connect(self.host)
-        except OSError:
-            self.sock.close()
-            raise
-
-
-class _UnixTransport(Transport):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = str(path)
-
-    def make_connection(self, host: Any) -> HTTPConnection:
-        connection = _UnixConnection(self._path)
-        self._connection = (host, connection)  # so that closing the ServerProxy closes it
-        return connection
-
-
-def _call(settings: Settings, method: str) -> Any:
-    with ServerProxy("http://supervisord", transport=_UnixTransport(_socket_path(settings))) as server:
-        return getattr(server.supervisor, method)()
-
-
-def _socket_path(settings: Settings) -> Path:
-    usual = settings.root / "run" / "supervisor.sock"
-    if len(os.fsencode(usual)) <= _SOCKET_PATH_BYTES:
-        return usual
-    digest = hashlib.sha256(os.fsencode(settings.root)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"wikistream-{os.getuid()}-{digest}" / "supervisor.sock"
-
-
-def _make_socket_folder(settings: Settings) -> None:
-    folder = _socket_path(settings).parent
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise SetupError(f"{folder} belongs to another user: set WIKISTREAM_HOME to a shorter path")
-
-
 # --- processes and ports ----------------------------------------------------------------------------------------------
-
-
-def _marked_processes(root: Path) -> list[psutil.Process]:
-    """Return the processes of this home's services; never this process or one that it runs under."""
-    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = psutil.process_iter(["environ"])
-    return [
-        process for process in found if process.pid not in own and _environment(process).get(HOME_MARK) == str(root)
-    ]
-
-
-def _environment(process: psutil.Process) -> Mapping[str, str]:
-    return process.info["environ"] or {}  # None for other users' processes
-
-
-def _program_name(process: psutil.Process) -> str | None:
-    return _environment(process).get("SUPERVISOR_PROCESS_NAME")
-
-
-def _quietly(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except psutil.NoSuchProcess:
-        return
 
 
 def refuse_taken_port(name: str, setting: str, port: int) -> None:

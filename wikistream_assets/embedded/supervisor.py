@@ -1,0 +1,188 @@
+"""One supervisord for a home, reached over a unix socket: what it is told, what it says, and the processes it left behind.
+
+Every process under it carries the home's path in its environment (``HOME_MARK``): that is how leftovers of a killed supervisord
+are told from other people's processes, and from those of other homes. Belongs here: supervisord's own mechanics. Does not belong
+here: which programs there are (``programs``), and in which order they start (``services``).
+"""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+from xmlrpc.client import Fault, ServerProxy, Transport
+
+import psutil
+
+from wikistream_assets.exceptions import SetupError
+from wikistream_assets.settings import Settings
+
+HOME_MARK: Final = "SUPERVISED_WIKISTREAM_HOME"
+
+STOP_SECONDS: Final = 30
+"""A program that has not ended so long after SIGTERM is killed, with its children."""
+
+_SOCKET_PATH_BYTES: Final = 90
+"""A unix socket's path may have 107 bytes; supervisord first binds to this path with its process id appended."""
+
+_RPC_SECONDS: Final = 10.0
+_GONE: Final = (FileNotFoundError, ConnectionRefusedError)
+
+
+def start(settings: Settings, configuration: Path) -> None:
+    """Start supervisord from a configuration file; it detaches itself.
+
+    Raises:
+        SetupError: it does not start; the text has its reason.
+    """
+    _make_socket_folder(settings)
+    # -P: without the current directory on the module path, a file there must not be taken for a part of supervisord
+    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)]
+    environment = {**os.environ, HOME_MARK: str(settings.root)}
+    result = subprocess.run(
+        command, cwd=settings.root, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if result.returncode != 0:
+        lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
+        reason = next((line for line in lines if line.startswith("Error")), lines[-1])
+        raise SetupError(f"supervisord does not start ({reason}): see {settings.root / 'logs' / 'supervisord.log'}")
+
+
+def stop(settings: Settings) -> list[str]:
+    """End supervisord and everything marked as this home's, gently first; return the names of the programs that ran."""
+    processes = marked_processes(settings.root)
+    stopped = sorted({name for process in processes if (name := program_name(process))})
+    if not _ask_to_shut_down(settings):
+        for process in processes:
+            _quietly(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    # again from a fresh look: supervisord may have restarted a program between the look and its own end
+    for process in {*alive, *marked_processes(settings.root)}:
+        _quietly(process.kill)
+        psutil.wait_procs([process], timeout=STOP_SECONDS)
+    path = socket_path(settings)
+    path.unlink(missing_ok=True)
+    if path.parent != settings.root / "run" and path.parent.exists():
+        path.parent.rmdir()
+    return stopped
+
+
+def process_infos(settings: Settings) -> dict[str, dict[str, Any]] | None:
+    """Return what supervisord knows of each program; None if there is no supervisord for this home.
+
+    Raises:
+        SetupError: it is there but does not answer.
+    """
+    try:
+        return {info["name"]: info for info in call(settings, "getAllProcessInfo")}
+    except _GONE:
+        return None
+    except (OSError, HTTPException, Fault) as error:
+        raise SetupError(
+            f"supervisord of {settings.root} does not answer ({error}): run 'make down', then 'make up'"
+        ) from None
+
+
+def revive(settings: Settings, pid: int) -> None:
+    """End a supervised process, gently first, its children with it at last; supervisord starts it again by itself.
+
+    Unlike a stop followed by a start, this leaves nothing undone if the caller is killed half way.
+    """
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process.environ().get(HOME_MARK) != str(settings.root):
+            return
+        process.terminate()
+        _, alive = psutil.wait_procs([process], timeout=STOP_SECONDS)
+        if alive:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # supervisord makes each program the leader of a group
+
+
+def call(settings: Settings, method: str, *arguments: object) -> Any:
+    """Call a method of supervisord's XML-RPC interface, e.g. ``startProcess``.
+
+    Raises:
+        OSError: there is no supervisord, or it does not answer in time.
+        Fault: it refuses; see ``supervisor.xmlrpc.Faults``.
+    """
+    with ServerProxy("http://supervisord", transport=_UnixTransport(socket_path(settings)), allow_none=True) as server:
+        return getattr(server.supervisor, method)(*arguments)
+
+
+def socket_path(settings: Settings) -> Path:
+    """Return where supervisord listens: in the home, or in the machine's folder for temporary files if that is too long."""
+    usual = settings.root / "run" / "supervisor.sock"
+    if len(os.fsencode(usual)) <= _SOCKET_PATH_BYTES:
+        return usual
+    digest = hashlib.sha256(os.fsencode(settings.root)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"wikistream-{os.getuid()}-{digest}" / "supervisor.sock"
+
+
+def marked_processes(root: Path) -> list[psutil.Process]:
+    """Return the processes of this home's programs; never this process or one that it runs under."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = psutil.process_iter(["environ"])
+    return [
+        process for process in found if process.pid not in own and _environment(process).get(HOME_MARK) == str(root)
+    ]
+
+
+def program_name(process: psutil.Process) -> str | None:
+    """Return under which name supervisord started this process, or the one it descends from."""
+    return _environment(process).get("SUPERVISOR_PROCESS_NAME")
+
+
+class _UnixConnection(HTTPConnection):
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_RPC_SECONDS)
+        try:
+            self.sock.connect(self.host)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class _UnixTransport(Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = str(path)
+
+    def make_connection(self, host: Any) -> HTTPConnection:
+        connection = _UnixConnection(self._path)
+        self._connection = (host, connection)  # so that closing the ServerProxy closes it
+        return connection
+
+
+def _make_socket_folder(settings: Settings) -> None:
+    folder = socket_path(settings).parent
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise SetupError(f"{folder} belongs to another user: set WIKISTREAM_HOME to a shorter path")
+
+
+def _ask_to_shut_down(settings: Settings) -> bool:
+    try:
+        call(settings, "shutdown")
+    except (OSError, HTTPException, Fault):
+        return False
+    return True
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    return process.info["environ"] or {}  # None for other users' processes
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return

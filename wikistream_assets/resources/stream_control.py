@@ -1,0 +1,108 @@
+"""Whether the continuous Bronze stream runs, and its restart, exactly once however many ask for it.
+
+``StreamControl`` is the same for every environment: locally supervisord keeps the stream running, elsewhere a service does.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+from xmlrpc.client import Fault
+
+from wikistream_assets.embedded import supervisor
+from wikistream_assets.embedded.locks import exclusive
+from wikistream_assets.exceptions import SetupError
+from wikistream_assets.settings import Settings
+
+STREAM: Final = "stream"
+"""The program's name under supervisord."""
+
+_LOCK: Final = "stream-restart.lock"
+_NOTICE_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """The stream as its keeper sees it; that it runs does not mean that it gets anything done.
+
+    Attributes:
+        running: a process is there.
+        instance: names that very process, e.g. ``4711:1767225600``; None if there is none.
+        since: when it started, or if it does not run, when it ended; None if never.
+        detail: one line for a person.
+    """
+
+    running: bool
+    instance: str | None
+    since: datetime | None
+    detail: str
+
+
+class StreamControl(Protocol):
+    """What a sensor needs of the stream's keeper."""
+
+    def state(self) -> StreamState:
+        """Return the state as it is now; does not raise because the stream or its keeper is down."""
+        ...
+
+    def restart(self, instance: str | None) -> bool:
+        """Have the stream restarted if it is still this instance.
+
+        Args:
+            instance: as ``state`` gave it; None starts a stream that has been given up.
+
+        Returns:
+            Whether this call restarted it; False if somebody else has, or if there is no keeper.
+        """
+        ...
+
+
+class SupervisedStream:
+    """The local stream, under the home's supervisord."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def state(self) -> StreamState:
+        try:
+            infos = supervisor.process_infos(self._settings)
+        except SetupError as error:
+            return StreamState(False, None, None, str(error))
+        if infos is None:
+            return StreamState(False, None, None, "no supervisord runs for this home: 'make up' starts the stream")
+        if STREAM not in infos:
+            return StreamState(False, None, None, "the stream has not been started: 'make up' starts it")
+        return _state(infos[STREAM])
+
+    def restart(self, instance: str | None) -> bool:
+        # Two daemons may see the same stalled instance: who comes second finds another one.
+        with exclusive(self._settings.root / "run" / _LOCK):
+            state = self.state()
+            if state.instance != instance:
+                return False
+            if instance is None:
+                return self._start()
+            supervisor.revive(self._settings, int(instance.partition(":")[0]))
+            # who asks next must not find the old instance any more
+            deadline = time.monotonic() + _NOTICE_SECONDS
+            while self.state().instance == instance and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            return True
+
+    def _start(self) -> bool:
+        try:
+            supervisor.call(self._settings, "startProcess", STREAM, False)
+        except (OSError, Fault):  # no supervisord, no such program, or about to be started already
+            return False
+        return True
+
+
+def _state(info: dict[str, Any]) -> StreamState:
+    moment = info["start"] if info["pid"] else info["stop"]
+    return StreamState(
+        running=bool(info["pid"]),
+        instance=f"{info['pid']}:{info['start']}" if info["pid"] else None,
+        since=datetime.fromtimestamp(moment, UTC) if moment else None,
+        detail=f"{info['statename']}: {info['description']}",
+    )
