@@ -1,9 +1,10 @@
 """The one typed settings class: every ``WIKISTREAM_*`` variable, its default, its meaning, validated once at start."""
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
@@ -15,6 +16,20 @@ from wikistream_assets.exceptions import ConfigurationError
 ALERT_CHANNELS: Final = ("log", "slack", "email", "sns")
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
+    "local": {},
+    "source": {
+        "bronze_trigger_seconds": 180,
+        "bronze_fresh_seconds": 180,
+        "bronze_stall_seconds": 540,
+        "tables_fresh_seconds": 2_100,
+        "cycle_first_seconds": 900,
+        "cycle_pause_seconds": 600,
+        "cycle_after_failed_gate": "stop",
+    },
+}
+"""Defaults by ``WIKISTREAM_PROFILE``; a setting that is given wins. Those of ``source``: FEATURES, ORC-03..12 and BRZ-03, 11."""
 
 
 class Settings(ProducerSettings):
@@ -121,6 +136,36 @@ class Settings(ProducerSettings):
                 "WIKISTREAM_ALERT_SMTP_PASSWORD would travel in the clear: set WIKISTREAM_ALERT_SMTP_STARTTLS=1"
             )
         return self
+
+    profile: Literal["local", "source"] = Field(
+        "local",
+        description="pace: local is quick, source keeps the times of the system on AWS; sets the defaults of PROFILES",
+    )
+    bronze_fresh_seconds: int = Field(60, ge=60, description="Bronze older than this is stale, seconds")
+    tables_fresh_seconds: int = Field(600, ge=60, description="any other table older than this is stale, seconds")
+    bronze_stall_seconds: float = Field(
+        60,
+        gt=0,
+        description="records that wait this long without a commit: the stream is stuck and is restarted, seconds",
+    )
+    stream_restart_tries: int = Field(
+        5, ge=1, description="restarts in a row, further and further apart, before giving up"
+    )
+    source_silent_seconds: float = Field(
+        600, gt=0, description="not even a canary for this long: the source is silent, seconds"
+    )
+    cycle_first_seconds: float = Field(5, ge=0, description="first cycle after Bronze has got its first rows, seconds")
+    cycle_pause_seconds: float = Field(5, ge=0, description="next cycle after one that passed, seconds")
+    cycle_blocked_seconds: float = Field(60, ge=0, description="next cycle after one whose gate closed, seconds")
+    cycle_after_failed_gate: Literal["continue", "stop"] = Field(
+        "continue", description="continue: go on auditing, for the gate may be decided; stop: wait for an operator"
+    )
+    cycle_max_seconds: int = Field(900, ge=60, description="a run of a job is cancelled after this, seconds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_profile(cls, values: dict[str, object]) -> dict[str, object]:
+        return {**PROFILES.get(str(values.get("profile", "local")), {}), **values}
 
     @model_validator(mode="before")
     @classmethod
