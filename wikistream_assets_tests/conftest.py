@@ -18,6 +18,12 @@ from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the fault cases; here because pytest reads options from the outermost conftest only."""
+    parser.addoption("--full", action="store_true", help="faults: kill as often as docs/RELIABILITY.md says")
+    parser.addoption("--resume", action="store_true", help="faults: leave out what has passed on this commit")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let pass what no test can mend: py4j leaves it to the garbage collector to close its sockets to the JVM."""
     config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")

@@ -1,25 +1,32 @@
 """Bronze under fire: kills at every boundary, a dying broker, a damaged or missing checkpoint, two writers.
 
-The oracle is the list of ids that were sent. Two controls are seen to fail: a plain ``foreachBatch`` append, the obvious way to
-write this job, doubles in the window between commit and checkpoint; two writers without the lock double too.
+The oracle is the list of ids that were sent, and the hashes of a lake into which the same topics were drained undisturbed. The
+controls are the same faults against weaker ways of working: a plain ``foreachBatch`` append, the obvious way to write this job;
+two writers without the lock; a JVM that outlives its killed Python without the JVM's own lock; a reader that does not wait for
+transactions to be committed.
 """
 
 import shutil
 import signal
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import Producer
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
+from producer.topics import DLQ_EVENTS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import services
-from wikistream_assets.jobs import bronze_batch
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.jobs import bronze_batch, ownership
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.failpoints import (
     BRONZE_AFTER_CHECKPOINT,
@@ -30,10 +37,21 @@ from wikistream_assets.jobs.failpoints import (
 )
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, batches, event_ids, streaming, totals
+from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import (
+    PROCESS_SECONDS,
+    Stream,
+    assert_sound,
+    batches,
+    event_ids,
+    streaming,
+    totals,
+)
 from wikistream_assets_tests.kafka_records import Message, event_message, judged, produce
 from wikistream_assets_tests.producer.samples import ID, line
 
@@ -66,15 +84,27 @@ def messages() -> Iterator[Message]:
             yield from judged([b"{malformed %d" % next(letters)])
 
 
-def assert_all_there_once(lake: Lakehouse, letters: int = LETTERS) -> None:
-    assert event_ids(lake) == sent_ids()
-    assert totals(lake) == {
-        "records": EVENTS + EVENTS // 10 + letters,
-        "rows": EVENTS,
-        "dead_letters": letters,
-        "duplicates": EVENTS // 10,
-    }
-    assert_sound(lake)
+Undisturbed = Callable[[Lakehouse, Settings], None]
+
+
+@pytest.fixture
+def assert_undisturbed(settings_factory: SettingsFactory) -> Undisturbed:
+    """Every record is there once and counted once, and the tables are those of a drain that nothing happened to."""
+
+    def check(lake: Lakehouse, settings: Settings, letters: int = LETTERS) -> None:
+        assert totals(lake) == {
+            "records": EVENTS + EVENTS // 10 + letters,
+            "rows": EVENTS,
+            "dead_letters": letters,
+            "duplicates": EVENTS // 10,
+        }
+        assert_sound(lake)
+        calm = settings_factory(bootstrap_servers=settings.bootstrap_servers)
+        open_home(calm)
+        drain(local_session(calm), Lakehouse.local(calm), calm)
+        assert table_hashes(lake) == table_hashes(Lakehouse.local(calm))
+
+    return check
 
 
 def run_until_killed(settings: Settings, failpoint: str) -> None:
@@ -92,18 +122,27 @@ def run_until_killed(settings: Settings, failpoint: str) -> None:
         (BRONZE_AFTER_CHECKPOINT, 1),
     ],
 )
-def test_killed_at_each_boundary_loses_and_doubles_nothing(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, failpoint: str, committed: int
+def test_13_killed_at_each_boundary(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    assert_undisturbed: Undisturbed,
+    account: Account,
+    failpoint: str,
+    committed: int,
 ) -> None:
     produce(settings.bootstrap_servers, messages())
     run_until_killed(settings, failpoint)
     assert len(batches(lake)) == committed
     report = drain(spark, lake, settings)
     assert report.batches > 0
-    assert_all_there_once(lake)
+    account.settle("13", f"Bronze kill -9 at {failpoint}", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
 
 
-def test_killed_between_data_files_and_commit(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_13_killed_between_data_files_and_commit(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
+) -> None:
     """The catalog is held until the data files are there: the kill falls between them and the commit, not near it."""
     # without dead letters, whose commit comes first and would be the one that is held
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
@@ -119,7 +158,51 @@ def test_killed_between_data_files_and_commit(spark: SparkSession, lake: Lakehou
         catalog.execute("ROLLBACK")
     assert batches(lake) == []
     drain(spark, lake, settings)
-    assert_all_there_once(lake, letters=0)
+    account.settle("13", "Bronze kill -9 between data files and commit", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings, letters=0)
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "control"])
+def test_13_a_jvm_that_outlives_its_killed_python(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    assert_undisturbed: Undisturbed,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    locked: bool,
+) -> None:
+    """Python is killed while its JVM stands in the commit; the next writer starts; then that JVM goes on and commits."""
+    if not locked:
+        monkeypatch.setattr(ownership, "lock_in_jvm", lambda *_: nullcontext())
+    produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
+    with (
+        streaming(settings, "--once") as stream,
+        closing(sqlite3.connect(settings.catalog_db, isolation_level=None)) as catalog,
+    ):
+        catalog.execute("BEGIN IMMEDIATE")
+        wait_until(lambda: _parquet(settings.warehouse / "bronze" / "raw_events" / "data"))
+        (orphan,) = _jvms(stream)
+        # the data files are there, what is left of the batch is the commit, and that waits for the catalog
+        wait_until(lambda: orphan.cpu_percent(0.3) < 10)
+        orphan.suspend()
+        stream.signal(signal.SIGKILL)
+        stream.exit_code()
+        catalog.execute("ROLLBACK")
+    successor = threading.Thread(target=drain, args=(spark, lake, settings))
+    successor.start()
+    if not locked:
+        successor.join()
+        assert len(event_ids(lake)) == EVENTS
+    orphan.resume()
+    orphan.wait(60)
+    successor.join()
+    fault = "Python kill -9 in the commit, its JVM lives on and commits"
+    if locked:
+        account.settle("13", fault, sent=sent_ids(), found=event_ids(lake))
+        assert_undisturbed(lake, settings, letters=0)
+    else:
+        account.settle("13", f"{fault}; no lock in the JVM", sent=sent_ids(), found=event_ids(lake), control=True)
 
 
 def test_the_jvm_dies_with_its_parent_and_its_lock_with_it(lake: Lakehouse, settings: Settings) -> None:
@@ -141,7 +224,14 @@ def test_the_jvm_dies_with_its_parent_and_its_lock_with_it(lake: Lakehouse, sett
 
 
 @pytest.mark.parametrize("damage", ["commit removed", "checkpoint deleted", "offsets of another run"])
-def test_the_checkpoint_does_not_matter(spark: SparkSession, lake: Lakehouse, settings: Settings, damage: str) -> None:
+def test_14_and_15_the_checkpoint_does_not_matter(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    assert_undisturbed: Undisturbed,
+    account: Account,
+    damage: str,
+) -> None:
     produce(settings.bootstrap_servers, messages())
     drain(spark, lake, settings)
     checkpoint = settings.checkpoints / "bronze"
@@ -161,10 +251,12 @@ def test_the_checkpoint_does_not_matter(spark: SparkSession, lake: Lakehouse, se
     report = drain(spark, lake, settings)
     assert (report.records, report.batches) == (0, 0)
     assert lake.head(RAW_EVENTS) == before
-    assert_all_there_once(lake)
+    number = "15" if damage == "checkpoint deleted" else "14"
+    account.settle(number, f"checkpoint: {damage}", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
 
 
-def test_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
     """What a replay by Spark itself would do: the same records handed to the batch again, whole and with new ones behind."""
     produce(settings.bootstrap_servers, messages())
     drain(spark, lake, settings)
@@ -179,24 +271,24 @@ def test_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: Lake
     assert_sound(lake)
 
 
-def test_control_a_plain_append_doubles_in_the_same_window(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
+def test_13_to_15_control_a_plain_append_doubles_in_the_same_window(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
 ) -> None:
-    """The control of all cases above: committed, then the checkpoint's last commit is lost, then the batch comes again."""
+    """Committed, then the checkpoint's last commit is lost, then the batch comes again."""
     produce(settings.bootstrap_servers, messages())
     _plain_drain(spark, settings)
-    assert Counter(event_ids(lake)).most_common(1)[0][1] == 2  # redeliveries, which a plain append keeps
-    once = len(event_ids(lake))
+    once = event_ids(lake)  # with the redeliveries, which a plain append keeps
     commits = settings.checkpoints / "plain" / "commits"
     last = max(int(path.name) for path in commits.glob("[0-9]*"))
     for name in (f"{last}", f".{last}.crc"):
         (commits / name).unlink()
     _plain_drain(spark, settings)
-    assert len(event_ids(lake)) > once
+    fault = "a batch committed, not in the checkpoint, comes again; plain foreachBatch append"
+    account.settle("13-15", fault, sent=once, found=event_ids(lake), control=True)
 
 
-def test_control_without_the_lock_two_writers_double(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_18_control_without_the_lock_two_writers_double(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Iceberg lets both append: two writers that start from the same position both write the same events."""
     produce(settings.bootstrap_servers, messages())
@@ -205,10 +297,12 @@ def test_control_without_the_lock_two_writers_double(
     # the second one has looked for known events before the first committed
     monkeypatch.setattr(bronze_batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
     second.write(_kafka(spark, settings), 0)
-    assert len(event_ids(lake)) == 2 * EVENTS
+    account.settle("18", "two writers at once; no lock", sent=sent_ids(), found=event_ids(lake), control=True)
 
 
-def test_two_writers_at_once(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_18_two_writers_at_once(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
+) -> None:
     """Two processes are told to stream: one does, the other is refused; a drain beside them waits."""
     with streaming(settings) as first, streaming(settings) as second:
         both = (first, second)
@@ -221,27 +315,79 @@ def test_two_writers_at_once(spark: SparkSession, lake: Lakehouse, settings: Set
         assert drain(spark, lake, settings).waited
         running.signal(signal.SIGTERM)
         assert running.exit_code() == 0, running.log
-    assert_all_there_once(lake)
+    account.settle("18", "two writers at once", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
 
 
-def test_the_broker_is_killed_while_bronze_drains(settings_factory: SettingsFactory) -> None:
-    home = settings_factory(bronze_batch_records=400)
-    services.up(home)
+@pytest.fixture
+def own_broker(settings_factory: SettingsFactory) -> Iterator[Settings]:
+    """A home with a broker of this test's own, to be killed."""
+    home = settings_factory(bronze_batch_records=BATCH_RECORDS // 8)
     try:
-        Broker(home.bootstrap_servers).ensure_topics(home)
-        produce(home.bootstrap_servers, messages())
-        lake = Lakehouse.local(home)
-        with streaming(home, "--once") as stream:
-            for kill in range(3):
-                wait_until(lambda seen=kill: len(batches(lake)) > seen or stream.process.poll() is not None)
-                _kill_broker(home)
-            if stream.exit_code() != 0:  # the broker was away for longer than Spark waits: run again, as the text says
-                assert "start it again to go on" in stream.log or "does not answer" in stream.log
-                with streaming(home, "--once") as again:
-                    assert again.exit_code() == 0, again.log
-        assert_all_there_once(lake)
+        services.up(home)
+        yield home
     finally:
         services.down(home)
+
+
+def test_8_the_broker_is_killed_while_bronze_drains(
+    own_broker: Settings, assert_undisturbed: Undisturbed, account: Account, kills: Callable[[int, int], int]
+) -> None:
+    produce(own_broker.bootstrap_servers, messages())
+    lake = Lakehouse.local(own_broker)
+    seconds: list[float] = []
+    with ExitStack() as streams:
+        stream = streams.enter_context(streaming(own_broker))
+        for _ in range(kills(2, 20)):
+            before = len(batches(lake))
+            if stream.process.poll() is not None:  # the broker was away for longer than Spark waits
+                assert "start it again to go on" in stream.log or "does not answer" in stream.log
+                stream = streams.enter_context(streaming(own_broker))
+            wait_until(lambda before=before: len(batches(lake)) > before or not _lag(own_broker, lake))
+            killed = time.monotonic()
+            _kill_broker(own_broker)
+            seconds.append(time.monotonic() - killed)
+        if stream.process.poll() is not None:
+            stream = streams.enter_context(streaming(own_broker))
+        wait_until(lambda: not _lag(own_broker, lake))
+        stream.signal(signal.SIGTERM)
+        assert stream.exit_code() == 0, stream.log
+    account.settle(
+        "8",
+        "broker kill -9 while Bronze streams",
+        sent=sent_ids(),
+        found=event_ids(lake),
+        tries=len(seconds),
+        seconds=seconds,
+    )
+    assert_undisturbed(lake, own_broker)
+
+
+def test_8_what_a_killed_transaction_left_is_not_read(
+    own_broker: Settings, spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
+) -> None:
+    """The broker dies amid a transaction, and the records come again in the next one. The control does not wait for commits."""
+    records = [message for message in messages() if message.topic == RAW_TOPIC]
+    broken_off = _transaction(own_broker)
+    for message in records[:500]:
+        broken_off.produce(message.topic, message.value, message.key)
+    broken_off.flush(PROCESS_SECONDS)
+    _kill_broker(own_broker)
+    again = _transaction(own_broker)  # its id is the same: that ends what the other one began
+    for message in records:
+        again.produce(message.topic, message.value, message.key)
+    again.commit_transaction(PROCESS_SECONDS)
+    reading = settings.model_copy(update={"bootstrap_servers": own_broker.bootstrap_servers})
+    committed, everything = (
+        sorted(_event_ids_in_kafka(spark, reading, isolation)) for isolation in ("read_committed", "read_uncommitted")
+    )
+    expected = [message.key or "" for message in records]
+    account.settle(
+        "8", "broker kill -9 amid a transaction; reads uncommitted", sent=expected, found=everything, control=True
+    )
+    account.settle("8", "broker kill -9 amid a transaction", sent=expected, found=committed)
+    drain(spark, lake, reading)
+    assert event_ids(lake) == sent_ids()
 
 
 def _kill_broker(settings: Settings) -> None:
@@ -262,13 +408,47 @@ def _parquet(folder: Path) -> Sequence[Path]:
     return [path for path in folder.rglob("*.parquet") if path.stat().st_size > 0] if folder.exists() else []
 
 
-def _kafka(spark: SparkSession, settings: Settings) -> DataFrame:
-    """Everything that is committed in both topics, as a batch."""
+def _transaction(settings: Settings) -> Producer:
+    """A producer with an open transaction."""
+    producer = Producer(
+        {"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "test-source", "log_level": 0}
+    )
+    producer.init_transactions(PROCESS_SECONDS)
+    producer.begin_transaction()
+    return producer
+
+
+def _lag(settings: Settings, lake: Lakehouse) -> bool:
+    """Whether Kafka has something that Bronze has not; None of it counts while the broker does not answer."""
+    broker = Broker(settings.bootstrap_servers)
+    newest = lake.newest_position(RAW_EVENTS)
+    try:
+        ends = {
+            topic: {str(number): high for number, (_, high) in broker.offsets(topic).items()}
+            for topic in (RAW_TOPIC, DLQ_EVENTS)
+        }
+        return broker.has_committed_records((newest and newest.position) or {}, ends)
+    except BrokerError:
+        return True
+
+
+def _jvms(stream: Stream) -> list[psutil.Process]:
+    children = psutil.Process(stream.process.pid).children(recursive=True)
+    return [child for child in children if child.name() == "java"]
+
+
+def _event_ids_in_kafka(spark: SparkSession, settings: Settings, isolation: str) -> list[str]:
+    keys = _kafka(spark, settings, isolation).where(sf.col("topic") == RAW_TOPIC).select(sf.col("key").cast("string"))
+    return [row["key"] for row in keys.collect()]
+
+
+def _kafka(spark: SparkSession, settings: Settings, isolation: str = "read_committed") -> DataFrame:
+    """Everything in both topics, as a batch."""
     return (
         spark.read.format("kafka")
         .option("kafka.bootstrap.servers", settings.bootstrap_servers)
         .option("subscribe", "raw-events,dlq-events")
-        .option("kafka.isolation.level", "read_committed")
+        .option("kafka.isolation.level", isolation)
         .load()
     )
 

@@ -20,6 +20,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, DAILY_ANALYTICS_SUMMARY, HOURLY_STATS, RAW_EVENTS
 from wikistream_assets.transforms.silver.cleaned_events import good, split
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
+from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT
@@ -56,6 +57,13 @@ def _start(gates: GateLake) -> None:
     gates.add_bronze(rows[600:])
 
 
+def _settle(gates: GateLake, account: Account, number: str, fault: str, tries: int = 1, control: bool = False) -> None:
+    """Bronze's events against those of Silver and its quarantine."""
+    published = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
+    sent, found = ([row[0] for row in gates.rows(sql)] for sql in ("select event_id from bronze.raw_events", published))
+    account.settle(number, fault, sent=sent, found=found, tries=tries, control=control)
+
+
 def _kill(gates: GateLake, layer: str, failpoint: str) -> None:
     killed = subprocess.run(
         [sys.executable, "-m", "wikistream_assets_tests.jobs.run_layer", layer],
@@ -68,7 +76,9 @@ def _kill(gates: GateLake, layer: str, failpoint: str) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
 
 
-def test_case_20_silver_killed_three_times_ends_the_same(gates: GateLake, undisturbed: dict[str, str]) -> None:
+def test_20_silver_killed_at_each_boundary_ends_the_same(
+    gates: GateLake, undisturbed: dict[str, str], account: Account
+) -> None:
     _start(gates)
     gates.bronze_gate()
     before = gates.lake.head(CLEANED_EVENTS)
@@ -79,27 +89,40 @@ def test_case_20_silver_killed_three_times_ends_the_same(gates: GateLake, undist
     ):
         _kill(gates, "silver", point)
         assert gates.lake.head(CLEANED_EVENTS) == before, "nothing is readable before the whole publication"
-    assert gates.silver().advanced
+    _kill(gates, "silver", failpoints.SILVER_AFTER_PUBLISH)
+    assert not gates.silver().advanced, "published, though the run could not tell"
     assert gates.gold().passed
+    _settle(gates, account, "20", "Silver kill -9 at each of its boundaries", tries=4)
     assert table_hashes(gates.lake) == undisturbed
 
 
-def test_case_20_control_without_branch_and_position_rows_are_doubled(
-    gates: GateLake, undisturbed: dict[str, str]
+def test_20_control_without_branch_and_position_rows_are_doubled(
+    gates: GateLake, undisturbed: dict[str, str], account: Account
 ) -> None:
     _start(gates)
     gates.bronze_gate()
     new = read_table(gates.ctx.spark, RAW_EVENTS).where("cast(right(event_id, 12) as int) >= 600")
     for _ in range(2):  # killed after the commit, and started again: nothing says how far the first run came
         append_rows(good(split(new, processed_at=PROCESSED_AT)), CLEANED_EVENTS, {})
-    assert gates.rows("select count(*) from silver.cleaned_events") == [(1200,)]
+    _settle(gates, account, "20", "Silver kill -9 after its commit; no branch, no position", control=True)
     assert table_hashes(gates.lake)["silver.cleaned_events"] != undisturbed["silver.cleaned_events"]
 
 
-def test_case_21_gold_killed_between_two_tables_is_rolled_forward(gates: GateLake, undisturbed: dict[str, str]) -> None:
-    _start(gates)
+def test_21_gold_killed_between_two_tables_is_rolled_forward(
+    gates: GateLake, undisturbed: dict[str, str], account: Account
+) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:600])
     gates.bronze_gate()
     gates.silver()
+    _kill(gates, "gold", failpoints.GOLD_AFTER_PUBLISH)
+    assert not gates.gold().advanced, "published, though the run could not tell"
+    gates.add_bronze(rows[600:])
+    gates.bronze_gate()
+    gates.silver()
+    for point in (failpoints.GOLD_AFTER_BRANCHES, failpoints.GOLD_AFTER_RESULTS):
+        _kill(gates, "gold", point)
+        assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(600,)]
     _kill(gates, "gold", failpoints.GOLD_AFTER_FIRST_PUBLISH)
     figures = (
         "select (select sum(total_events) from gold.hourly_stats),"
@@ -113,10 +136,11 @@ def test_case_21_gold_killed_between_two_tables_is_rolled_forward(gates: GateLak
     assert (hourly, daily) == (900, 600), "control: whoever reads the raw tables sees the mix"
     assert gates.gold().passed
     assert gates.rows(figures) == [(900, 900)]
+    _settle(gates, account, "21", "Gold kill -9 at each of its boundaries", tries=4)
     assert table_hashes(gates.lake) == undisturbed
 
 
-def test_case_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict[str, str]) -> None:
+def test_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
     _start(gates)
     tag = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
     _kill(gates, "bronze_gate", failpoints.GATE_AFTER_RESULTS)
@@ -125,4 +149,5 @@ def test_case_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed:
     assert all(report.passed for report in gates.cycle())
     doubled = "select check_id from dq_audit.quality_results group by 1 having count(*) > 1"
     assert gates.rows(doubled) == []
+    _settle(gates, account, "22", "Bronze gate kill -9 before its verdict is published")
     assert table_hashes(gates.lake) == undisturbed

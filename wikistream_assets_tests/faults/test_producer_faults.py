@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -38,13 +38,14 @@ from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.report import Case
 from wikistream_assets_tests.producer.kafka_reader import committed, landed
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 GENERATOR = Generator(events=8_000, malformed=0.005, oversized_bytes=1_000_100)
-KILLS = 8
 PROCESS_SECONDS = 120.0
 
 Start = Callable[[], subprocess.Popen[str]]
@@ -111,11 +112,23 @@ def accepted_lines() -> list[Line]:
     return [line for line in GENERATOR.lines() if line.event_id and line.domain in FOLLOWED_DOMAINS]
 
 
-def assert_exactly_once(settings: ProducerSettings, source: Source) -> None:
+def accepted_ids() -> list[str]:
+    return [line.event_id or "" for line in accepted_lines()]
+
+
+def assert_exactly_once(
+    settings: ProducerSettings,
+    source: Source,
+    account: Account,
+    number: str,
+    fault: str,
+    tries: int = 1,
+    seconds: Sequence[float] = (),
+) -> None:
     """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree."""
     truth = GENERATOR.manifest()
     found = landed(settings.bootstrap_servers)
-    assert Counter(found.ids) == Counter(line.event_id for line in accepted_lines())
+    account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, seconds=seconds)
     assert found.reasons == truth.malformed
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
     assert cursor is not None
@@ -129,28 +142,35 @@ def assert_exactly_once(settings: ProducerSettings, source: Source) -> None:
     assert cursor.gaps_total == 0
 
 
-def doubled_and_lost(settings: ProducerSettings) -> tuple[int, int]:
-    """What a control did wrong: records too many, records too few."""
-    expected = Counter(line.event_id for line in accepted_lines())
-    found = Counter(landed(settings.bootstrap_servers).ids)
-    return (found - expected).total(), (expected - found).total()
+def settle_control(settings: ProducerSettings, account: Account, number: str, fault: str, tries: int = 1) -> Case:
+    """Take down what a weaker producer did wrong."""
+    found = landed(settings.bootstrap_servers)
+    account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, control=True)
+    return account.cases[-1]
 
 
-def kill_at_random(begin: Start, server: EventStreamsServer, broker: Broker) -> None:
+def kill_at_random(begin: Start, server: EventStreamsServer, broker: Broker, kills: int) -> list[float]:
     """Start, wait for the first records, kill -9 a random moment later, again and again; then let it finish.
 
-    Each life gets at most a tenth of the stream, so that there is something left for the next.
+    Each life gets at most a part of the stream, so that there is something left for the next.
+
+    Returns:
+        Seconds from each start to the first new records.
     """
     moments = random.Random(42)
-    server.behaviour = Behaviour(stall_after=GENERATOR.events // (KILLS + 2))
-    for _ in range(KILLS):
+    seconds: list[float] = []
+    server.behaviour = Behaviour(stall_after=GENERATOR.events // (kills + 2))
+    for _ in range(kills):
         before = _records(broker)
+        started = time.monotonic()
         with ended(begin()) as process:
             wait_until(lambda before=before: _records(broker) > before, PROCESS_SECONDS)
+            seconds.append(time.monotonic() - started)
             time.sleep(moments.uniform(0, 0.15))  # the moment of the fault itself, not a wait for anything
             assert process.poll() is None
     server.behaviour = Behaviour()
     assert finish(begin()) == 0
+    return seconds
 
 
 def _records(broker: Broker) -> int:
@@ -161,47 +181,57 @@ def _records(broker: Broker) -> int:
 
 
 def test_1_killed_at_random(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, fresh_topics: Broker
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    fresh_topics: Broker,
+    account: Account,
+    kills: Callable[[int, int], int],
 ) -> None:
-    kill_at_random(lambda: start(source, server.url, settings), server, fresh_topics)
-    assert_exactly_once(settings, source)
+    tries = kills(8, 50)
+    small = settings.model_copy(update={"producer_batch_events": 40})
+    seconds = kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries)
+    assert_exactly_once(settings, source, account, "1", "producer kill -9 at random", tries, seconds)
 
 
 def test_1_control_position_in_memory(
-    server: EventStreamsServer, settings: ProducerSettings, position: Path, fresh_topics: Broker
+    server: EventStreamsServer, settings: ProducerSettings, position: Path, fresh_topics: Broker, account: Account
 ) -> None:
-    kill_at_random(lambda: start_weak(server, settings, position, "memory"), server, fresh_topics)
-    doubled, _ = doubled_and_lost(settings)
-    assert doubled > 0
+    kill_at_random(lambda: start_weak(server, settings, position, "memory"), server, fresh_topics, 8)
+    settle_control(settings, account, "1", "producer kill -9 at random; position in memory", 8)
 
 
 @pytest.mark.parametrize("place", [AFTER_PRODUCE, AFTER_COMMIT], ids=["2_before_commit", "3_after_commit"])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_2_and_3_killed_around_the_commit(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, place: str, batch: int
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account, place: str, batch: int
 ) -> None:
     assert finish(start(source, server.url, settings, failpoint=f"{place}@{batch}")) == -signal.SIGKILL
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
     batches = batch - 1 if place == AFTER_PRODUCE else batch
     assert (cursor.counters.received if cursor else 0) == batches * settings.producer_batch_events
     assert finish(start(source, server.url, settings)) == 0
-    assert_exactly_once(settings, source)
+    number = "2" if place == AFTER_PRODUCE else "3"
+    assert_exactly_once(settings, source, account, number, f"producer kill -9 at {place}, batch {batch}")
 
 
 @pytest.mark.parametrize(("order", "fault"), [("after", "doubled"), ("before", "lost")])
 def test_2_and_3_control_position_beside_the_records(
-    server: EventStreamsServer, settings: ProducerSettings, position: Path, order: str, fault: str
+    server: EventStreamsServer, settings: ProducerSettings, position: Path, account: Account, order: str, fault: str
 ) -> None:
     assert finish(start_weak(server, settings, position, order, die_at=7)) == -signal.SIGKILL
     assert finish(start_weak(server, settings, position, order)) == 0
     batch = list(GENERATOR.lines())[600:700]
     harmed = sum(1 for line in batch if line.event_id and line.domain in FOLLOWED_DOMAINS)
     assert harmed > 20
-    assert doubled_and_lost(settings) == ((harmed, 0) if fault == "doubled" else (0, harmed))
+    case = settle_control(
+        settings, account, "2-3", f"producer kill -9; position in a file, written {order} the records"
+    )
+    assert (case.doubled, case.lost) == ((harmed, 0) if fault == "doubled" else (0, harmed))
 
 
 def test_4_a_zombie_is_fenced_and_writes_nothing(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, fresh_topics: Broker
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account
 ) -> None:
     server.behaviour = Behaviour(stall_after=2_000)
     # its silent connection is given up when it wakes, then it reads what its successor has long since committed
@@ -210,17 +240,19 @@ def test_4_a_zombie_is_fenced_and_writes_nothing(
         zombie.send_signal(signal.SIGSTOP)
         server.behaviour = Behaviour()
         assert finish(start(source, server.url, settings)) == 0
-        assert_exactly_once(settings, source)
+        assert_exactly_once(settings, source, account, "4", "a second producer takes over from one that hangs")
         zombie.send_signal(signal.SIGCONT)
         assert finish(zombie) == FencedError.exit_code
-    assert_exactly_once(settings, source)
+    assert_exactly_once(settings, source, account, "4", "the first producer wakes up, a zombie")
 
 
-def test_4_control_two_without_fencing(server: EventStreamsServer, settings: ProducerSettings, tmp_path: Path) -> None:
+def test_4_control_two_without_fencing(
+    server: EventStreamsServer, settings: ProducerSettings, tmp_path: Path, account: Account
+) -> None:
     both = [start_weak(server, settings, tmp_path / name, "after") for name in ("one", "two")]
     assert [finish(process) for process in both] == [0, 0]
-    doubled, _ = doubled_and_lost(settings)
-    assert doubled == len(accepted_lines())
+    case = settle_control(settings, account, "4", "two producers at once; no fencing")
+    assert case.doubled == len(accepted_lines())
 
 
 @pytest.mark.parametrize(
@@ -233,12 +265,18 @@ def test_4_control_two_without_fencing(server: EventStreamsServer, settings: Pro
     ids=["inside_a_frame", "inside_a_character", "by_time"],
 )
 def test_5_the_server_cuts_the_connection(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, behaviour: Behaviour
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    account: Account,
+    behaviour: Behaviour,
 ) -> None:
     server.behaviour = behaviour
     assert finish(start(source, server.url, settings)) == 0
-    assert len(server.requests) > 3
-    assert_exactly_once(settings, source)
+    cuts = len(server.requests) - 1
+    assert cuts > 2
+    where = f"inside a {behaviour.cut_inside}" if behaviour.cut_after else "by time"
+    assert_exactly_once(settings, source, account, "5", f"the server cuts the connection {where}", cuts)
 
 
 def plain_client(url: str, last: str | None = None) -> Iterator[str]:
@@ -278,7 +316,7 @@ def redelivering_order() -> list[Line]:
 
 
 def test_6_redelivered_events_keep_their_ids(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account
 ) -> None:
     server.behaviour = Behaviour(cut_after=2_000, redeliver=500)
     assert finish(start(source, server.url, settings)) == 0
@@ -287,7 +325,13 @@ def test_6_redelivered_events_keep_their_ids(
     ledger: set[str] = set()
     GENERATOR.manifest(ledger=ledger)
     found = Counter(landed(settings.bootstrap_servers).ids)
-    assert found == expected
+    account.settle(
+        "6",
+        "the server re-delivers 500 events at each cut",
+        sent=(event_id for event_id in expected.elements() if event_id),
+        found=found.elements(),
+        tries=len(server.requests) - 1,
+    )
     assert set(found) == ledger
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
     assert cursor is not None
@@ -350,41 +394,53 @@ def own_broker(settings_factory: SettingsFactory) -> Iterator[Settings]:
         services.down(owned)
 
 
-def kill_broker(owned: Settings) -> None:
-    """Kill -9, and wait until the supervisor has brought it back."""
-    (broker,) = services.status(owned)
-    assert broker.pid is not None
-    os.kill(broker.pid, signal.SIGKILL)
+def kill_broker(owned: Settings) -> float:
+    """Kill -9, and wait until the supervisor has brought it back; returns the seconds that took."""
+    pid = broker_pid(owned)
+    killed = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
     Broker(owned.bootstrap_servers).wait_ready(PROCESS_SECONDS)
+    return time.monotonic() - killed
 
 
-def test_8_the_broker_is_killed(own_broker: Settings) -> None:
+def broker_pid(owned: Settings) -> int:
+    broker = services.listening_process(owned.kafka_port)
+    assert broker is not None
+    return broker.pid
+
+
+def test_8_the_broker_is_killed(own_broker: Settings, account: Account, kills: Callable[[int, int], int]) -> None:
     settings = ProducerSettings(bootstrap_servers=own_broker.bootstrap_servers, producer_batch_events=100)
     source = source_from("synthetic", settings, GENERATOR)
-    ten_seconds = Behaviour(speed=GENERATOR.hours * 3600 / 10)
+    tries = kills(1, 20)
+    seconds: list[float] = []
+    slowly = Behaviour(speed=GENERATOR.hours * 3600 / (10 * tries))
     with (
-        EventStreamsServer(Synthetic(GENERATOR), ten_seconds) as server,
+        EventStreamsServer(Synthetic(GENERATOR), slowly) as server,
         ended(start(source, server.url, settings)) as process,
     ):
-        wait_until(lambda: _received(settings, source), PROCESS_SECONDS)
-        kill_broker(own_broker)
+        for _ in range(tries):
+            before = _received(settings, source)
+            wait_until(lambda before=before: _received(settings, source) > before, PROCESS_SECONDS)
+            seconds.append(kill_broker(own_broker))
         assert finish(process) == 0
-    assert_exactly_once(settings, source)
+    assert_exactly_once(settings, source, account, "8", "broker kill -9 while the producer sends", tries, seconds)
 
 
-def test_8_control_fire_and_forget(own_broker: Settings) -> None:
+def test_8_control_fire_and_forget(own_broker: Settings, account: Account) -> None:
     producer = Producer({"bootstrap.servers": own_broker.bootstrap_servers, "acks": 0, "retries": 0, "log_level": 0})
     numbers = iter(range(1_000_000))
     for _ in range(1_000):
         producer.produce(RAW_EVENTS, value=str(next(numbers)))
     producer.flush()
-    (broker,) = services.status(own_broker)
-    assert broker.pid is not None
-    os.kill(broker.pid, signal.SIGSTOP)  # as good as dead: what it is sent now reaches nobody
+    pid = broker_pid(own_broker)
+    os.kill(pid, signal.SIGSTOP)  # as good as dead: what it is sent now reaches nobody
     for _ in range(1_000):
         producer.produce(RAW_EVENTS, value=str(next(numbers)))
     producer.flush(2)
-    os.kill(broker.pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     Broker(own_broker.bootstrap_servers).wait_ready(PROCESS_SECONDS)
     producer.flush(PROCESS_SECONDS)
-    assert len(committed(own_broker.bootstrap_servers, RAW_EVENTS)) < next(numbers)
+    found = [(record.value() or b"").decode() for record in committed(own_broker.bootstrap_servers, RAW_EVENTS)]
+    sent = map(str, range(next(numbers)))
+    account.settle("8", "broker kill -9 while a producer sends; acks=0", sent=sent, found=found, control=True)

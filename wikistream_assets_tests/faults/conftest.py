@@ -1,0 +1,107 @@
+"""What the fault cases share: how often to kill, the account of each case, and going on where a run was broken off.
+
+``--full`` kills as often as the published table says; without it the same cases run in their short form. ``--resume`` leaves out
+what has passed before on the same commit. Every run appends to ``build/faults.jsonl``, of which ``python -m
+wikistream_assets_tests.faults.report`` makes docs/RELIABILITY.md.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import pytest
+
+from wikistream_assets_tests.faults.report import RESULTS, Case, Result, commit, read
+
+_ACCOUNT = pytest.StashKey[list[Case]]()
+
+
+@dataclass(frozen=True)
+class Account:
+    """Takes down how a case ended; the case fails if anything was lost or doubled, a control if nothing was."""
+
+    cases: list[Case]
+
+    def settle(
+        self,
+        number: str,
+        fault: str,
+        *,
+        sent: Iterable[str],
+        found: Iterable[str],
+        tries: int = 1,
+        seconds: Iterable[float] = (),
+        control: bool = False,
+    ) -> None:
+        """Compare what was sent with what was found.
+
+        Args:
+            number: the case's number in the list of faults.
+            fault: what was done, for the published table.
+            sent / found: ids, as often as they should be there, and as often as they are.
+            tries: how often the fault was made.
+            seconds: from each fault to the first new commit, where it was measured.
+            control: a weaker way of working under the same fault, which has to be seen to fail.
+        """
+        expected, there = Counter(sent), Counter(found)
+        case = Case(
+            number=number,
+            fault=fault,
+            control=control,
+            tries=tries,
+            sent=expected.total(),
+            lost=(expected - there).total(),
+            doubled=(there - expected).total(),
+            seconds=tuple(round(second, 1) for second in seconds),
+        )
+        self.cases.append(case)
+        if control:
+            assert case.lost + case.doubled > 0, f"the control did not fail: {case}"
+        else:
+            assert (case.lost, case.doubled) == (0, 0), case
+
+
+@pytest.fixture
+def account(request: pytest.FixtureRequest) -> Account:
+    """The account of this case."""
+    return Account(request.node.stash.setdefault(_ACCOUNT, []))
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """How often to kill: the first number in the short form, the second in the full one."""
+    full = request.config.getoption("--full")
+    return lambda short, long: long if full else short
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has passed on this commit, if asked to."""
+    if not config.getoption("--resume"):
+        return
+    current = commit()
+    if current.endswith("+"):
+        raise pytest.UsageError("--resume needs a clean checkout: nobody knows what a run on changed files has shown")
+    passed = {result.test for result in read() if result.commit == current and result.passed}
+    done = [item for item in items if item.nodeid in passed]
+    items[:] = [item for item in items if item.nodeid not in passed]
+    config.hook.pytest_deselected(items=done)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Append a line for each case, also for one that failed."""
+    report = yield
+    if report.when == "call" and item.get_closest_marker("faults") and item.config.getoption("--full"):
+        result = Result(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=commit(),
+            test=item.nodeid,
+            passed=report.passed,
+            cases=tuple(item.stash.get(_ACCOUNT, [])),
+        )
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
+    return report
