@@ -41,7 +41,8 @@ def free_port() -> int:
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return the ``WIKISTREAM_*`` variables that make a child process load the same settings."""
-    return {f"WIKISTREAM_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set}
+    fields = settings.model_dump(include=settings.model_fields_set)  # routes as JSON, secrets as stars
+    return {f"WIKISTREAM_{name.upper()}": str(value) for name, value in fields.items()}
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from wikistream_assets.alerts.notice import Event, Notice
 from wikistream_assets.exceptions import ChannelDownError, NoticeRefusedError
-from wikistream_assets.settings import Settings
+from wikistream_assets.settings import ALERT_CHANNELS, Settings
 
 SEND_SECONDS: Final = 5.0
 """Longest wait for a connection, and for each answer."""
@@ -173,11 +173,14 @@ class SnsChannel:
             raise ChannelDownError(f"SNS: {type(error).__name__}") from None
 
 
-def remote_channels(settings: Settings) -> Mapping[str, Channel]:
-    """The channels that some route of ``settings`` names, without ``log``."""
+def routed_channels(settings: Settings) -> Mapping[str, Channel]:
+    """The channels that some route of ``settings`` names, ``log`` first."""
     made: dict[str, Channel] = {}
-    for name in sorted({name for names in settings.alert_routes.values() for name in names}):
+    routed = {name for names in settings.alert_routes.values() for name in names}
+    for name in sorted(routed, key=ALERT_CHANNELS.index):
         match name:
+            case "log":
+                made[name] = LogChannel(settings.root / "logs" / "alerts.jsonl")
             case "slack" if settings.alert_slack_webhook_url:
                 made[name] = SlackChannel(settings.alert_slack_webhook_url.get_secret_value())
             case "email" if settings.alert_smtp_host:

@@ -18,6 +18,7 @@ class AlertKind(StrEnum):
     FRESHNESS = "freshness"
     STREAM_RESTARTED = "stream_restarted"
     STREAM_GIVEN_UP = "stream_given_up"
+    SOURCE_SILENT = "source_silent"
     LAG = "lag"
     DLQ_RATE = "dlq_rate"
     HIGH_RISK_USER = "high_risk_user"
@@ -73,6 +74,11 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
         "stream",
         "the stream did not come back after several starts",
         "its log names the cause; mend it, then `make up`",
+    ),
+    AlertKind.SOURCE_SILENT: KindInfo(
+        "stream",
+        "the producer has received nothing for WIKISTREAM_SOURCE_SILENT_SECONDS, not even a canary",
+        "`wikistream status`: does the producer run, does the source answer? A capture that is at its end is silent, too",
     ),
     AlertKind.LAG: KindInfo(
         "topic",

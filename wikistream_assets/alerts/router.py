@@ -12,15 +12,16 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
-from wikistream_assets.alerts.channels import LogChannel, remote_channels
+from wikistream_assets.alerts.addresses import without_addresses
+from wikistream_assets.alerts.channels import routed_channels
 from wikistream_assets.alerts.kinds import KINDS, Alert, AlertKind
 from wikistream_assets.alerts.notice import Event, Notice
 from wikistream_assets.alerts.store import ChannelState, OpenAlert, Store, Transaction, Waiting
-from wikistream_assets.embedded.home import open_home, writer_lock
+from wikistream_assets.embedded.home import open_home, user_key, writer_lock
 from wikistream_assets.exceptions import ChannelDownError, NoticeRefusedError, WikistreamError, WriterBusyError
 from wikistream_assets.quality.rule import Severity
 from wikistream_assets.settings import Settings
@@ -66,7 +67,7 @@ class Alerts:
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._now = now
-        self._log_channel = LogChannel(settings.root / "logs" / "alerts.jsonl")
+        self.channels = routed_channels(settings)
 
     @cached_property
     def _store(self) -> Store:
@@ -78,7 +79,7 @@ class Alerts:
         """Note that something needs a person. Never raises for a store that cannot be written: the caller's work goes on."""
         try:
             with self._store.transaction() as store:
-                self._fire(store, alert)
+                self._fire(store, self._harmless(alert))
             self._write_log()
         except (sqlite3.Error, OSError, WikistreamError) as error:
             _log.error("alert %s %s was not kept (%s): %s", alert.kind, alert.subject, error, alert.message)
@@ -87,11 +88,11 @@ class Alerts:
         """Note that it is over; said once if the alert was open, nothing happens otherwise. Never raises, as ``fire``."""
         try:
             with self._store.transaction() as store:
-                opened = store.open_alert(AlertKind(kind), subject)
+                opened = store.open_alert(AlertKind(kind), self._without_addresses(subject))
                 if opened is None:
                     return
-                store.close(opened.notice.kind, subject)
-                self._put(store, opened.notice.cleared(message, self._now()))
+                store.close(opened.notice.kind, opened.notice.subject)
+                self._put(store, opened.notice.cleared(self._without_addresses(message), self._now()))
             self._write_log()
         except (sqlite3.Error, OSError, WikistreamError) as error:
             _log.error("alert %s %s was not cleared (%s)", kind, subject, error)
@@ -114,7 +115,7 @@ class Alerts:
     def channel_states(self) -> dict[str, ChannelState]:
         """How each channel of the routes has fared."""
         with self._store.transaction() as store:
-            return {name: store.channel(name) for name in remote_channels(self._settings)}
+            return {name: store.channel(name) for name in self.channels}
 
     def run_url(self, run_id: str | None) -> str | None:
         """The run in the UI."""
@@ -129,6 +130,8 @@ class Alerts:
                 self._put(store, self._notice(Event.FIRED, alert, 1))
             return
         before = store.open_alert(kind, alert.subject)
+        if before and alert.run_id and (alert.run_id, alert.message) == (before.notice.run_id, before.notice.message):
+            return  # the same news of the same run, by a sensor that was killed before it noted its place
         if before is None:
             opened = OpenAlert(self._notice(Event.FIRED, alert, 1), now, now, now, 1)
             self._put(store, opened.notice)
@@ -142,6 +145,26 @@ class Alerts:
             if again:
                 self._put(store, notice)
         store.keep_open(opened)
+
+    def _harmless(self, alert: Alert) -> Alert:
+        return replace(
+            alert,
+            subject=self._without_addresses(alert.subject),
+            message=self._without_addresses(alert.message),
+            details={name: self._value(value) for name, value in alert.details.items()},
+        )
+
+    def _value(self, value: object) -> object:
+        if isinstance(value, str):
+            return self._without_addresses(value)
+        if isinstance(value, (list, tuple)):
+            return [self._value(item) for item in value]
+        if isinstance(value, dict):
+            return {str(name): self._value(item) for name, item in value.items()}
+        return value
+
+    def _without_addresses(self, text: str) -> str:
+        return without_addresses(text, lambda: bytes.fromhex(user_key(self._settings)))
 
     def _notice(self, event: Event, alert: Alert, count: int) -> Notice:
         return Notice.of(event, alert, self._now(), count, self.run_url(alert.run_id))
@@ -157,9 +180,12 @@ class Alerts:
 
     def _write_log(self) -> None:
         """Empty the log channel's outbox. One process at a time, so that the lines stand in order."""
+        log = self.channels.get(LOG)
+        if log is None:
+            return
         with self._store.transaction() as store:
             for item in store.waiting(LOG):
-                self._log_channel.send(item.notice)
+                log.send(item.notice)
                 store.remove(item)
 
     # ---- delivery ----------------------------------------------------------------------------------------------------
@@ -167,18 +193,17 @@ class Alerts:
     def deliver(self) -> Delivery:
         """Send what waits and is due, as far as each channel takes it. Takes seconds, whatever is down."""
         delivery = Delivery()
-        channels = remote_channels(self._settings)
         deadline = time.monotonic() + DELIVERY_SECONDS
         try:
             with writer_lock(self._settings, "alerts"):
                 self._expire(delivery)
                 self._write_log()
-                for name, channel in channels.items():
+                for name in self.channels.keys() - {LOG}:
                     for notice, items in self._due(name):
                         if time.monotonic() > deadline:
                             break
                         try:
-                            channel.send(notice)
+                            self.channels[name].send(notice)
                         except NoticeRefusedError as error:
                             self._refused(name, items, str(error), delivery)
                         except ChannelDownError as error:

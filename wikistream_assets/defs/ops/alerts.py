@@ -1,0 +1,229 @@
+"""What Dagster sees that a person should know: sensors that feed the alert router, and the one that empties its outbox.
+
+Gates tell of what they block themselves (``asset_factory.tell_about_gate``); here is what goes wrong without a gate noticing.
+Each sensor keeps its place in its cursor and moves it after it has told: a tick that is killed tells again, and the router
+takes that for the same news.
+"""
+
+import json
+import time
+from dataclasses import asdict
+from typing import Any, Final
+
+import dagster as dg
+from dagster import _check as dg_check
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+from dagster._core.events import DagsterEventType
+from dagster._core.events.log import EventLogEntry
+from dagster_shared.error import SerializableErrorInfo
+
+from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
+from wikistream_assets.alerts.watch import DeadLetters, lag, watch_dead_letters, watch_lag, watch_risks
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.quality.rule import Status
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
+from wikistream_assets.settings import load_settings
+
+_MOST_EVENTS: Final = 2_000
+"""Events of a type read in one tick; the next tick goes on."""
+
+_BLOCKED: Final = "DagsterAssetCheckFailedError"
+"""What Dagster raises where a blocking check failed: the gate has told of that."""
+
+_TIMED_OUT: Final = "exceeding maximum runtime"
+"""In the message of a run that the daemon cancels at its limit."""
+
+_FRESHNESS: Final = {FreshnessState.FAIL: Severity.ERROR, FreshnessState.WARN: Severity.WARNING}
+
+_RUNNING: Final = dg.DefaultSensorStatus.RUNNING
+
+
+@dg.sensor(
+    minimum_interval_seconds=10, default_status=_RUNNING, description="Failed runs; cleared by the job's next success."
+)
+def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+    types = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS)
+    events = _new_events(context, *types)
+    if context.cursor is None:  # what failed and was mended before anyone looked is no news
+        told = list({entry.job_name: entry for entry in events.values()}.values())
+    else:
+        told = list(events.values())
+    alerts = notifier.open()
+    for entry in told:
+        _tell_of_run(context.instance, alerts, entry)
+    return _looked_at(context, events)
+
+
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=_RUNNING,
+    description="Checks that failed and did not block, which leaves the run green; cleared when the check passes.",
+)
+def check_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+    events = _new_events(context, DagsterEventType.ASSET_CHECK_EVALUATION)
+    newest = {}
+    for entry in events.values():
+        evaluation = _event(entry).asset_check_evaluation_data
+        newest[evaluation.asset_check_key] = (evaluation, entry.run_id)
+    alerts = notifier.open()
+    for evaluation, run_id in newest.values():
+        _tell_of_check(alerts, evaluation, run_id)
+    return _looked_at(context, events)
+
+
+@dg.sensor(
+    minimum_interval_seconds=10, default_status=_RUNNING, description="Tables that are older than their policy allows."
+)
+def freshness_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+    events = _new_events(context, DagsterEventType.FRESHNESS_STATE_CHANGE)
+    newest: dict[dg.AssetKey, FreshnessStateChange] = {}
+    for entry in events.values():
+        change: Any = _event(entry).event_specific_data
+        newest[change.key] = change
+    alerts = notifier.open()
+    for change in newest.values():
+        _tell_of_freshness(alerts, change)
+    return _looked_at(context, events)
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Records waiting in Kafka for Bronze.")
+def lag_alerts(
+    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse, broker: LocalBroker
+) -> dg.SkipReason:
+    try:
+        found = lag(broker.connect(), lakehouse.open())
+    except BrokerError as error:
+        return dg.SkipReason(str(error))
+    watch_lag(notifier.open(), found, load_settings().alert_lag_records)
+    return dg.SkipReason(f"waiting: {json.dumps(found)}")
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Dead letters a minute.")
+def dlq_alerts(
+    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
+) -> dg.SkipReason:
+    seen = DeadLetters(**json.loads(context.cursor)) if context.cursor else None
+    most = load_settings().alert_dlq_per_minute
+    found = watch_dead_letters(notifier.open(), lakehouse.open(), seen, time.time(), most)
+    context.update_cursor(json.dumps(asdict(found)))
+    return dg.SkipReason(f"{found.total} dead letters so far")
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="HIGH risk users in new rows of Gold.")
+def risk_alerts(
+    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
+) -> dg.SkipReason:
+    seen = watch_risks(notifier.open(), lakehouse.open(), int(context.cursor) if context.cursor else None)
+    context.update_cursor(str(seen) if seen is not None else "")
+    return dg.SkipReason(f"looked at snapshot {seen}")
+
+
+@dg.sensor(minimum_interval_seconds=10, default_status=_RUNNING, description="Sends what waits in the alerts' outbox.")
+def alert_delivery(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+    delivery = notifier.open().deliver()
+    return dg.SkipReason(
+        f"sent {delivery.sent}, waiting {delivery.waiting}; {'; '.join(delivery.problems) or 'no problem'}"
+    )
+
+
+def _new_events(context: dg.SensorEvaluationContext, *types: DagsterEventType) -> dict[int, EventLogEntry]:
+    """The events after the cursor by their ids, in order. The cursor moves only with ``_looked_at``."""
+    after = int(context.cursor) if context.cursor else -1
+    storage = context.instance.event_log_storage
+    found: dict[int, EventLogEntry] = {}
+    ends = []
+    for event_type in types:
+        events = storage.get_logs_for_all_runs_by_log_id(after, event_type, _MOST_EVENTS)
+        found |= events
+        if len(events) == _MOST_EVENTS:  # nothing beyond, of the other types too: there is one cursor for all
+            ends.append(max(events))
+    return {number: found[number] for number in sorted(found) if not ends or number <= min(ends)}
+
+
+def _looked_at(context: dg.SensorEvaluationContext, events: dict[int, EventLogEntry]) -> dg.SkipReason:
+    if events:
+        context.update_cursor(str(max(events)))
+    return dg.SkipReason(f"{len(events)} new events")
+
+
+def _tell_of_run(instance: dg.DagsterInstance, alerts: Alerts, entry: EventLogEntry) -> None:
+    job = entry.job_name or "unknown job"
+    if _event(entry).event_type is DagsterEventType.RUN_SUCCESS:
+        for kind in (AlertKind.RUN_FAILED, AlertKind.RUN_TIMEOUT):
+            alerts.clear(kind, job, f"{job} succeeded")
+        return
+    log = instance.event_log_storage
+    cancelling = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.RUN_CANCELING)
+    limit = next((text for record in cancelling if _TIMED_OUT in (text := _event(record).message or "")), None)
+    if limit:
+        message = f"{job} was cancelled at its time limit"
+        alerts.fire(Alert(AlertKind.RUN_TIMEOUT, job, message, {"cause": limit}, entry.run_id))
+    elif _event(entry).event_type is DagsterEventType.RUN_FAILURE:
+        failures = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.STEP_FAILURE)
+        errors = [(_event(record).step_key, _event(record).step_failure_data.error) for record in failures]
+        broken = [(step, error) for step, error in errors if error is None or error.cls_name != _BLOCKED]
+        if broken or not errors:
+            step, cause = (
+                (broken[0][0], _first_line(broken[0][1])) if broken else (None, _event(entry).message or "unknown")
+            )
+            message = f"{job} failed in {step}: {cause}" if step else f"{job} failed: {cause}"
+            alerts.fire(Alert(AlertKind.RUN_FAILED, job, message, {"step": step, "error": cause}, entry.run_id))
+
+
+def _first_line(error: SerializableErrorInfo | None) -> str:
+    """The first line of the innermost cause: what was wrong and not where it went through."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    lines = error.message.strip().splitlines() if error else []
+    return lines[0] if lines else "unknown cause"
+
+
+def _tell_of_check(alerts: Alerts, evaluation: dg.AssetCheckEvaluation, run_id: str) -> None:
+    subject = f"{'.'.join(evaluation.asset_key.path)}.{evaluation.check_name}"
+    if evaluation.passed:
+        if _figure(evaluation, "status") != Status.SKIPPED:
+            for kind in (AlertKind.CHECK_FAILED, AlertKind.GATE_FAILED):
+                alerts.clear(kind, subject, "the check passed")
+        return
+    blocks = evaluation.severity is dg.AssetCheckSeverity.ERROR
+    if blocks and alerts.is_open(AlertKind.GATE_FAILED, subject):
+        return  # the gate has told
+    alerts.fire(
+        Alert(
+            AlertKind.CHECK_FAILED,
+            subject,
+            evaluation.description or f"check {evaluation.check_name} did not pass",
+            {name: _plain(value) for name, value in evaluation.metadata.items()},
+            run_id or None,
+            Severity.ERROR if blocks else Severity.WARNING,
+        )
+    )
+
+
+def _figure(evaluation: dg.AssetCheckEvaluation, name: str) -> object:
+    value = evaluation.metadata.get(name)
+    return None if value is None else value.value
+
+
+def _plain(value: dg.MetadataValue[Any]) -> object:
+    plain = value.value
+    return plain if isinstance(plain, (str, int, float, bool, list, dict)) or plain is None else str(plain)
+
+
+def _tell_of_freshness(alerts: Alerts, change: FreshnessStateChange) -> None:
+    table = ".".join(change.key.path)
+    severity = _FRESHNESS.get(change.new_state)
+    if severity is None:
+        alerts.clear(AlertKind.FRESHNESS, table, f"{table} is {change.new_state.value}")
+        return
+    message = (
+        f"{table} is older than its freshness policy allows"
+        if severity is Severity.ERROR
+        else f"{table} is about to become stale"
+    )
+    details = {"state": change.new_state.value, "before": change.previous_state.value}
+    alerts.fire(Alert(AlertKind.FRESHNESS, table, message, details, severity=severity))
+
+
+def _event(entry: EventLogEntry) -> dg.DagsterEvent:
+    return dg_check.not_none(entry.dagster_event)

@@ -1,0 +1,93 @@
+"""What is watched by metadata alone, on real Iceberg tables: each alert fires by its cause and clears."""
+
+import json
+from typing import Any
+
+import pytest
+
+from wikistream_assets.alerts import AlertKind, Alerts
+from wikistream_assets.alerts.watch import watch_dead_letters, watch_lag, watch_risks
+from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
+from wikistream_assets_tests.resources.lakes import add, full_row
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def alerts(settings: Settings) -> Alerts:
+    return Alerts(settings)
+
+
+def told(settings: Settings) -> list[tuple[str, str]]:
+    path = settings.root / "logs" / "alerts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [(line["event"], line["subject"]) for line in lines]
+
+
+def test_lag(settings: Settings, alerts: Alerts) -> None:
+    for waiting in (10_000, 10_001, 12_000, 10_000, 0):
+        watch_lag(alerts, {"raw-events": {0: waiting - waiting // 2, 1: waiting // 2}, "dlq-events": {0: 1}}, 10_000)
+    assert told(settings) == [("fired", "raw-events"), ("cleared", "raw-events")]
+
+
+def test_dead_letters(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
+    total = 0
+
+    def arrive(number: int) -> None:
+        nonlocal total
+        total += number
+        counts = {"total": {"records": total, "rows": 0, "dead_letters": total, "duplicates": 0}}
+        lake.append(RAW_EVENTS, properties=summary_properties({"dlq-events": {"0": total}}, counts))
+
+    seen = None
+    states = []
+    #      second, letters since the last look
+    for second, number in (
+        (0, 500),
+        (30, 100),
+        (60, 5),
+        (120, 11),
+        (180, 10),
+        (240, 11),
+        (300, 22),
+        (360, 20),
+        (420, 10),
+    ):
+        arrive(number)
+        seen = watch_dead_letters(alerts, lake, seen, float(second), 10)
+        states.append(alerts.is_open(AlertKind.DLQ_RATE, "dlq-events"))
+    # What was there before anyone looked is no rate; 105 in the first minute, 11 in the second: that is two in a row.
+    assert states == [False, False, False, True, False, False, True, True, False]
+    assert [event for event, _ in told(settings)] == ["fired", "cleared", "fired", "cleared"]
+
+
+def risk(date: str, user: str, level: str = "HIGH") -> dict[str, Any]:
+    return full_row(RISK_SCORES, stat_date=date, entity_id=user, risk_level=level, risk_score=72.0)
+
+
+def test_high_risk_users_are_told_once_each_day(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
+    add(lake, RISK_SCORES, risk("2026-02-01", "History"), risk("2026-03-01", "Ann"), risk("2026-03-02", "Bob"))
+    seen = watch_risks(alerts, lake, None)
+    assert seen == lake.head(RISK_SCORES).snapshot_id  # type: ignore[union-attr]
+    assert watch_risks(alerts, lake, seen) == seen
+    add(lake, RISK_SCORES, risk("2026-03-02", "Bob"), risk("2026-03-02", "Mild", "MEDIUM"), risk("2026-03-03", "Ann"))
+    add(lake, RISK_SCORES, risk("2026-03-04", "ip-0123456789abcdef"))
+    watch_risks(alerts, lake, seen)
+    assert told(settings) == [
+        ("fired", "2026-03-01/Ann"),
+        ("fired", "2026-03-02/Bob"),
+        ("fired", "2026-03-03/Ann"),
+        ("fired", "2026-03-04/ip-0123456789abcdef"),
+    ], "the days before the last two are history when no one has looked before"
+
+
+def test_only_files_of_new_days_are_read(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
+    old = add(lake, RISK_SCORES, risk("2026-03-01", "Ann"))
+    add(lake, RISK_SCORES, risk("2026-03-02", "Bob"))
+    table = lake.table(RISK_SCORES)
+    (old_file,) = [task.file.file_path for task in table.scan(row_filter="stat_date = '2026-03-01'").plan_files()]
+    table.io.delete(old_file)
+    watch_risks(alerts, lake, old)
+    assert told(settings) == [("fired", "2026-03-02/Bob")]

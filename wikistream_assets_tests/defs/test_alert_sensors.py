@@ -1,0 +1,234 @@
+"""The sensors on a real instance with this project's event storage, fed by real runs of small jobs."""
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+
+from wikistream_assets.alerts import Alert, AlertKind, Alerts
+from wikistream_assets.defs.ops import alerts as sensors
+from wikistream_assets.resources.environment import LocalNotifier
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.alerts.servers import http_server
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that are also those of the environment, as the sensors read them."""
+    for name in ("home", "dagster_port"):
+        monkeypatch.setenv(f"WIKISTREAM_{name.upper()}", str(getattr(settings, name)))
+    return settings
+
+
+@pytest.fixture
+def instance(home: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with this project's event storage: not every storage can be asked for events across runs."""
+    configuration = yaml.safe_load((files("wikistream_assets") / "dagster.yaml").read_text())
+    storage = {"event_log_storage": configuration["event_log_storage"]}
+    with dg.instance_for_test(storage, set_dagster_home=True, temp_dir=str(tmp_path)) as instance:
+        yield instance
+
+
+class Ticks:
+    """One sensor, ticked by hand; keeps its cursor from tick to tick as the daemon does."""
+
+    def __init__(self, sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
+        self._sensor = sensor
+        self._instance = instance
+        self.cursor: str | None = None
+
+    def tick(self) -> None:
+        with dg.build_sensor_context(
+            self._instance, cursor=self.cursor, resources={"notifier": LocalNotifier()}
+        ) as context:
+            self._sensor(context)
+            self.cursor = context.cursor
+
+
+def told(settings: Settings) -> list[tuple[str, str, str]]:
+    path = settings.root / "logs" / "alerts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [(line["event"], line["kind"], line["subject"]) for line in lines]
+
+
+@dg.op(config_schema={"ok": bool})
+def work(context: dg.OpExecutionContext) -> None:
+    if not context.op_config["ok"]:
+        try:
+            raise ValueError("the disk of 203.0.113.9 is full\nsecond line")
+        except ValueError as error:
+            raise RuntimeError("outer") from error
+
+
+@dg.job
+def nightly() -> None:
+    work()
+
+
+@dg.asset(
+    check_specs=[
+        dg.AssetCheckSpec("blocks", asset=["silver", "t"], blocking=True),
+        dg.AssetCheckSpec("warns", asset=["silver", "t"], blocking=True),
+    ],
+    key=["silver", "t"],
+    config_schema={"blocks": bool, "warns": bool, "skips": bool},
+)
+def table(context: dg.AssetExecutionContext) -> Iterator[object]:
+    passed = context.op_execution_context.op_config
+    yield dg.MaterializeResult()
+    for name, severity in (("blocks", dg.AssetCheckSeverity.ERROR), ("warns", dg.AssetCheckSeverity.WARN)):
+        yield dg.AssetCheckResult(
+            asset_key=["silver", "t"],
+            check_name=name,
+            passed=passed[name] or passed["skips"],
+            severity=severity,
+            description=f"{name} says so",
+            metadata={"records failed": 3, "status": "SKIPPED" if passed["skips"] else "other"},
+        )
+
+
+def run_nightly(instance: dg.DagsterInstance, ok: bool) -> str:
+    config = {"ops": {"work": {"config": {"ok": ok}}}}
+    return nightly.execute_in_process(config, instance=instance, raise_on_error=False).run_id
+
+
+def run_table(instance: dg.DagsterInstance, *, blocks: bool = True, warns: bool = True, skips: bool = False) -> bool:
+    config = {"ops": {"silver__t": {"config": {"blocks": blocks, "warns": warns, "skips": skips}}}}
+    return dg.materialize([table], instance=instance, run_config=config, raise_on_error=False).success
+
+
+def test_a_failed_run_is_told_with_its_cause_and_cleared_by_the_next_success(
+    home: Settings, instance: dg.DagsterInstance
+) -> None:
+    run_nightly(instance, ok=False)
+    run_nightly(instance, ok=True)
+    sensor = Ticks(sensors.run_alerts, instance)
+    sensor.tick()
+    assert told(home) == [], "what was mended before anyone looked is no news"
+    failed = run_nightly(instance, ok=False)
+    sensor.tick()
+    sensor.tick()
+    (opened,) = Alerts(home).open_alerts()
+    notice = opened.notice
+    assert (notice.kind, notice.subject, notice.run_id, opened.count) == ("run_failed", "nightly", failed, 1)
+    assert notice.message.startswith("nightly failed in work: ValueError: the disk of ip-")
+    assert notice.message.endswith(" is full")
+    assert notice.url == f"http://127.0.0.1:{home.dagster_port}/runs/{failed}"
+    run_nightly(instance, ok=True)
+    sensor.tick()
+    assert [event for event, _, _ in told(home)] == ["fired", "cleared"]
+
+
+def test_a_run_killed_between_telling_and_noting_it_tells_once(home: Settings, instance: dg.DagsterInstance) -> None:
+    sensor = Ticks(sensors.run_alerts, instance)
+    run_nightly(instance, ok=True)
+    sensor.tick()
+    before = sensor.cursor
+    run_nightly(instance, ok=False)
+    sensor.tick()
+    sensor.cursor = before
+    sensor.tick()
+    assert told(home) == [("fired", "run_failed", "nightly")]
+    assert Alerts(home).open_alerts()[0].count == 1
+
+
+def test_a_run_over_its_time_limit_is_told_as_that(home: Settings, instance: dg.DagsterInstance) -> None:
+    sensor = Ticks(sensors.run_alerts, instance)
+    for timed_out in (False, True):
+        run = instance.create_run_for_job(nightly, run_config={"ops": {"work": {"config": {"ok": True}}}})
+        reason = "Canceling due to exceeding maximum runtime of 900 seconds." if timed_out else "a person's wish"
+        instance.report_run_canceling(run, message=reason)
+        instance.report_run_canceled(run)
+    sensor.tick()
+    assert told(home) == [("fired", "run_timeout", "nightly")]
+    run_nightly(instance, ok=True)
+    sensor.tick()
+    assert told(home)[1:] == [("cleared", "run_timeout", "nightly")]
+
+
+def test_a_warning_on_a_green_run_is_told_and_cleared(home: Settings, instance: dg.DagsterInstance) -> None:
+    sensor = Ticks(sensors.check_alerts, instance)
+    assert run_table(instance, warns=False), "the run is green"
+    sensor.tick()
+    (opened,) = Alerts(home).open_alerts()
+    notice = opened.notice
+    assert (notice.kind, notice.subject, notice.severity) == ("check_failed", "silver.t.warns", "WARNING")
+    assert (notice.message, notice.details["records failed"]) == ("warns says so", 3)
+    run_table(instance, skips=True)
+    sensor.tick()
+    assert len(Alerts(home).open_alerts()) == 1, "a skipped check says nothing"
+    run_table(instance)
+    sensor.tick()
+    assert told(home) == [("fired", "check_failed", "silver.t.warns"), ("cleared", "check_failed", "silver.t.warns")]
+
+
+def test_a_failed_gate_is_told_by_the_gate_alone(home: Settings, instance: dg.DagsterInstance) -> None:
+    of_checks, of_runs = Ticks(sensors.check_alerts, instance), Ticks(sensors.run_alerts, instance)
+    Alerts(home).fire(Alert(AlertKind.GATE_FAILED, "silver.t.blocks", "told by the gate"))
+    assert not run_table(instance, blocks=False), "the run is red"
+    for sensor in (of_checks, of_runs):
+        sensor.tick()
+    assert told(home) == [("fired", "gate_failed", "silver.t.blocks")]
+    assert run_table(instance)
+    for sensor in (of_checks, of_runs):
+        sensor.tick()
+    assert told(home)[1:] == [("cleared", "gate_failed", "silver.t.blocks")]
+
+
+def test_a_blocking_check_without_a_gate_is_told_by_the_sensor(home: Settings, instance: dg.DagsterInstance) -> None:
+    run_table(instance, blocks=False)
+    Ticks(sensors.check_alerts, instance).tick()
+    assert told(home) == [("fired", "check_failed", "silver.t.blocks")]
+
+
+def test_freshness(home: Settings, instance: dg.DagsterInstance) -> None:
+    sensor = Ticks(sensors.freshness_alerts, instance)
+    states = [
+        FreshnessState.UNKNOWN,
+        FreshnessState.PASS,
+        FreshnessState.WARN,
+        FreshnessState.FAIL,
+        FreshnessState.PASS,
+    ]
+    for before, after in itertools.pairwise(states):
+        change = FreshnessStateChange(
+            key=dg.AssetKey(["bronze", "raw_events"]),
+            previous_state=before,
+            new_state=after,
+            state_change_timestamp=time.time(),
+        )
+        instance._report_runless_asset_event(change)  # as the daemon does
+        sensor.tick()
+    assert told(home) == [
+        ("fired", "freshness", "bronze.raw_events"),
+        ("repeated", "freshness", "bronze.raw_events"),
+        ("cleared", "freshness", "bronze.raw_events"),
+    ]
+
+
+def test_the_delivery_sensor_empties_the_outbox(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http_server() as slack:
+        monkeypatch.setenv("WIKISTREAM_ALERT_ROUTES", '{"*": ["slack"]}')
+        monkeypatch.setenv("WIKISTREAM_ALERT_SLACK_WEBHOOK_URL", slack.url)
+        run_nightly(instance, ok=False)
+        Ticks(sensors.run_alerts, instance).tick()
+        assert slack.bodies == [], "telling does not wait for the network"
+        Ticks(sensors.alert_delivery, instance).tick()
+        assert len(slack.bodies) == 1
+
+
+def test_every_sensor_runs_by_default() -> None:
+    found = [value for value in vars(sensors).values() if isinstance(value, dg.SensorDefinition)]
+    assert len(found) == 7
+    assert all(sensor.default_status is dg.DefaultSensorStatus.RUNNING for sensor in found)
