@@ -8,7 +8,8 @@
        "ingested_at": string,           when the producer accepted it, ISO 8601 with milliseconds, UTC: 2026-03-01T12:00:00.123Z
        "producer_version": string,
        "environment": string,           WIKISTREAM_ENV
-       "source_mode": string}}          live, replay or synthetic
+       "source_mode": string,           live, replay or synthetic
+       "attempts": int}}                how often it has been redriven as a dead letter before: mostly 0
 
 ``dlq-events``, no key::
 
@@ -16,7 +17,7 @@
      "detail": string,                  what exactly was wrong, for a person
      "original": string,                the line's bytes, base64
      "rejected_at": string,             as ingested_at
-     "attempts": int,                   how often it has been redriven: 0
+     "attempts": int,                   how often it has been redriven
      "source_mode": string,
      "source": string}                  identity of the source, the key of its cursor
 
@@ -36,7 +37,9 @@ from producer.contract import Rejected
 
 SourceMode = Literal["live", "replay", "synthetic"]
 
-_PROCESSING_DDL = "ingested_at: STRING, producer_version: STRING, environment: STRING, source_mode: STRING"
+_PROCESSING_DDL = (
+    "ingested_at: STRING, producer_version: STRING, environment: STRING, source_mode: STRING, attempts: INT"
+)
 
 EVENT_DDL: Final = f"id STRING, data STRING, _processing STRUCT<{_PROCESSING_DDL}>"
 
@@ -56,6 +59,7 @@ class Envelope:
         source: identity of the source.
         mode: kind of the source.
         now: the clock.
+        attempts: how often these lines have been redriven.
     """
 
     def __init__(
@@ -64,15 +68,18 @@ class Envelope:
         source: str,
         mode: SourceMode,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        attempts: int = 0,
     ) -> None:
         self._source = source
         self._mode = mode
         self._now = now
+        self._attempts = attempts
         # Only the time changes from event to event, so the rest of _processing is rendered once.
-        self._tail = b'","producer_version":%b,"environment":%b,"source_mode":%b}}' % (
+        self._tail = b'","producer_version":%b,"environment":%b,"source_mode":%b,"attempts":%d}}' % (
             orjson.dumps(__version__),
             orjson.dumps(environment),
             orjson.dumps(mode),
+            attempts,
         )
 
     def event_value(self, event_id: str, line: str) -> bytes:
@@ -96,7 +103,7 @@ class Envelope:
                 "detail": detail,
                 "original": b64encode(original[:MAX_ORIGINAL_BYTES]).decode(),
                 "rejected_at": _iso_ms(self._now()),
-                "attempts": 0,
+                "attempts": self._attempts,
                 "source_mode": self._mode,
                 "source": self._source,
             }

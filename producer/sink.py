@@ -86,9 +86,13 @@ class TransactionalSink:
             FencedError: a newer producer has taken over; nothing of the batch is visible.
             KafkaError: it could not be done; nothing of the batch is visible.
         """
+        self.commit_records([*records, Record(SSE_CURSOR, self._identity.encode(), cursor.to_json())], give_up)
+
+    def commit_records(self, records: Sequence[Record], give_up: Callable[[], bool]) -> None:
+        """As ``commit``, for a writer that keeps its place in records of its own making."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._transaction(records, cursor, give_up)
+                self._transaction(records, give_up)
             except KafkaException as error:
                 reason = error.args[0]
                 if not reason.txn_requires_abort() or attempt == _ATTEMPTS or give_up():
@@ -99,11 +103,10 @@ class TransactionalSink:
             self._failpoint.reach(AFTER_COMMIT)
             return
 
-    def _transaction(self, records: Sequence[Record], cursor: Cursor, give_up: Callable[[], bool]) -> None:
+    def _transaction(self, records: Sequence[Record], give_up: Callable[[], bool]) -> None:
         self._producer.begin_transaction()
         for record in records:
             self._produce(record, give_up)
-        self._produce(Record(SSE_CURSOR, self._identity.encode(), cursor.to_json()), give_up)
         self._failpoint.reach(AFTER_PRODUCE, before=self._producer.flush)
         while True:
             try:
@@ -171,6 +174,17 @@ def read_cursor(bootstrap_servers: str, identity: str) -> Cursor | None:
     Raises:
         KafkaError: the cluster or the topic cannot be read.
     """
+    key = identity.encode()
+    newest = read_newest(bootstrap_servers, lambda found: found == key).get(key)
+    return Cursor.from_json(newest) if newest else None
+
+
+def read_newest(bootstrap_servers: str, wanted: Callable[[bytes], bool]) -> dict[bytes, bytes]:
+    """The newest committed value of each wanted key of ``sse-cursor``.
+
+    Raises:
+        KafkaError: the cluster or the topic cannot be read.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -183,20 +197,20 @@ def read_cursor(bootstrap_servers: str, identity: str) -> Cursor | None:
         }
     )
     try:
-        return _last_cursor(consumer, identity.encode())
+        return _newest_values(consumer, wanted)
     except KafkaException as error:
         raise _kafka_error(bootstrap_servers, error) from None
     finally:
         consumer.close()
 
 
-def _last_cursor(consumer: Consumer, key: bytes) -> Cursor | None:
+def _newest_values(consumer: Consumer, wanted: Callable[[bytes], bool]) -> dict[bytes, bytes]:
     topic = consumer.list_topics(SSE_CURSOR, timeout=_START_SECONDS).topics[SSE_CURSOR]
     if topic.error is not None:
         raise KafkaException(topic.error)
     consumer.assign([TopicPartition(SSE_CURSOR, partition, OFFSET_BEGINNING) for partition in topic.partitions])
     unread = set(topic.partitions)
-    newest: bytes | None = None
+    newest: dict[bytes, bytes] = {}
     deadline = time.monotonic() + _START_SECONDS
     while unread:
         message = consumer.poll(_SLICE_SECONDS)
@@ -207,9 +221,11 @@ def _last_cursor(consumer: Consumer, key: bytes) -> Cursor | None:
             if failure.code() != ConfluentError._PARTITION_EOF:
                 raise KafkaException(failure)
             unread.discard(message.partition())
-        elif message.key() == key:  # one key lies in one partition, so the last one read is the newest
-            newest = message.value()
-    return Cursor.from_json(newest) if newest else None
+        elif (key := message.key()) is not None and wanted(key):
+            value = message.value()  # one key lies in one partition, so the last one read is the newest
+            if value is not None:
+                newest[key] = value
+    return newest
 
 
 def _kafka_error(bootstrap_servers: str, error: KafkaException) -> KafkaError:

@@ -72,6 +72,8 @@ def test_jobs(graph: AssetGraph) -> None:
         "gold",
         "gates",
         "gate_decision",
+        "redrive_dead_letters",
+        "maintenance",
     }
 
 

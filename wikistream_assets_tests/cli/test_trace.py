@@ -307,7 +307,7 @@ def test_dlq_list_counts_by_reason(known: Known) -> None:
     done = wikistream("dlq", "list", settings=known.settings)
     assert done.returncode == 0
     [line] = [line.split() for line in done.stdout.splitlines() if "missing_domain" in line]
-    assert line == ["dlq-events", "missing_domain", "4", "2024-03-01T12:30:00Z", line[-1]]
+    assert line == ["dlq-events", "missing_domain", "4", "0", "2024-03-01T12:30:00Z", line[-1]]
 
 
 def test_dlq_show_escapes_what_was_rejected(known: Known) -> None:

@@ -41,6 +41,7 @@ def test_data_is_the_line_byte_for_byte(envelope: Envelope, text: str) -> None:
             "producer_version": producer.__version__,
             "environment": "staging",
             "source_mode": "replay",
+            "attempts": 0,
         },
     }
 

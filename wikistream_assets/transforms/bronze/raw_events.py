@@ -191,7 +191,7 @@ def _rejection_columns(processed_at: datetime) -> dict[str, Column]:
         "detail": sf.coalesce("letter.detail", details[reason]),
         # Spark's base64 breaks lines, as in an e-mail.
         "original": sf.coalesce("letter.original", sf.translate(sf.base64("value"), "\r\n", "")),
-        "attempts": sf.coalesce("letter.attempts", sf.lit(0)),
+        "attempts": sf.coalesce("letter.attempts", "envelope._processing.attempts", sf.lit(0)),
         "rejected_at": sf.when(_is_letter("kafka_topic"), producer_said).otherwise(instant(processed_at)),
     }
     return {"reason": reason, **{name: sf.when(reason.isNotNull(), column) for name, column in columns.items()}}

@@ -1,0 +1,132 @@
+"""Redrive under fire: killed around its commit, killed at random, two at once. Each letter comes back once.
+
+The oracle is what lies in ``raw-events`` itself: Bronze would remove a doubled event by its id, and hide the fault.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from pyspark.sql import SparkSession
+
+from producer.exceptions import FencedError
+from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE
+from producer.redrive import Judge, Letter, Place, Redriver
+from producer.topics import DLQ_EVENTS
+from wikistream_assets.jobs import redrive as job
+from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.jobs.redrive import Selection, redrive
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory, child_environment
+from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids
+from wikistream_assets_tests.jobs.test_redrive import big, letter
+from wikistream_assets_tests.kafka_records import Message, produce
+from wikistream_assets_tests.producer.kafka_reader import landed
+
+pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
+
+LETTERS = 1_200
+"""Three transactions."""
+
+IDS = [f"big-{number}" for number in range(LETTERS)]
+PROCESS_SECONDS = 120.0
+
+
+@pytest.fixture
+def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
+    return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
+
+
+@pytest.fixture
+def letters(spark: SparkSession, lake: Lakehouse, settings: Settings) -> list[Message]:
+    """Letters in Kafka and in the lake, all of them events by today's settings."""
+    messages = [letter(big(number).encode()) for number in range(LETTERS)]
+    produce(settings.bootstrap_servers, messages)
+    drain(spark, lake, settings)
+    return messages
+
+
+def start(settings: Settings, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from wikistream_assets.cli.main import main; main()", "dlq", "redrive"],
+        env={**os.environ, **child_environment(settings), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=PROCESS_SECONDS)
+    return process.returncode, errors
+
+
+def settle(account: Account, settings: Settings, fault: str, tries: int = 1, control: bool = False) -> None:
+    account.settle("11", fault, sent=IDS, found=landed(settings.bootstrap_servers).ids, tries=tries, control=control)
+
+
+def test_killed_around_each_commit(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, letters: list[Message], account: Account
+) -> None:
+    kills = (f"{AFTER_PRODUCE}@1", f"{AFTER_COMMIT}@1", f"{AFTER_PRODUCE}@2")
+    for place in kills:
+        code, errors = ended(start(settings, WIKISTREAM_FAILPOINT=place))
+        assert code == -signal.SIGKILL, errors
+    done = landed(settings.bootstrap_servers).ids
+    assert len(done) == 2 * job._BATCH_LETTERS  # nothing of the two open transactions
+    code, errors = ended(start(settings))
+    assert code == 0, errors
+    settle(account, settings, "redrive kill -9 before and after its commit", tries=len(kills))
+    drain(spark, lake, settings)
+    assert event_ids(lake) == sorted(IDS)
+    assert_sound(lake)
+
+
+def test_control_notes_beside_the_events(
+    lake: Lakehouse, settings: Settings, letters: list[Message], account: Account
+) -> None:
+    """Killed between the events and the note of them, and started again: the same letters come back twice."""
+    judge = Judge(settings)
+    judged = (judge.judge(Letter(Place(DLQ_EVENTS, 0, n), 0, "live", big(n).encode())) for n in range(100))
+    records = [record for _, record in judged if record is not None]
+    produce(settings.bootstrap_servers, [Message(r.topic, r.value, (r.key or b"").decode()) for r in records])
+    redrive(lake, settings, Selection())
+    settle(account, settings, "redrive kill -9; events first, note of them afterwards", control=True)
+
+
+def test_killed_at_random(
+    lake: Lakehouse,
+    settings: Settings,
+    letters: list[Message],
+    account: Account,
+    kills: Callable[[int, int], int],
+) -> None:
+    moments = random.Random(11)
+    tries = kills(3, 20)
+    for _ in range(tries):
+        process = start(settings)
+        time.sleep(moments.uniform(1.0, 3.0))  # the moment of the fault itself, not a wait for anything
+        process.kill()
+        ended(process)
+    code, errors = ended(start(settings))
+    assert code == 0, errors
+    settle(account, settings, "redrive kill -9 at random", tries=tries)
+
+
+def test_two_at_once(lake: Lakehouse, settings: Settings, letters: list[Message], account: Account) -> None:
+    """A redrive has looked at what is due; another one does the work meanwhile; the first goes on and is fenced."""
+    first = Redriver(settings)
+    assert not any(Place(DLQ_EVENTS, 0, number) in first.dealt_with for number in range(100))
+    assert redrive(lake, settings, Selection()).accepted == LETTERS
+    due = [Letter(Place(DLQ_EVENTS, 0, number), 0, "live", big(number).encode()) for number in range(100)]
+    with pytest.raises(FencedError):
+        first.redrive(due)
+    settle(account, settings, "two redrives at once: the older one is fenced")
