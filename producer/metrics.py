@@ -50,26 +50,27 @@ class Metrics:
         self._connections.set(connections)
         self._aborted.set(aborted)
 
-    @contextmanager
-    def served(self, port: int) -> Iterator[None]:
-        """Answer ``GET /metrics`` on loopback while the block runs; port 0 does without.
-
-        Raises:
-            OSError: the port cannot be used.
-        """
-        if not port:
-            yield
-            return
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"wikistream_producer_{name}", text, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"wikistream_producer_{name}", text, registry=self.registry)
+
+
+@contextmanager
+def served(registry: CollectorRegistry, port: int) -> Iterator[None]:
+    """Answer ``GET /metrics`` on loopback while the block runs; port 0 does without.
+
+    Raises:
+        OSError: the port cannot be used.
+    """
+    if not port:
+        yield
+        return
+    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -10,7 +10,7 @@ from producer.contract import Contract
 from producer.envelope import Envelope, SourceMode
 from producer.exceptions import ProducerConfigError
 from producer.failpoints import Failpoint
-from producer.metrics import Metrics
+from producer.metrics import Metrics, served
 from producer.pipeline import Limits, Pipeline, Report, Stop
 from producer.reader import Policy, Reader
 from producer.settings import ProducerSettings
@@ -64,7 +64,7 @@ def run(job: Job, settings: ProducerSettings, stop: Stop) -> Report:
     metrics = Metrics()
     with ExitStack() as stack:
         try:
-            stack.enter_context(metrics.served(settings.producer_metrics_port))
+            stack.enter_context(served(metrics.registry, settings.producer_metrics_port))
         except OSError as error:
             raise ProducerConfigError(
                 f"port {settings.producer_metrics_port} cannot be used for metrics ({error.strerror}): "

@@ -45,6 +45,13 @@ class Settings(ProducerSettings):
     kafka_heap_mb: int = Field(320, ge=128, description="heap of the embedded broker, MiB")
     kafka_partitions: int = Field(3, ge=1, description="partitions of raw-events")
     kafka_retention_hours: int = Field(168, ge=1, description="retention of raw-events and dlq-events, hours")
+    source_port: int = Field(
+        19094, gt=0, lt=65536, description="port of the project's own EventStreams server on loopback"
+    )
+    synthetic_events_per_second: float = Field(
+        50.0, gt=0, le=5_000, description="rate of the continuous synthetic source; another rate is another stream"
+    )
+    code_port: int = Field(19095, gt=0, lt=65536, description="port of Dagster's code server on loopback")
     dagster_port: int = Field(3000, gt=0, lt=65536, description="port of the Dagster UI on loopback")
     spark_cores: int = Field(2, ge=1, description="threads of the local Spark session")
     spark_memory_mb: int = Field(1536, ge=512, description="heap of the local Spark session, MiB")
@@ -55,7 +62,34 @@ class Settings(ProducerSettings):
     dlq_max_attempts: int = Field(
         3, ge=1, description="after so many redrives that failed a dead letter is given up and only redriven on demand"
     )
+    stream_metrics_port: int = Field(
+        0, ge=0, lt=65536, description="port of the stream's metrics on loopback; 0 = none"
+    )
+    metrics_port: int = Field(9464, gt=0, lt=65536, description="port of 'wikistream metrics serve' on loopback")
     allowed_lateness_hours: int = Field(2, ge=0, description="after this many hours a Gold hour or day is final")
+
+    maintenance_every_minutes: int = Field(
+        10, ge=1, le=59, description="pause between two scheduled maintenances: compaction and expiry, minutes"
+    )
+    maintenance_target_file_mb: int = Field(256, ge=1, description="size that compaction packs data files to, MiB")
+    maintenance_min_input_files: int = Field(
+        5, ge=2, description="a partition with fewer small files than this is not compacted"
+    )
+    maintenance_snapshot_age_hours: float = Field(
+        48, ge=0, description="snapshots younger than this are kept, as far as maintenance_max_snapshots allows"
+    )
+    maintenance_min_snapshots: int = Field(1, ge=1, description="snapshots kept of a table, however old they are")
+    maintenance_max_snapshots: int = Field(
+        500, ge=1, description="snapshots kept of a table that no reader needs any more, however young they are"
+    )
+    maintenance_orphan_age_hours: int = Field(
+        72,
+        ge=24,
+        description="files that no snapshot knows are deleted at this age; younger ones may be of a commit under way",
+    )
+    privacy_mask_after_days: int = Field(
+        90, ge=0, description="events this many days old lose user names, IP addresses and free text; 0 keeps them for ever"
+    )
 
     alert_routes: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
         {"*": ("log",)},

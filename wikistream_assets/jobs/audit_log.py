@@ -7,7 +7,10 @@ The verdicts of one attempt are written once: a gate that is killed after writin
 import json
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
+
+from pyarrow import parquet
+from pyiceberg.table import Table
 
 from wikistream_assets.quality.audit_rows import (
     GateContext,
@@ -19,6 +22,8 @@ from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse, matching
 from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TableSpec
+
+_LAYERS: Final = ("bronze", "silver", "gold")
 
 BASELINE_DAYS = 7
 """Drift is judged against the profiles of this many days."""
@@ -76,6 +81,39 @@ def last_attempt(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, 
     )
     newest = max((row["attempt"] for row in rows), default=0)
     return [row for row in rows if row["attempt"] == newest]
+
+
+def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
+    """Rows of ``quality_results`` of each layer's newest attempt, read from the few files that hold them.
+
+    Each attempt is one append. What lies behind expired snapshots is not looked for.
+    """
+    table = lake.table(QUALITY_RESULTS)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for version in lake.history(QUALITY_RESULTS):
+        if version.operation != "append" or not version.added_records:
+            continue
+        try:
+            rows = _added_rows(table, version.snapshot_id)
+        except FileNotFoundError:
+            break
+        found = {layer: [row for row in rows if row["layer"] == layer] for layer in {r["layer"] for r in rows}} | found
+        if len(found) == len(_LAYERS):
+            break
+    return [row for layer in _LAYERS for row in found.get(layer, [])]
+
+
+def _added_rows(table: Table, snapshot_id: int) -> list[dict[str, Any]]:
+    """The rows that an append added."""
+    snapshot = table.snapshot_by_id(snapshot_id)
+    rows: list[dict[str, Any]] = []
+    for manifest in snapshot.manifests(table.io) if snapshot else ():
+        if manifest.added_snapshot_id == snapshot_id:
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+                if entry.snapshot_id == snapshot_id:
+                    with table.io.new_input(entry.data_file.file_path).open() as file:
+                        rows += parquet.read_table(file).to_pylist()
+    return rows
 
 
 def stored_outcomes(

@@ -7,11 +7,11 @@ it and from the table itself; there is no other state.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
-from operator import or_
+from operator import add, or_
 from typing import Final
 
 from pyspark import StorageLevel
@@ -26,6 +26,7 @@ from wikistream_assets.jobs.failpoints import (
     BRONZE_BEFORE_COMMIT,
     failpoint,
 )
+from wikistream_assets.metrics.stream import AGE_BOUNDS, AgeGroup, StreamMetrics, quantile
 from wikistream_assets.resources.broker import Positions
 from wikistream_assets.resources.lakehouse import Lakehouse, Version, summary_properties
 from wikistream_assets.resources.spark import append_rows, read_table
@@ -71,6 +72,7 @@ class _Found:
         next_offsets: the offset after the last record, by topic and partition.
         next_letter_offsets: the same for dead letters alone.
         hours: (event_date, event_hour) of the events.
+        ages: of the events when the batch began.
     """
 
     records: int = 0
@@ -78,6 +80,7 @@ class _Found:
     next_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     next_letter_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     hours: frozenset[tuple[str, int]] = frozenset()
+    ages: tuple[AgeGroup, ...] = ()
 
 
 class BatchWriter:
@@ -90,6 +93,7 @@ class BatchWriter:
         self._letters_position: Positions = (letters and letters.position) or {}
         self._total = Counts.total_of(newest)
         self._written = Counts()
+        self.metrics = StreamMetrics()
         self._settings = settings
         self._started = time.monotonic()
         self._busy = threading.Lock()
@@ -142,7 +146,12 @@ class BatchWriter:
             position = _advanced(self.position, found.next_offsets)
             total = self._total + batch
             milliseconds = round((time.monotonic() - started) * 1000)  # up to here: what follows is the writing of this
-            counts = {"batch": asdict(batch), "total": asdict(total), "milliseconds": milliseconds}
+            counts = {
+                "batch": asdict(batch),
+                "total": asdict(total),
+                "milliseconds": milliseconds,
+                "lag_ms": _lag(found.ages, milliseconds),
+            }
             properties = summary_properties(position, counts)
             self._append_letters(parsed, found, position, properties)
             failpoint(self._settings, BRONZE_BEFORE_COMMIT)
@@ -151,6 +160,8 @@ class BatchWriter:
         finally:
             places.unpersist()
         self.position, self._total, self._written = position, total, self._written + batch
+        spent = time.monotonic() - started
+        self.metrics.committed(asdict(batch), spent, [group.later(spent) for group in found.ages])
         seconds = time.monotonic() - self._started
         _log.info(
             "bronze: %d records so far, %d rows, %d dead letters, %d duplicates; %.0f records/s",
@@ -186,9 +197,12 @@ def _from_position(records: DataFrame, position: Positions, prefix: str = "") ->
 
 def _find(parsed: DataFrame) -> _Found:
     is_letter = sf.col("reason").isNotNull()
+    age = sf.col("bronze_processed_at").cast("double") - sf.col("event_timestamp").cast("double")
+    age_class = reduce(add, ((age > bound).cast("int") for bound in AGE_BOUNDS))
+    keys = ("kafka_topic", "kafka_partition", "event_date", "event_hour")
     groups = (
-        parsed.groupBy("kafka_topic", "kafka_partition", "event_date", "event_hour", is_letter.alias("is_letter"))
-        .agg(sf.count("*").alias("records"), sf.max("kafka_offset").alias("last"))
+        parsed.groupBy(*keys, is_letter.alias("is_letter"), age_class.alias("age_class"))
+        .agg(sf.count("*").alias("records"), sf.max("kafka_offset").alias("last"), sf.avg(age).alias("age"))
         .collect()
     )
     letters = [group for group in groups if group["is_letter"]]
@@ -198,7 +212,14 @@ def _find(parsed: DataFrame) -> _Found:
         next_offsets=_next_offsets(groups),
         next_letter_offsets=_next_offsets(letters),
         hours=frozenset((group["event_date"], group["event_hour"]) for group in groups if not group["is_letter"]),
+        ages=tuple(AgeGroup(group["records"], group["age"]) for group in groups if not group["is_letter"]),
     )
+
+
+def _lag(ages: Sequence[AgeGroup], milliseconds: int) -> dict[str, int]:
+    """Percentiles of the time from the events to the point ``milliseconds`` after the batch's start; empty without events."""
+    found = {f"p{percent}": quantile(ages, percent / 100) for percent in (50, 95, 99)}
+    return {name: round(seconds * 1000) + milliseconds for name, seconds in found.items() if seconds is not None}
 
 
 def _next_offsets(groups: Iterable[Row]) -> dict[tuple[str, int], int]:

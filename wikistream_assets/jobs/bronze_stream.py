@@ -28,6 +28,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from producer.topics import DLQ_EVENTS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
+from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.exceptions import BrokerError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
 from wikistream_assets.jobs.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
@@ -47,6 +48,7 @@ _EARLIEST: Final = -2
 """Kafka source: from the first offset the broker has."""
 
 _POLL_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 3.0
 _WAIT_SECONDS: Final = 900.0
 
 _log: Final = logging.getLogger(__name__)
@@ -120,11 +122,16 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
     Raises:
         WriterBusyError: another process owns the table.
         BrokerError, LakeError: as in ``drain``.
+        ConfigurationError: the port of the metrics is taken.
     """
     with only_run(spark, settings, LOCK):
         writer = BatchWriter(lake, settings)
         interval = f"{round(settings.bronze_trigger_seconds * 1000)} milliseconds"
-        with _running(spark, settings, Broker(settings.bootstrap_servers), writer, interval) as query:
+        broker = Broker(settings.bootstrap_servers)
+        with (
+            writer.metrics.served(settings.stream_metrics_port),
+            _running(spark, settings, broker, writer, interval) as query,
+        ):
             while query.isActive and not stop.wait(_POLL_SECONDS):
                 pass
 
@@ -240,23 +247,49 @@ def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainRepor
     )
 
 
+def _wait_for_turn(settings: Settings, stop: threading.Event) -> bool:
+    """Wait until there is a broker and nobody else writes Bronze; False if told to stop meanwhile.
+
+    Before the JVM is started: a supervisor would else start one after the other in vain.
+    """
+    broker = Broker(settings.bootstrap_servers)
+    waiting_for = ""
+    while not stop.is_set():
+        reason = "the writer of Bronze" if is_locked(settings, LOCK) else _missing(broker)
+        if not reason:
+            return True
+        if reason != waiting_for:
+            _log.info("waiting for %s", reason)
+        waiting_for = reason
+        stop.wait(_POLL_SECONDS)
+    return False
+
+
+def _missing(broker: Broker) -> str:
+    try:
+        broker.wait_ready(_ANSWER_SECONDS)
+    except BrokerError as error:
+        return str(error)
+    return ""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the stream as a process of its own; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wikistream_assets.jobs.bronze_stream", description=__doc__)
     parser.add_argument("--once", action="store_true", help="bring in what is in Kafka now, then end")
     once = parser.parse_args(arguments).once
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # it tells of every batch
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         settings = load_settings()
         lake = Lakehouse.local(settings)
-        spark = local_session(settings)
         if once:
-            _log.info("bronze: %s", drain(spark, lake, settings))
-        else:
-            run_forever(spark, lake, settings, stop)
+            _log.info("bronze: %s", drain(local_session(settings), lake, settings))
+        elif _wait_for_turn(settings, stop):
+            run_forever(local_session(settings), lake, settings, stop)
     except WikistreamError as error:
         _log.error("%s", error)
         return 1

@@ -14,12 +14,12 @@ from wikistream_assets.exceptions import BrokerError, WriterBusyError
 from wikistream_assets.jobs import bronze_batch, bronze_stream
 from wikistream_assets.jobs.bronze_stream import drain, run_forever, starting_offsets
 from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.lakehouse import Lakehouse, Version
 from wikistream_assets.resources.spark import lock_in_jvm, read_table
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests import oracle
-from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 from wikistream_assets_tests.jobs.bronze_lakes import (
     assert_sound,
     batches,
@@ -29,6 +29,7 @@ from wikistream_assets_tests.jobs.bronze_lakes import (
     totals,
 )
 from wikistream_assets_tests.kafka_records import Message, event_message, judged, produce
+from wikistream_assets_tests.metrics.scrape import scrape
 from wikistream_assets_tests.producer.samples import ID, line
 
 pytestmark = [pytest.mark.spark, pytest.mark.kafka]
@@ -36,7 +37,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.kafka]
 
 @pytest.fixture
 def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
-    return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers, bronze_trigger_seconds=0.2)
+    return settings_factory(
+        bootstrap_servers=fresh_topics.bootstrap_servers, bronze_trigger_seconds=0.2, stream_metrics_port=free_port()
+    )
 
 
 def edit(number: int, partition: int = -1, **fields: object) -> Message:
@@ -200,11 +203,23 @@ def test_drain_waits_for_the_stream_that_owns_the_table(
         report = drain(spark, lake, settings)
         assert report.waited
         assert (totals(lake)["records"], totals(lake)["rows"], totals(lake)["duplicates"]) == (500, 400, 100)
+        wait_until(lambda: scrape(settings.stream_metrics_port)["wikistream_stream_records_total"] == 500)
+        _assert_metrics(scrape(settings.stream_metrics_port), batches(lake))
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     produce(settings.bootstrap_servers, [edit(number) for number in range(400, 410)])
     assert drain(spark, lake, settings).rows == 10
     assert_sound(lake)
+
+
+def _assert_metrics(figures: dict[str, float], committed: list[Version]) -> None:
+    names = ("records", "rows", "dead_letters", "duplicates")
+    assert [figures[f"wikistream_stream_{name}_total"] for name in names] == [500, 400, 0, 100]
+    assert figures["wikistream_stream_batch_seconds_count"] == len(committed)
+    assert figures['wikistream_stream_event_lag_seconds_bucket{le="+Inf"}'] == 500
+    assert figures['wikistream_stream_event_lag_seconds_bucket{le="3600.0"}'] == 0, "the samples are of another year"
+    newest = figures["wikistream_stream_last_commit_timestamp_seconds"]
+    assert abs(newest - committed[-1].timestamp_ms / 1000) < 60
 
 
 def test_starting_offsets_come_from_the_position_and_refuse_a_gap() -> None:

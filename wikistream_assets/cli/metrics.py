@@ -1,0 +1,58 @@
+"""``wikistream metrics``: the figures of the lake for Prometheus, and the list of all metrics."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from wikistream_assets.cli.console import fail
+
+DOCUMENT: Final = Path("docs/METRICS.md")
+
+app = typer.Typer(no_args_is_help=True, help="Figures for Prometheus: show or serve them, and list them all.")
+
+
+@app.command()
+def show() -> None:
+    """Print the figures of the lake once, as Prometheus reads them."""
+    from prometheus_client import generate_latest
+
+    from wikistream_assets.metrics.lake import LakeMetrics
+    from wikistream_assets.settings import load_settings
+
+    typer.echo(generate_latest(LakeMetrics(load_settings()).registry), nl=False)
+
+
+@app.command()
+def serve() -> None:
+    """Answer GET /metrics on loopback, port WIKISTREAM_METRICS_PORT, until Ctrl-C or SIGTERM."""
+    from wikistream_assets.metrics.lake import LakeMetrics
+    from wikistream_assets.metrics.stream import served_or_refused
+    from wikistream_assets.settings import load_settings
+
+    settings = load_settings()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with served_or_refused(LakeMetrics(settings).registry, settings.metrics_port, "WIKISTREAM_METRICS_PORT"):
+        typer.echo(f"http://127.0.0.1:{settings.metrics_port}/metrics; Ctrl-C stops it")
+        stop.wait()
+
+
+@app.command("document")
+def write_document(
+    check: Annotated[bool, typer.Option("--check", help="write nothing; exit 1 if the file is stale")] = False,
+    path: Annotated[Path, typer.Option(help="the file", dir_okay=False)] = DOCUMENT,
+) -> None:
+    """Write the list of all metrics from the code."""
+    from wikistream_assets.metrics.catalogue import document
+
+    text = document()
+    if not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
+    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+        fail(f"{path} is not what the code says: run 'wikistream metrics document' and commit it", 1)
