@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from wikistream_assets_tests.conftest import SettingsFactory, child_environment,
 
 pytestmark = pytest.mark.unit
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "ALERTS.md"
 CHECK = "silver.cleaned_events.user_not_null"
 
 
@@ -278,3 +280,9 @@ def test_every_kind_says_what_to_do() -> None:
     assert set(KINDS) == set(AlertKind)
     with pytest.raises(ValueError, match="no_such_kind"):
         Alert("no_such_kind", "x", "y")
+
+
+def test_the_document_lists_every_kind_as_the_code_has_it() -> None:
+    rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    for kind, info in KINDS.items():
+        assert f"| `{kind}` | {info.subject} | {info.means} | {info.remedy} |" in rows
