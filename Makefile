@@ -2,7 +2,7 @@
 #   SOURCE=synthetic|live|PATH  EVENTS=N  WIKISTREAM_<SETTING>=VALUE   may follow any target and reach what it runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up down test check faults bench doctor clean
+.PHONY: help demo dev up down health test check faults bench doctor clean
 
 SOURCE ?= synthetic
 EVENTS ?=
@@ -25,14 +25,17 @@ help: ## Show the targets
 demo: $(READY) ## Run the whole job once: events in, audited tables out, a summary at the end
 	$(WIKISTREAM) demo --source "$(SOURCE)" $(if $(EVENTS),--events $(EVENTS))
 
-dev: $(READY) ## Open the Dagster UI on the lake of this home
-	$(WIKISTREAM) dev
+dev: $(READY) ## Start the whole pipeline, with the Dagster UI in front; Ctrl-C stops the UI only
+	$(WIKISTREAM) dev --source "$(SOURCE)"
 
-up: $(READY) ## Start the services (the Kafka broker) and wait until they answer
-	$(WIKISTREAM) up
+up: $(READY) ## Start the whole pipeline without the UI: broker, source, producer, Bronze stream, Dagster
+	$(WIKISTREAM) up --source "$(SOURCE)"
 
-down: $(READY) ## Stop the services; the data stays
+down: $(READY) ## Stop everything of this home; the data stays
 	$(WIKISTREAM) down
+
+health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest snapshots, gates
+	$(WIKISTREAM) health
 
 test: $(READY) ## Run the tests, without the long fault cases
 	$(PYTHON_ENV)/python -m pytest -m "not faults"

@@ -162,4 +162,5 @@ def _generator_arguments(generator: Generator) -> tuple[str, ...]:
         *("--followed-share", repr(generator.followed_share), "--redelivered", repr(generator.redelivered)),
         *("--malformed", repr(generator.malformed), "--canary", repr(generator.canary)),
         *("--oversized-bytes", str(generator.oversized_bytes)),
+        *(("--continuous",) if generator.continuous else ()),
     )

@@ -10,6 +10,7 @@ import dagster as dg
 
 from producer.eventstreams.generator import Generator
 from producer.launch import Source, run_producer, source_from
+from wikistream_assets.alerts import Alerts
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded import services
@@ -71,15 +72,16 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
     result = DemoResult(found)
     limit = None if generator else events or (LIVE_EVENTS if found.mode == "live" else None)
     open_home(settings)
-    already_up = all(service.state == "RUNNING" for service in services.status(settings))
+    already_up = services.broker_runs(settings)
     try:
         with _stage(result, "broker", report):
-            services.up(settings, report)
+            services.up(settings, report=report)
         with _stage(result, "ingest", report):
             result.ingested = run_producer(found, settings, max_events=limit)
         with _stage(result, "Spark start", report):
             local_session(settings)
         _run_cycles(result, settings, report)
+        Alerts(settings).deliver()  # of a pipeline without a daemon no one else sends what waits
     finally:
         if not already_up:
             services.down(settings)

@@ -65,6 +65,8 @@ def settings_factory(tmp_path: Path) -> SettingsFactory:
             "home": tmp_path / f"home{made}",
             "kafka_port": free_port(),
             "kafka_controller_port": free_port(),
+            "source_port": free_port(),
+            "code_port": free_port(),
             "dagster_port": free_port(),
         }
         return Settings(**{**defaults, **fields})

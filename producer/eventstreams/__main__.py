@@ -46,6 +46,12 @@ def serve(
     oversized_bytes: Annotated[
         int, typer.Option(help="synthetic: size of an oversized line")
     ] = _DEFAULT.oversized_bytes,
+    continuous: Annotated[
+        bool,
+        typer.Option(
+            help="synthetic: in the time of the clock; what is overdue is sent at once, --speed has no meaning"
+        ),
+    ] = False,
 ) -> None:
     """Serve EventStreams on loopback. The first line of output is JSON: url, identity and mode of the source."""
     recording: Recording
@@ -61,12 +67,16 @@ def serve(
                 malformed=malformed,
                 canary=canary,
                 oversized_bytes=oversized_bytes,
+                continuous=continuous,
             )
         )
     else:
         path = Path(source)
         recording = Captured(path, capture.inspect(path).sha256)
-    _run(recording, Behaviour(speed=speed or None, cut_seconds=cut_seconds, recorded_ids=recorded_ids), port)
+    behaviour = Behaviour(
+        speed=speed or None, wall_clock=continuous, cut_seconds=cut_seconds, recorded_ids=recorded_ids
+    )
+    _run(recording, behaviour, port)
 
 
 def _run(recording: Recording, behaviour: Behaviour, port: int) -> None:

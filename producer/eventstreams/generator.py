@@ -7,6 +7,10 @@ The mix follows the public captures of 2021 and the stream of 2025/26: 62 % edit
 abuse filter hits), 5.5 % new (without ``length.old``), now and then the numeric type ``142``; a third by bots, a seventh of the
 human changes by temporary accounts; ``meta.dt`` in milliseconds, 0.6 to 6.1 s after ``timestamp``. Planted in it are a few
 accounts whose behaviour the risk scores are to find; they act within one hour each and need some 10,000 events to stand out.
+
+A ``continuous`` source is the same world without an end to speak of, in the time of the clock: a line is sent at its ``meta.dt``,
+the planted accounts take turns, one each hour, and everybody else spreads evenly, so that at no usual rate somebody else stands
+out. What is not asked for costs nothing, so a server can go on in the middle of the year.
 """
 
 from bisect import bisect_left
@@ -17,7 +21,7 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 
@@ -34,6 +38,9 @@ BLOCK: Final = 1024
 
 STREAM: Final = "mediawiki.recentchange"
 TOPIC: Final = f"codfw.{STREAM}"
+
+LASTING_HOURS: Final = 366 * 24.0
+"""How long a continuous source goes on."""
 
 _FIRST_OFFSET: Final = 5_900_000_000
 _FIRST_RC_ID: Final = 2_000_000_000
@@ -129,6 +136,7 @@ class Generator:
         followed_share: share of lines in the 18 followed wikis; the real stream has about 0.45.
         redelivered / malformed / canary: shares of such lines; ``int(events * malformed)`` lines are malformed, evenly spread.
         oversized_bytes: size of a line of class ``oversized``.
+        continuous: see the module's text; ``meta.dt`` then never goes back from a line to the next, redeliveries apart.
     """
 
     seed: int = 7
@@ -140,6 +148,13 @@ class Generator:
     malformed: float = 0.001
     canary: float = 0.0005
     oversized_bytes: int = 1_000_100
+    continuous: bool = False
+
+    @classmethod
+    def lasting(cls, start: datetime, events_per_second: float, seed: int) -> Self:
+        """A continuous source from ``start`` on."""
+        events = round(events_per_second * LASTING_HOURS * 3600)
+        return cls(seed=seed, events=events, start=start, hours=LASTING_HOURS, continuous=True)
 
     @property
     def identity(self) -> str:
@@ -147,7 +162,7 @@ class Generator:
         return (
             f"synthetic:seed={self.seed},events={self.events},start={self.start.isoformat()},hours={self.hours:g},"
             f"followed={self.followed_share:g},redelivered={self.redelivered:g},malformed={self.malformed:g},"
-            f"canary={self.canary:g},oversized={self.oversized_bytes}"
+            f"canary={self.canary:g},oversized={self.oversized_bytes}{',continuous' if self.continuous else ''}"
         )
 
     def lines(self, first: int = 0) -> Iterator[Line]:
@@ -190,6 +205,22 @@ class Generator:
     def _shares(self) -> list[float]:
         return list(accumulate(self._vocabulary.weights))
 
+    def _planted(self, line: int) -> tuple[Actor, int] | None:
+        """The planted account that makes this line, and the how manieth of its changes it is."""
+        return self._planted_this_hour(line) if self.continuous else self._schedule.get(line)
+
+    def _planted_this_hour(self, line: int) -> tuple[Actor, int] | None:
+        """As in ``_schedule``, for the one account that acts in the hour of the clock in which this line is sent."""
+        per_hour = self.events / self.hours
+        begun = self.start.timestamp() / 3600
+        hour = int(begun + line / per_hour)
+        actor = ACTORS[hour % len(ACTORS)]
+        begin = (hour - begun + 0.1) * per_hour
+        spacing = max(2.0, 0.8 * per_hour / actor.edits)
+        number = max(0, round((line - begin) / spacing))
+        due = int(begin + number * spacing) == line and number < actor.edits and line < begin + 0.85 * per_hour
+        return (actor, number) if due else None
+
     @cached_property
     def _schedule(self) -> dict[int, tuple[Actor, int]]:
         """Line number -> the planted account that makes it, and the how manieth of its changes it is."""
@@ -224,7 +255,7 @@ class _Block:
         for index in range(self._first, self._last):
             if _is_due(index, source.malformed):
                 line = self._malformed(index)
-            elif index in source._schedule:
+            elif source._planted(index):
                 line = self._event(index)
             elif _is_due(index, source.canary, phase=0.2887):
                 line = self._canary(index)
@@ -240,8 +271,11 @@ class _Block:
 
     def _time(self, index: int) -> tuple[int, int]:
         """(``timestamp`` in s, ``meta.dt`` in ms): the event reaches the stream 0.6 to 6.1 s after it happened."""
-        seconds = (self._start_ms + int(index * self._step_ms)) // 1000
-        return seconds, seconds * 1000 + 600 + int(5500 * self._random.random() ** 3)
+        moment_ms = self._start_ms + int(index * self._step_ms)
+        lag_ms = 600 + int(5500 * self._random.random() ** 3)
+        if self._source.continuous:
+            return (moment_ms - lag_ms) // 1000, moment_ms
+        return moment_ms // 1000, moment_ms // 1000 * 1000 + lag_ms
 
     def _event(self, index: int) -> Line:
         document, time_ms = self._document(index)
@@ -250,7 +284,7 @@ class _Block:
 
     def _document(self, index: int) -> tuple[dict[str, Any], int]:
         random, words = self._random.random, self._words
-        planted = self._source._schedule.get(index)
+        planted = self._source._planted(index)
         if planted:
             actor, number = planted
             wiki = words.wikis[number % actor.domains]
@@ -289,7 +323,7 @@ class _Block:
             "timestamp": seconds,
             "user": user,
             "bot": bot,
-            "notify_url": f"https://{wiki.domain}/w/index.php?diff={_FIRST_REVISION + index}&oldid={_FIRST_REVISION - index}"
+            "notify_url": f"https://{wiki.domain}/w/index.php?diff={_FIRST_REVISION + index}&oldid={_old_revision(index)}"
             f"&rcid={_FIRST_RC_ID + index}",
         }
         self._add_change(document, kind, index, page, planted)
@@ -311,7 +345,7 @@ class _Block:
             if random() < 0.74:
                 document["patrolled"] = random() < 0.6
             document["length"] = {"old": old, "new": new}
-            document["revision"] = {"old": _FIRST_REVISION - index, "new": _FIRST_REVISION + index}
+            document["revision"] = {"old": _old_revision(index), "new": _FIRST_REVISION + index}
         elif kind == "new":
             document["minor"] = False
             document["patrolled"] = random() < 0.3
@@ -335,7 +369,7 @@ class _Block:
     def _author(self, wiki: Wiki) -> tuple[str, bool]:
         """(user name, bot flag). Names nearer the front of a list are drawn more often: few are busy, many are rare."""
         random, words = self._random.random, self._words
-        draw, rank = random(), random() ** 1.8
+        draw, rank = random(), random() ** (1.0 if self._source.continuous else 1.8)
         if draw < 0.33:
             return words.bots[int(len(words.bots) * rank)], True
         if draw < 0.43:
@@ -385,6 +419,10 @@ class _Block:
         document, time_ms = self._document(index)
         domain = document["meta"]["domain"]
         return Line(_spoil(document, reason, self._source.oversized_bytes), time_ms, None, domain, reason)
+
+
+def _old_revision(index: int) -> int:
+    return _FIRST_REVISION - index % _FIRST_REVISION
 
 
 def _is_due(index: int, share: float, phase: float = 0.0) -> bool:

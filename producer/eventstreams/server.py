@@ -40,6 +40,8 @@ class Behaviour:
 
     Attributes:
         speed: 1 as recorded, N times as fast, or None for as fast as the client reads.
+        wall_clock: an event is sent at its own time, an overdue one at once, whenever the server or its clients were started;
+            in place of ``speed``.
         cut_seconds: a connection is closed after this time.
         keep_alive_seconds: a comment is sent after so long without an event.
         cut_after: a connection is closed after so many events.
@@ -55,6 +57,7 @@ class Behaviour:
     """
 
     speed: float | None = None
+    wall_clock: bool = False
     cut_seconds: float = 900.0
     keep_alive_seconds: float = 15.0
     cut_after: int | None = None
@@ -153,13 +156,15 @@ class EventStreamsServer:
             number = offset = behaviour.retained_from
         return number, offset
 
-    def _delay(self, sent_ms: int, speed: float) -> float:
-        """Seconds until an event recorded at ``sent_ms`` is due. The clock starts with the first event anybody asks for."""
+    def _delay(self, sent_ms: int, behaviour: Behaviour) -> float:
+        """Seconds until an event recorded at ``sent_ms`` is due. The clock of a speed starts with the first event asked for."""
+        if behaviour.wall_clock or behaviour.speed is None:
+            return sent_ms / 1000 - time.time()
         with self._clock_lock:
             if self._epoch is None:
                 self._epoch = (time.monotonic(), sent_ms)
             began, first_ms = self._epoch
-        return began + (sent_ms - first_ms) / 1000 / speed - time.monotonic()
+        return began + (sent_ms - first_ms) / 1000 / behaviour.speed - time.monotonic()
 
 
 class _Http(ThreadingHTTPServer):
@@ -265,23 +270,23 @@ def _inside_character(frame: bytes) -> int:
 def _frames(owner: EventStreamsServer, number: int, offset: int, behaviour: Behaviour) -> Iterator[bytes]:
     """Rendered frames from ``number`` on; before a pause an empty one, in long pauses keep-alive comments."""
     for place, frame in enumerate(owner.recording.frames(number), start=offset):
-        if behaviour.speed is not None:
-            yield from _pause(owner, frame.data, behaviour, behaviour.speed)
+        if behaviour.speed is not None or behaviour.wall_clock:
+            yield from _pause(owner, frame.data, behaviour)
         if owner._stopping.is_set():
             return
         recorded = frame.event_id if behaviour.recorded_ids else None
         yield render(recorded or rec.offset_id(place), frame.data)
 
 
-def _pause(owner: EventStreamsServer, data: bytes, behaviour: Behaviour, speed: float) -> Iterator[bytes]:
+def _pause(owner: EventStreamsServer, data: bytes, behaviour: Behaviour) -> Iterator[bytes]:
     sent = rec.sent_ms(data)
     if sent is None:
         return
-    delay = owner._delay(sent, speed)
+    delay = owner._delay(sent, behaviour)
     if delay > 0:
         yield b""
     while delay > 0 and not owner._stopping.wait(min(delay, behaviour.keep_alive_seconds)):
-        delay = owner._delay(sent, speed)
+        delay = owner._delay(sent, behaviour)
         if delay > 0:
             yield b": keep-alive\n\n"
             yield b""

@@ -1,8 +1,5 @@
-"""``wikistream demo`` and ``wikistream dev``."""
+"""``wikistream demo``."""
 
-import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,39 +38,6 @@ def demo(
     typer.echo("  .venv/bin/wikistream gate status                 what waits, what blocks, and what to type")
     if not result.ok:
         raise typer.Exit(NOT_PUBLISHED)
-
-
-def dev() -> None:
-    """Open the Dagster UI on this home's data: starts the services, then runs until Ctrl-C."""
-    from wikistream_assets.dagster_home import prepare_dagster_home
-    from wikistream_assets.embedded import services
-    from wikistream_assets.embedded.home import open_home
-    from wikistream_assets.settings import load_settings
-
-    settings = load_settings()
-    open_home(settings)
-    services.refuse_taken_port("Dagster UI", "WIKISTREAM_DAGSTER_PORT", settings.dagster_port)
-    services.up(settings)
-    prepare_dagster_home(settings)
-    # Child processes of Dagster may have another working directory.
-    os.environ["WIKISTREAM_HOME"] = str(settings.root)
-    dagster = Path(sys.executable).with_name("dagster")
-    typer.echo(f"Dagster UI on http://127.0.0.1:{settings.dagster_port}; Ctrl-C stops it, 'make down' stops the broker")
-    os.execv(  # noqa: S606  # replaces this process, so that Ctrl-C and SIGTERM reach Dagster itself
-        dagster,
-        [
-            str(dagster),
-            "dev",
-            *_code_location(),
-            *("-h", "127.0.0.1", "-p", str(settings.dagster_port)),
-        ],
-    )
-
-
-def _code_location() -> tuple[str, str]:
-    """The workspace file of a checkout, which gives the code location its name; an installed package has none."""
-    workspace = Path(__file__).parents[2] / "workspace.yaml"
-    return ("-w", str(workspace)) if workspace.exists() else ("-m", "wikistream_assets.definitions")
 
 
 def _print(result: "DemoResult") -> None:

@@ -30,10 +30,11 @@ class _Place(NamedTuple):
 
 COMMANDS: Final = {
     "demo": _Place("demo", "demo", "Run the whole main job on this machine and sum up what came out."),
-    "dev": _Place("demo", "dev", "Open the Dagster UI on this home's data."),
-    "up": _Place("services", "up", "Start the embedded services."),
-    "down": _Place("services", "down", "Stop the embedded services; the data stays."),
-    "status": _Place("services", "status", "Show the state of each service."),
+    "dev": _Place("services", "dev", "Start the whole pipeline, with the Dagster UI in front."),
+    "up": _Place("services", "up", "Start the whole pipeline without the UI."),
+    "down": _Place("services", "down", "Stop everything of this home; the data stays."),
+    "status": _Place("services", "status", "Show the state of each program."),
+    "health": _Place("services", "health", "Tell whether the pipeline is well: programs, lag, gates."),
     "doctor": _Place("services", "doctor", "Check this machine, and say how to mend what is wrong."),
     "sql": _Place("sql", "sql", "Run one read-only query on the lake."),
     "tables": _Place("tables", "tables", "Show every table: rows, files, size, newest snapshot, hash."),

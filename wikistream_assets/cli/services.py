@@ -1,61 +1,99 @@
-"""Commands for the machine and its services: up, down, status, doctor, topics."""
+"""Commands for the machine and what runs on it: up, dev, down, status, health, doctor, topics."""
 
 import json as json_module
+import signal
+import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from producer.topics import RAW_EVENTS
+from wikistream_assets.cli.console import printable
 from wikistream_assets.embedded import doctor as examination
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.ports import refuse_taken_port
+from wikistream_assets.embedded.programs import ui_command, ui_environment
+from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.resources.broker import Broker, Record
 from wikistream_assets.settings import load_settings
 
-NOT_ALL_RUNNING = 3
-"""Exit code of ``status`` when a service does not run; 1 is for errors, 2 for wrong arguments."""
+if TYPE_CHECKING:  # it imports pyspark, which most of these commands need not wait for
+    from wikistream_assets.health import Health
+
+NOT_WELL = 3
+"""Exit code of ``status`` and ``health`` when something does not run as it should; 1 is for errors, 2 for wrong arguments."""
 
 topics_app = typer.Typer(help="Look into the Kafka topics, or bring them into shape.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+SourceOption = Annotated[str, typer.Option(help="synthetic, live, or the path of a .jsonl[.gz] or .sse[.gz] capture")]
 TopicArgument = Annotated[str, typer.Argument(help="name of the topic, as 'wikistream topics list' shows it")]
 
 
-def up() -> None:
-    """Start the services of this home and wait until they answer; what runs already is left alone.
+def up(source: SourceOption = "synthetic") -> None:
+    """Start the whole pipeline without the UI and wait until it works; what runs already is left alone.
 
-    Today that is the Kafka broker, on loopback only. WIKISTREAM_KAFKA_PORT and WIKISTREAM_KAFKA_CONTROLLER_PORT change its
-    ports, so that two homes can run side by side.
+    Broker, source, producer, Bronze stream, Dagster's code server and daemon, all on loopback, kept running until 'wikistream
+    down'. Another source, or another setting, restarts what it concerns. WIKISTREAM_KAFKA_PORT and the other ports let two
+    homes run side by side.
     """
     settings = load_settings()
-    services.up(settings)
+    services.up(settings, source)
     for service in services.status(settings):
-        typer.echo(
-            f"{service.name} runs on 127.0.0.1:{service.port} (process {service.pid}); 'wikistream down' stops it"
-        )
+        typer.echo(f"{service.name:<8} {service.state}" + (f" on 127.0.0.1:{service.port}" if service.port else ""))
+    typer.echo("'wikistream health' tells how it is, 'wikistream down' stops it")
+
+
+def dev(source: SourceOption = "synthetic") -> None:
+    """Start the whole pipeline, with the Dagster UI in front. Ctrl-C stops the UI only, 'wikistream down' stops all."""
+    settings = load_settings()
+    refuse_taken_port("Dagster UI", "WIKISTREAM_DAGSTER_PORT", settings.dagster_port)
+    services.up(settings, source)
+    typer.echo(f"Dagster UI on http://127.0.0.1:{settings.dagster_port}; Ctrl-C stops it, the pipeline goes on")
+    with subprocess.Popen(ui_command(settings), env=ui_environment(settings)) as ui:
+        signal.signal(signal.SIGTERM, lambda *_: ui.terminate())
+        try:
+            code = ui.wait()
+        except KeyboardInterrupt:  # the UI got it too
+            code = 0
+            ui.wait()
+    typer.echo("the UI has stopped, the pipeline goes on: 'make dev' opens the UI again, 'make down' stops all")
+    raise typer.Exit(code if code > 0 else 0)
 
 
 def down() -> None:
-    """Stop the services of this home; the data stays. Leftovers of a killed supervisor are ended too."""
+    """Stop everything of this home; the data stays. Leftovers of a killed supervisor are ended too."""
     stopped = services.down(load_settings())
     typer.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 def status(json: JsonOption = False) -> None:
-    """Show the state of each service. Exit code 0 if all run and answer, 3 otherwise."""
+    """Show the state of each program. Exit code 0 if all run and answer (or are done), 3 otherwise."""
     found = services.status(load_settings())
     if json:
         typer.echo(json_module.dumps([asdict(service) for service in found], indent=2))
     else:
-        table = _table("service", "state", "process", "port", "detail")
-        for service in found:
-            table.add_row(service.name, service.state, str(service.pid or "-"), str(service.port), service.detail)
-        Console().print(table)
-    if any(service.state != "RUNNING" for service in found):
-        raise typer.Exit(NOT_ALL_RUNNING)
+        Console().print(_programs_table(found))
+    if not all(service.well for service in found):
+        raise typer.Exit(NOT_WELL)
+
+
+def health(json: JsonOption = False) -> None:
+    """Tell whether the pipeline is well: programs, lag, newest snapshots, gates. Exit code 0 if so, 3 if something is wrong."""
+    from wikistream_assets.health import examine
+
+    found = examine(load_settings())
+    if json:
+        typer.echo(json_module.dumps(asdict(found), indent=2, default=datetime.isoformat))
+    else:
+        _print_health(found)
+    if found.problems:
+        raise typer.Exit(NOT_WELL)
 
 
 def doctor() -> None:
@@ -131,6 +169,34 @@ def _printable(record: Record) -> dict[str, object]:
         "key": None if record.key is None else record.key.decode(errors="replace"),
         "value": None if record.value is None else record.value.decode(errors="replace"),
     }
+
+
+def _programs_table(found: Sequence[ServiceStatus]) -> Table:
+    table = _table("program", "state", "process", "uptime", "port", "detail")
+    for service in found:
+        uptime = "-" if service.uptime_seconds is None else str(timedelta(seconds=service.uptime_seconds))
+        process, port = str(service.pid or "-"), str(service.port or "-")
+        table.add_row(service.name, service.state, process, uptime, port, printable(service.detail))
+    return table
+
+
+def _print_health(found: "Health") -> None:
+    Console().print(_programs_table(found.programs))
+    lag = "unknown" if found.bronze_lag is None else f"{found.bronze_lag:,}"
+    received = "nothing yet" if found.received is None else f"{found.received:,} events"
+    typer.echo(
+        f"source    {printable(found.source or 'none')}: received {received}, last {_ago(found, found.cursor_at)}"
+    )
+    typer.echo(f"bronze    {lag} offsets behind Kafka, newest snapshot {_ago(found, found.bronze_at)}")
+    typer.echo(f"silver    newest snapshot {_ago(found, found.silver_at)}")
+    typer.echo(f"gold      newest snapshot {_ago(found, found.gold_at)}")
+    typer.echo(f"gates     {'CLOSED' if found.blocked else 'open'}, last verdict {_ago(found, found.verdict_at)}")
+    for problem in found.problems:
+        typer.echo(f"WRONG     {printable(problem)}")
+
+
+def _ago(found: "Health", moment: datetime | None) -> str:
+    return "never" if moment is None else f"{max(0.0, (found.at - moment).total_seconds()):.0f} s ago"
 
 
 def _table(*columns: str) -> Table:

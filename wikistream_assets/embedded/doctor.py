@@ -14,7 +14,10 @@ from packaging.requirements import Requirement
 from wikistream_assets.embedded.home import inspect_home
 from wikistream_assets.embedded.jars import JarSet, find_broken, jar_folder, pinned_jars
 from wikistream_assets.embedded.java import find_java
-from wikistream_assets.embedded.services import listening_process, programs, refuse_taken_port, status
+from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
+from wikistream_assets.embedded.programs import programs
+from wikistream_assets.embedded.services import status
+from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.exceptions import LakeError, SetupError, WikistreamError
 from wikistream_assets.settings import Settings
 
@@ -115,15 +118,16 @@ def _disk(settings: Settings) -> str:
 def _services(settings: Settings) -> str:
     states = {service.name: service for service in status(settings)}
     texts = []
-    for program in programs(settings):
+    for program in programs(settings, chosen_source(settings)):
         service = states[program.name]
         if service.state in ("SILENT", "FATAL", "BACKOFF", "ORPHANED"):
             raise SetupError(f"{service.name} is {service.state} ({service.detail}): see {settings.root / 'logs'}")
         if service.pid is None:
             for setting, port in program.ports.items():
                 refuse_taken_port(program.name, setting, port)
-        ports = ", ".join(str(port) for port in program.ports.values())
-        texts.append(f"{program.name} {'runs on' if service.pid else 'is stopped; free are'} {ports}")
+        ports = " and ".join(str(port) for port in program.ports.values())
+        on = (" on " if service.pid else "; free: ") + ports if ports else ""
+        texts.append(f"{program.name} {'runs' if service.pid else 'is stopped'}{on}")
     return "; ".join(texts)
 
 

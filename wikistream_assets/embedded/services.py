@@ -1,116 +1,97 @@
-"""The services of a home, kept running by supervisord: started, watched, restarted when they die, stopped together.
+"""The programs of a home, kept running by supervisord: started in order, watched, restarted when they die, stopped together.
 
-One row in ``programs`` is one service.
+Each program has a configuration file of its own in ``run/programs``; supervisord reads them put together. A start compares them
+with what it would write: what is the same is left alone, what has changed is restarted, what is no longer wanted is stopped.
 """
 
-import errno
 import shlex
-import socket
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from wikistream_assets.embedded import kafka, supervisor
+from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report
 from wikistream_assets.embedded.locks import exclusive
-from wikistream_assets.exceptions import BrokerError, WikistreamError
+from wikistream_assets.embedded.ports import refuse_taken_port
+from wikistream_assets.embedded.programs import Program, programs
+from wikistream_assets.embedded.source import choose_source, chosen_source
+from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 
+BROKER: Final = "broker"
+
 _START_SECONDS: Final = 90.0
 _ANSWER_SECONDS: Final = 3.0
+_GLANCE_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.1
+_ATTEMPTS: Final = 3
+_RETRIES: Final = 1_000
+"""Attempts to start a program, 1, 2, 3 .. s apart: enough to outlast days without a broker."""
 
-
-@dataclass(frozen=True)
-class Program:
-    """One supervised service.
-
-    Attributes:
-        name: its name in ``status`` and in the logs (``logs/<name>.out``).
-        command: makes its command line; may fetch what it needs.
-        ports: the loopback ports it listens on, by the setting that changes each; the first is the one shown.
-        files: configuration files and their text.
-        prepare: what must be done before its first start; does nothing when done before.
-        wait_ready: returns once it answers, within the seconds given; calls its second argument while waiting.
-    """
-
-    name: str
-    command: Callable[[], list[str]]
-    ports: Mapping[str, int]
-    files: Mapping[Path, str]
-    prepare: Callable[[], None]
-    wait_ready: Callable[[float, Callable[[], None]], None]
+_ALIVE: Final = ("STARTING", "RUNNING", "BACKOFF")
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """State of a service: RUNNING, or why not (STOPPED, STARTING, BACKOFF, FATAL, SILENT, ORPHANED)."""
+    """State of a program.
+
+    Attributes:
+        state: RUNNING, DONE (a capture is read to its end), or why not: STOPPED, STARTING, BACKOFF (it ended and is started
+            again in a moment), EXITED, FATAL (given up), SILENT (it runs but does not answer), ORPHANED (its supervisord is
+            gone).
+        pid: its process; None if there is none.
+        uptime_seconds: since when that runs; None if there is none or nobody knows.
+        port: the loopback port it listens on; None if it has none.
+    """
 
     name: str
     state: str
     pid: int | None
-    port: int
+    uptime_seconds: int | None
+    port: int | None
     detail: str
 
-
-def programs(settings: Settings, report: Report | None = None) -> tuple[Program, ...]:
-    """Return the services of a home, in the order of starting."""
-    broker = Broker(f"127.0.0.1:{settings.kafka_port}")
-    return (
-        Program(
-            name="broker",
-            command=lambda: kafka.command(settings, report),
-            ports={
-                "WIKISTREAM_KAFKA_PORT": settings.kafka_port,
-                "WIKISTREAM_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
-            },
-            files=kafka.files(settings),
-            prepare=lambda: kafka.format_storage(settings, report),
-            wait_ready=broker.wait_ready,
-        ),
-    )
+    @property
+    def well(self) -> bool:
+        """It does what it should."""
+        return self.state in ("RUNNING", "DONE")
 
 
-def up(settings: Settings, report: Report | None = None) -> None:
-    """Start what is not running, wait until it answers, and bring the topics into shape; running twice changes nothing.
+def up(settings: Settings, source: str | None = None, report: Report | None = None) -> None:
+    """Start what is not running, wait until it works, and bring the topics into shape; running twice changes nothing.
 
-    If settings changed since the last start, the services are restarted with the new ones.
+    A program whose settings have changed since its start is restarted with the new ones.
 
     Args:
         settings: the home and its ports.
+        source: what the pipeline reads: synthetic, live, or the path of a capture. None: the broker alone; the rest of the
+            pipeline is left as it is.
         report: takes a line of progress; the default writes to stderr.
 
     Raises:
-        BrokerError: a port is taken, or the broker does not come up. Nothing is left running then.
-        SetupError: Java, the jars or supervisord are not as needed.
+        BrokerError: a port is taken, or the broker does not come up.
+        SetupError: Java, the jars, supervisord or a program are not as needed.
         LakeError: the home cannot be used.
+
+        What was started anew is stopped again then.
     """
     tell = report or _to_stderr
     root = open_home(settings)
     with exclusive(root / "run" / "services.lock"):
-        rows = programs(settings, tell)
         try:
-            texts = _configuration(settings, rows)
-            if not _is_current(settings, texts):
-                supervisor.stop(settings)
-                _start(settings, rows, texts, tell)
-            _wait_for_all(settings, rows)
+            rows = programs(settings, choose_source(settings, source) if source else None, tell)
+            _Start(settings, rows, tell).run(whole=source is not None)
         except OSError as error:
             raise unusable(root, error) from None
-        except WikistreamError:
-            supervisor.stop(settings)
-            raise
-        for change in Broker(f"127.0.0.1:{settings.kafka_port}").ensure_topics(settings):
-            tell(change)
 
 
 def down(settings: Settings) -> list[str]:
-    """Stop every service of the home, also those whose supervisord was killed; return the names of what was stopped."""
+    """Stop every program of the home, also those whose supervisord was killed; return the names of what was stopped."""
     if not settings.root.is_dir():
         return []
     with exclusive(settings.root / "run" / "services.lock"):
@@ -118,43 +99,194 @@ def down(settings: Settings) -> list[str]:
 
 
 def status(settings: Settings) -> list[ServiceStatus]:
-    """Return the state of each service; one that runs but does not answer is SILENT."""
+    """Return the state of each program of this home: the broker, and the pipeline if it was ever started."""
+    rows = programs(settings, chosen_source(settings))
     infos = supervisor.process_infos(settings)
     if infos is not None:
-        return [_supervised(program, infos.get(program.name)) for program in programs(settings)]
+        return [_supervised(program, infos.get(program.name)) for program in rows]
     left = {supervisor.program_name(process): process.pid for process in supervisor.marked_processes(settings.root)}
-    return [_unsupervised(program, left.get(program.name)) for program in programs(settings)]
+    return [_unsupervised(program, left.get(program.name)) for program in rows]
+
+
+def broker_runs(settings: Settings) -> bool:
+    """Tell whether the broker runs and answers."""
+    return any(service.name == BROKER and service.state == "RUNNING" for service in status(settings))
 
 
 def _supervised(program: Program, info: Mapping[str, Any] | None) -> ServiceStatus:
-    port = next(iter(program.ports.values()))
-    if info is None:
-        return ServiceStatus(program.name, "STOPPED", None, port, "not started yet: 'make up' starts it")
+    if info is None or info["statename"] == "STOPPED":
+        return ServiceStatus(program.name, "STOPPED", None, None, program.port, "'make up' starts it")
     state, detail = info["statename"], info["description"]
-    if state == "RUNNING":
+    if _is_done(program, info):
+        state, detail = "DONE", "read to its end"
+    elif state in ("STARTING", "RUNNING") and program.wait_ready is not None:
         try:
-            program.wait_ready(_ANSWER_SECONDS, lambda: None)
+            program.wait_ready(_ANSWER_SECONDS if state == "RUNNING" else _GLANCE_SECONDS, lambda: None)
+            state = "RUNNING"
         except WikistreamError as error:
-            state, detail = "SILENT", str(error)
-    return ServiceStatus(program.name, state, info["pid"] or None, port, detail)
+            state, detail = ("SILENT", str(error)) if state == "RUNNING" else (state, detail)
+    uptime = info["now"] - info["start"] if info["pid"] else None
+    return ServiceStatus(program.name, state, info["pid"] or None, uptime, program.port, detail or state.lower())
+
+
+def _is_done(program: Program, info: Mapping[str, Any]) -> bool:
+    return bool(program.may_end and info["statename"] == "EXITED" and info["exitstatus"] == 0)
 
 
 def _unsupervised(program: Program, pid: int | None) -> ServiceStatus:
-    port = next(iter(program.ports.values()))
     if pid is None:
-        return ServiceStatus(program.name, "STOPPED", None, port, "'make up' starts it")
-    return ServiceStatus(
-        program.name, "ORPHANED", pid, port, "its supervisord is gone: 'make up' or 'make down' mends it"
-    )
+        return ServiceStatus(program.name, "STOPPED", None, None, program.port, "'make up' starts it")
+    detail = "its supervisord is gone: 'make up' or 'make down' mends it"
+    return ServiceStatus(program.name, "ORPHANED", pid, None, program.port, detail)
 
 
-# --- supervisord ------------------------------------------------------------------------------------------------------
+class _Start:
+    """One call of ``up``."""
+
+    def __init__(self, settings: Settings, rows: Sequence[Program], report: Report) -> None:
+        self._settings = settings
+        self._rows = rows
+        self._report = report
+        self._folder = settings.root / "run" / "programs"
+        self._whole_conf = settings.root / "run" / "supervisord.conf"
+        self._failures: dict[str, set[int]] = {}
+
+    def run(self, *, whole: bool) -> None:
+        """Bring the rows up; if they are the ``whole`` pipeline, end what else runs."""
+        infos = supervisor.process_infos(self._settings)
+        anew = infos is None
+        if anew:
+            supervisor.stop(self._settings)  # leftovers of a killed supervisord hold ports
+        stale = self._stale(infos or {}, whole)
+        for name in stale & set(infos or {}):
+            _end(self._settings, name)
+        try:
+            self._refuse_taken_ports()
+            self._write(stale)
+            if anew:
+                supervisor.start(self._settings, self._whole_conf)
+            self._load()
+            self._start_rows()
+        except WikistreamError:
+            if anew:
+                supervisor.stop(self._settings)
+            raise
+
+    def _stale(self, infos: Mapping[str, Any], whole: bool) -> set[str]:
+        """Programs that supervisord has and that must end: not wanted, or not started from the present configuration."""
+        texts = {program.name: self._texts(program) for program in self._rows}
+        changed = {name for name, files in texts.items() if any(_read(path) != text for path, text in files.items())}
+        return changed | (set(infos) - set(texts) if whole else set())
+
+    def _texts(self, program: Program) -> dict[Path, str]:
+        return {self._conf(program.name): _section(program), **program.files}
+
+    def _conf(self, name: str) -> Path:
+        return self._folder / f"{name}.conf"
+
+    def _refuse_taken_ports(self) -> None:
+        running = _alive(self._settings)
+        for program in self._rows:
+            for setting, port in program.ports.items() if program.name not in running else ():
+                refuse_taken_port(program.name, setting, port)
+
+    def _write(self, stale: set[str]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name in stale - {program.name for program in self._rows}:
+            self._conf(name).unlink(missing_ok=True)
+        for program in self._rows:
+            for path, text in self._texts(program).items():
+                if _read(path) != text:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text, encoding="utf-8")
+        sections = [path.read_text(encoding="utf-8") for path in sorted(self._folder.glob("*.conf"))]
+        self._whole_conf.write_text(_supervisord_section(self._settings) + "".join(sections), encoding="utf-8")
+
+    def _load(self) -> None:
+        """Have supervisord know every configuration file, and none that is gone."""
+        ((added, changed, removed),) = supervisor.call(self._settings, "reloadConfig")
+        for name in (*changed, *removed):
+            _end(self._settings, name)
+            supervisor.call(self._settings, "removeProcessGroup", name)
+        for name in (*added, *changed):
+            supervisor.call(self._settings, "addProcessGroup", name)
+
+    def _start_rows(self) -> None:
+        by_name = {program.name: program for program in self._rows}
+        ready: set[str] = set()
+        for program in self._rows:
+            for name in program.needs:
+                if name not in ready:
+                    self._wait(by_name[name])
+                    ready.add(name)
+            self._start(program)
+        for program in self._rows:
+            if program.name not in ready:
+                self._wait(program)
+
+    def _start(self, program: Program) -> None:
+        if program.name in _alive(self._settings):
+            return
+        program.prepare()
+        _log(self._settings, program).unlink(missing_ok=True)
+        self._report(f"starting {program.name}" + (f" on 127.0.0.1:{program.port}" if program.port else ""))
+        supervisor.call(self._settings, "startProcess", program.name, False)
+
+    def _wait(self, program: Program) -> None:
+        """Return once the program works.
+
+        Raises:
+            BrokerError, SetupError: it ends at its start again and again, or does not answer.
+        """
+        if program.wait_ready is not None:
+            program.wait_ready(_START_SECONDS, lambda: self._check(program))
+        else:
+            while not self._check(program):
+                time.sleep(_POLL_SECONDS)
+        if program.name == BROKER:
+            for change in Broker(f"127.0.0.1:{self._settings.kafka_port}").ensure_topics(self._settings):
+                self._report(change)
+
+    def _check(self, program: Program) -> bool:
+        """Tell whether it has settled, or has done its work already; raises as ``_wait``."""
+        info = (supervisor.process_infos(self._settings) or {}).get(program.name)
+        if info is None:
+            raise SetupError("supervisord has ended: see logs/supervisord.log in WIKISTREAM_HOME, then run 'make up'")
+        if _is_done(program, info):
+            return True
+        failures = self._failures.setdefault(program.name, set())
+        if info["statename"] == "BACKOFF":
+            failures.add(info["start"])
+        if len(failures) >= _ATTEMPTS or info["statename"] not in _ALIVE:
+            raise (BrokerError if program.name == BROKER else SetupError)(_ended(self._settings, program))
+        return bool(info["statename"] == "RUNNING")
 
 
-def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, str]:
-    """Return every file that the services are started from, with its text."""
+def _section(program: Program) -> str:
+    """The program's part of supervisord's configuration."""
     # Paths are relative to the home, where supervisord is started: it expands some of them twice, and a '%' would not survive.
-    sections = [
+    variables = [f"{name}={value}" for name, value in program.environment.items()]
+    command = [*(("/usr/bin/env", *variables) if variables else ()), *program.command()]
+    lines = [
+        f"[program:{program.name}]",
+        f"command={_escaped(shlex.join(command))}",
+        "autostart=false",  # what needs another program is started after it
+        f"autorestart={'unexpected' if program.may_end else 'true'}",
+        "exitcodes=0",
+        f"startsecs={program.settled_seconds}",
+        f"startretries={_RETRIES}",
+        f"stopwaitsecs={supervisor.STOP_SECONDS}",
+        "killasgroup=true",  # SIGTERM is for the program alone: what it finishes, its children must live to finish
+        "redirect_stderr=true",
+        f"stdout_logfile=logs/{program.name}.out",
+        "stdout_logfile_maxbytes=1MB",
+        "stdout_logfile_backups=1",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _supervisord_section(settings: Settings) -> str:
+    lines = [
         "[unix_http_server]",
         f"file={_escaped(supervisor.socket_path(settings))}",
         "chmod=0700",
@@ -166,68 +298,31 @@ def _configuration(settings: Settings, rows: tuple[Program, ...]) -> dict[Path, 
         "logfile_maxbytes=1MB",
         "logfile_backups=1",
     ]
-    for program in rows:
-        sections += [
-            f"[program:{program.name}]",
-            f"command={_escaped(shlex.join(program.command()))}",
-            "autorestart=true",
-            "startsecs=1",
-            f"stopwaitsecs={supervisor.STOP_SECONDS}",
-            "stopasgroup=true",
-            "killasgroup=true",
-            "redirect_stderr=true",
-            f"stdout_logfile=logs/{program.name}.out",
-            "stdout_logfile_maxbytes=1MB",
-            "stdout_logfile_backups=1",
-        ]
-    texts = {_conf(settings): "\n".join(sections) + "\n"}
-    for program in rows:
-        texts.update(program.files)
-    return texts
-
-
-def _conf(settings: Settings) -> Path:
-    return settings.root / "run" / "supervisord.conf"
+    return "\n".join(lines) + "\n"
 
 
 def _escaped(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _alive(settings: Settings) -> set[str]:
+    """Programs that run, or that supervisord is about to start again."""
+    infos = supervisor.process_infos(settings) or {}
+    return {name for name, info in infos.items() if info["statename"] in _ALIVE}
+
+
+def _end(settings: Settings, name: str) -> None:
+    """Stop one program and wait until it is gone."""
+    if name in _alive(settings):
+        supervisor.call(settings, "stopProcess", name)
+
+
 def _log(settings: Settings, program: Program) -> Path:
     return settings.root / "logs" / f"{program.name}.out"
-
-
-def _is_current(settings: Settings, texts: Mapping[Path, str]) -> bool:
-    """Tell whether supervisord runs, everything under it is started, and it was started from these very files."""
-    infos = supervisor.process_infos(settings)
-    if not infos or any(info["statename"] not in ("RUNNING", "STARTING") for info in infos.values()):
-        return False
-    return all(path.is_file() and path.read_text(encoding="utf-8") == text for path, text in texts.items())
-
-
-def _start(settings: Settings, rows: tuple[Program, ...], texts: Mapping[Path, str], report: Report) -> None:
-    for program in rows:
-        for setting, port in program.ports.items():
-            refuse_taken_port(program.name, setting, port)
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
-    for program in rows:
-        program.prepare()
-        _log(settings, program).unlink(missing_ok=True)
-        report(f"starting {program.name} on 127.0.0.1:{next(iter(program.ports.values()))}")
-    supervisor.start(settings, _conf(settings))
-
-
-def _wait_for_all(settings: Settings, rows: tuple[Program, ...]) -> None:
-    for program in rows:
-
-        def still_alive(program: Program = program) -> None:
-            info = (supervisor.process_infos(settings) or {}).get(program.name)
-            if info is not None and info["statename"] not in ("STARTING", "RUNNING", "BACKOFF"):
-                raise BrokerError(_ended(settings, program))
-
-        program.wait_ready(_START_SECONDS, still_alive)
 
 
 def _ended(settings: Settings, program: Program) -> str:
@@ -239,50 +334,6 @@ def _ended(settings: Settings, program: Program) -> str:
     return (
         f"the {program.name} ends at its start ({reason.strip()}): see {log.parent}, mend the cause and run 'make up'"
     )
-
-
-# --- processes and ports ----------------------------------------------------------------------------------------------
-
-
-def refuse_taken_port(name: str, setting: str, port: int) -> None:
-    """Return if the loopback port is free.
-
-    Args:
-        name: who needs it.
-        setting: the variable that changes it.
-        port: the port.
-
-    Raises:
-        BrokerError: it is taken; the text names who listens there, as far as the operating system tells.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as Java does: a closing connection is no hindrance
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise BrokerError(
-                    f"port {port} cannot be used ({error.strerror}): set {setting} to another port"
-                ) from None
-            listener = listening_process(port)
-            by = f" by process {listener.pid} ({listener.name()})" if listener else ""
-            raise BrokerError(
-                f"port {port} for the {name} is in use{by}: stop that, or set {setting} to another port"
-            ) from None
-
-
-def listening_process(port: int) -> psutil.Process | None:
-    """Return who listens on a TCP port, None if nobody does or the operating system does not tell."""
-    try:
-        connections = psutil.net_connections(kind="tcp")
-        pid = next(
-            (c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid), None
-        )
-        return psutil.Process(pid) if pid else None
-    except (psutil.AccessDenied, psutil.NoSuchProcess):
-        return None
 
 
 def _to_stderr(line: str) -> None:

@@ -20,11 +20,16 @@ from typing import Any, Final
 from xmlrpc.client import Fault, ServerProxy, Transport
 
 import psutil
+from pydantic import SecretStr
 
+from producer.settings import ENV_PREFIX
 from wikistream_assets.exceptions import SetupError
 from wikistream_assets.settings import Settings
 
 HOME_MARK: Final = "SUPERVISED_WIKISTREAM_HOME"
+
+NAME_MARK: Final = "SUPERVISOR_PROCESS_NAME"
+"""supervisord tells each program its name by this variable, and the program's children inherit it."""
 
 STOP_SECONDS: Final = 30
 """A program that has not ended so long after SIGTERM is killed, with its children."""
@@ -32,7 +37,8 @@ STOP_SECONDS: Final = 30
 _SOCKET_PATH_BYTES: Final = 90
 """A unix socket's path may have 107 bytes; supervisord first binds to this path with its process id appended."""
 
-_RPC_SECONDS: Final = 10.0
+_RPC_SECONDS: Final = STOP_SECONDS + 10.0
+_DOWN_SECONDS: Final = 2 * STOP_SECONDS
 _GONE: Final = (FileNotFoundError, ConnectionRefusedError)
 
 
@@ -45,9 +51,8 @@ def start(settings: Settings, configuration: Path) -> None:
     _make_socket_folder(settings)
     # -P: without the current directory on the module path, a file there must not be taken for a part of supervisord
     command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)]
-    environment = {**os.environ, HOME_MARK: str(settings.root)}
     result = subprocess.run(
-        command, cwd=settings.root, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=settings.root, env=inherited(settings), capture_output=True, text=True, timeout=60, check=False
     )
     if result.returncode != 0:
         lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
@@ -59,10 +64,9 @@ def stop(settings: Settings) -> list[str]:
     """End supervisord and everything marked as this home's, gently first; return the names of the programs that ran."""
     processes = marked_processes(settings.root)
     stopped = sorted({name for process in processes if (name := program_name(process))})
-    if not _ask_to_shut_down(settings):
-        for process in processes:
-            _quietly(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    for process in set(processes) - _shut_down(settings):
+        _quietly(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=_DOWN_SECONDS)
     # again from a fresh look: supervisord may have restarted a program between the look and its own end
     for process in {*alive, *marked_processes(settings.root)}:
         _quietly(process.kill)
@@ -106,6 +110,19 @@ def revive(settings: Settings, pid: int) -> None:
                 os.killpg(pid, signal.SIGKILL)  # supervisord makes each program the leader of a group
 
 
+def inherited(settings: Settings) -> dict[str, str]:
+    """The environment of all programs. Settings they get one by one, so that a change reaches whom it concerns; but secrets not,
+    because supervisord's configuration is a file.
+    """
+    secrets = {
+        f"{ENV_PREFIX}{name.upper()}": value.get_secret_value()
+        for name in type(settings).model_fields
+        if isinstance(value := getattr(settings, name), SecretStr)
+    }
+    others = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
+    return {**others, **secrets, HOME_MARK: str(settings.root)}
+
+
 def call(settings: Settings, method: str, *arguments: object) -> Any:
     """Call a method of supervisord's XML-RPC interface, e.g. ``startProcess``.
 
@@ -137,7 +154,7 @@ def marked_processes(root: Path) -> list[psutil.Process]:
 
 def program_name(process: psutil.Process) -> str | None:
     """Return under which name supervisord started this process, or the one it descends from."""
-    return _environment(process).get("SUPERVISOR_PROCESS_NAME")
+    return _environment(process).get(NAME_MARK)
 
 
 class _UnixConnection(HTTPConnection):
@@ -169,12 +186,15 @@ def _make_socket_folder(settings: Settings) -> None:
         raise SetupError(f"{folder} belongs to another user: set WIKISTREAM_HOME to a shorter path")
 
 
-def _ask_to_shut_down(settings: Settings) -> bool:
+def _shut_down(settings: Settings) -> set[psutil.Process]:
+    """Ask supervisord to end itself and its programs; return those whose end it sees to, none if there is no supervisord."""
     try:
+        own = psutil.Process(call(settings, "getPID"))
+        seen_to = {own, *own.children(recursive=True)}
         call(settings, "shutdown")
-    except (OSError, HTTPException, Fault):
-        return False
-    return True
+    except (OSError, HTTPException, Fault, psutil.NoSuchProcess):
+        return set()
+    return seen_to
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str]:

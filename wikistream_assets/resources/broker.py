@@ -121,7 +121,7 @@ class Broker:
         # librdkafka's own log goes to stderr line by line; what matters of it comes back as an error
         return {"bootstrap.servers": self.bootstrap_servers, "log_level": 0, "socket.timeout.ms": 10_000}
 
-    def wait_ready(self, timeout: float, still_alive: Callable[[], None] | None = None) -> None:
+    def wait_ready(self, timeout: float, still_alive: Callable[[], object] | None = None) -> None:
         """Return once the broker answers a metadata request and is one of its own brokers.
 
         Args:

@@ -36,9 +36,9 @@ def test_status_of_a_running_broker(broker: Broker, broker_settings: Settings) -
     status = wikistream("status", settings=broker_settings)
     assert status.returncode == 0, status.stdout
     assert "RUNNING" in status.stdout
-    up = wikistream("up", settings=broker_settings)
-    assert up.returncode == 0
-    assert f"broker runs on 127.0.0.1:{broker_settings.kafka_port}" in up.stdout
+    health = wikistream("health", settings=broker_settings)
+    assert health.returncode == 3
+    assert "WRONG     the pipeline was never started: 'make up' starts it" in health.stdout
 
 
 def test_topics(fresh_topics: Broker, broker_settings: Settings) -> None:

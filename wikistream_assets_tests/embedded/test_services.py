@@ -4,14 +4,19 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from confluent_kafka import Producer
 
+from producer.eventstreams.generator import Generator
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
+from wikistream_assets.embedded.programs import Program, programs
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
@@ -42,6 +47,10 @@ def running_home(settings_factory: SettingsFactory) -> Iterator[HomeFactory]:
 def broker_state(settings: Settings) -> ServiceStatus:
     (state,) = services.status(settings)
     return state
+
+
+def states(settings: Settings) -> dict[str, ServiceStatus]:
+    return {service.name: service for service in services.status(settings)}
 
 
 def processes_of(settings: Settings) -> list[int]:
@@ -107,7 +116,7 @@ def test_a_killed_broker_comes_back_with_everything_committed(running_home: Home
     assert killed is not None
 
     os.kill(killed, signal.SIGSTOP)
-    assert broker_state(settings).state == "SILENT"
+    wait_until(lambda: broker_state(settings).state == "SILENT")
     os.kill(killed, signal.SIGCONT)
     wait_until(lambda: broker_state(settings).state == "RUNNING")
 
@@ -147,6 +156,45 @@ def test_two_homes_side_by_side_and_the_orphan_of_one(running_home: HomeFactory,
     assert values_in(one) == [b"one"]
 
 
+def test_a_changed_setting_or_source_restarts_what_it_concerns_and_a_capture_ends(
+    running_home: HomeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = ("broker", "source", "producer")  # the rest of the pipeline is started in e2e/test_always_on.py
+
+    def rows(*arguments: Any) -> tuple[Program, ...]:
+        return tuple(program for program in programs(*arguments) if program.name in ingest)
+
+    monkeypatch.setattr(services, "programs", rows)
+    settings = running_home()
+    broker = broker_state(settings).pid
+    services.up(settings, "synthetic")
+    first = states(settings)
+    assert {name: first[name].state for name in ingest} == dict.fromkeys(ingest, "RUNNING")
+    assert first["broker"].pid == broker, "what ran is left alone"
+    services.up(settings)
+    assert {name: state.pid for name, state in states(settings).items()} == {n: s.pid for n, s in first.items()}
+
+    changed = settings.model_copy(update={"producer_batch_seconds": 0.1})
+    services.up(changed, "synthetic")
+    second = states(changed)
+    assert [name for name in ingest if second[name].pid != first[name].pid] == ["producer"]
+
+    capture = tmp_path / "short.jsonl"
+    recorded = Generator(events=60, hours=60 / 3600, malformed=0)  # a minute's events within seconds
+    capture.write_bytes(b"\n".join(line.data for line in islice(recorded.lines(), 3)) + b"\n")
+    services.up(changed, str(capture))
+    third = states(changed)
+    assert third["broker"].pid == broker
+    assert third["source"].pid != second["source"].pid
+    wait_until(lambda: states(changed)["producer"].state == "DONE")
+    starts = (settings.root / "logs" / "supervisord.log").read_text().count("spawned: 'producer'")
+    services.up(changed)
+    assert states(changed)["producer"].state == "DONE"
+    assert (settings.root / "logs" / "supervisord.log").read_text().count("spawned: 'producer'") == starts == 3
+    assert services.down(changed) == ["broker", "source"]
+    assert processes_of(settings) == []
+
+
 @pytest.mark.parametrize("which", ["kafka_port", "kafka_controller_port"])
 def test_a_taken_port_is_named_with_its_owner_and_its_setting(settings: Settings, which: str) -> None:
     port = getattr(settings, which)
@@ -181,5 +229,5 @@ def test_status_of_a_home_that_is_not_there(settings: Settings) -> None:
 
 def test_ports_are_told_free_or_taken() -> None:
     port = free_port()
-    services.refuse_taken_port("test", "WIKISTREAM_TEST_PORT", port)
-    assert services.listening_process(port) is None
+    refuse_taken_port("test", "WIKISTREAM_TEST_PORT", port)
+    assert listening_process(port) is None

@@ -34,6 +34,7 @@ from producer.sink import read_cursor
 from producer.topics import RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.ports import listening_process
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
@@ -404,7 +405,7 @@ def kill_broker(owned: Settings) -> float:
 
 
 def broker_pid(owned: Settings) -> int:
-    broker = services.listening_process(owned.kafka_port)
+    broker = listening_process(owned.kafka_port)
     assert broker is not None
     return broker.pid
 

@@ -3,7 +3,8 @@ import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_the_same_parameters_give_the_same_bytes(lines: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "changed",
     [{"seed": 8}, {"events": 12_001}, {"hours": 25}, {"start": datetime(2026, 3, 2, 11, tzinfo=UTC)}, {"followed_share": 0.5},
-     {"redelivered": 0.1}, {"malformed": 0.1}, {"canary": 0.1}, {"oversized_bytes": 1_000_200}],
+     {"redelivered": 0.1}, {"malformed": 0.1}, {"canary": 0.1}, {"oversized_bytes": 1_000_200}, {"continuous": True}],
 )  # fmt: skip
 def test_other_parameters_are_another_source(changed: dict) -> None:
     assert replace(SOURCE, **changed).identity != SOURCE.identity
@@ -184,6 +185,53 @@ def test_large_changes_in_both_directions() -> None:
     assert 0.001 < sum(delta < -5_000 for delta in deltas) / len(deltas) < 0.006
     assert sum(delta > 50_000 for delta in deltas) > 0
     assert all(min(event["length"].values()) >= 0 for event in wide if "length" in event)
+
+
+def test_a_lasting_source_goes_on_in_the_middle_of_its_year() -> None:
+    start = datetime(2026, 11, 21, 13, 45, 8, tzinfo=UTC)
+    lasting = Generator.lasting(start, 50, seed=11)
+    first = 50 * 3600 * 24 * 200  # its 200th day
+    made = list(islice(lasting.lines(first), 3 * BLOCK))
+    assert [line.data for line in made] == [
+        line.data for line in islice(Generator.lasting(start, 50, seed=11).lines(first), 3 * BLOCK)
+    ]
+    assert [line.data for line in islice(lasting.lines(first + BLOCK + 5), 10)] == [
+        line.data for line in made[BLOCK + 5 : BLOCK + 15]
+    ]
+    assert made[0].time_ms == round((start + timedelta(days=200)).timestamp() * 1000)
+    events = [document for line in made if (document := _parse(line.data)) and _defect(document) is None]
+    moments = [datetime.fromisoformat(event["meta"]["dt"]) for event in events]
+    repeats = {
+        index for index, event in enumerate(events) if event["meta"]["id"] in {e["meta"]["id"] for e in events[:index]}
+    }
+    fresh = [moment for index, moment in enumerate(moments) if index not in repeats]
+    assert fresh == sorted(fresh), "who waits for one is not late for the next"
+    assert all(b - a <= timedelta(milliseconds=200) for a, b in pairwise(fresh))
+    lags = [moment.timestamp() - event["timestamp"] for event, moment in zip(events, moments, strict=True)]
+    assert 0.599 < min(lags) < max(lags) < 7.101
+    assert all(event["revision"]["old"] > 0 for event in events if event.get("type") == "edit")
+
+
+def test_in_each_hour_of_a_lasting_source_one_planted_account_stands_out() -> None:
+    start = datetime(2026, 11, 21, 13, 30, tzinfo=UTC)  # the hours are those of the clock
+    hours: Counter[tuple[str, str]] = Counter()
+    for line in islice(
+        Generator.lasting(
+            start,
+            10,
+            seed=12,
+        ).lines(),
+        10 * 3600 * 5 // 2,
+    ):
+        document = _parse(line.data)
+        if document and _defect(document) is None and document.get("user") and not document["bot"]:
+            hours[document["meta"]["dt"][:13], document["user"]] += 1
+    edits = {actor.user: actor.edits for actor in ACTORS}
+    busy = {(hour, user): number for (hour, user), number in hours.items() if number > 50}
+    assert set(busy.items()) <= {((hour, user), edits.get(user, 0)) for hour, user in busy}, "nobody else"
+    seen = {(hour, user): n for (hour, user), n in hours.items() if user in edits}
+    assert {hour for hour, _ in seen} == {"2026-11-21T13", "2026-11-21T14", "2026-11-21T15"}
+    assert all(seen[hour, user] == edits[user] for hour, user in seen if hour != "2026-11-21T13")
 
 
 @pytest.mark.real_data

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -253,3 +254,23 @@ def test_the_real_capture_is_served_as_it_was_sent() -> None:
 
 def _stamp(event_id: bytes | None) -> int:
     return json.loads(event_id or b"")[1]["timestamp"]
+
+
+def test_a_continuous_source_sends_each_event_at_its_time_and_what_is_overdue_at_once() -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=600)
+    source = Synthetic(Generator.lasting(start, 20, seed=5))
+    with EventStreamsServer(source, Behaviour(wall_clock=True, cut_seconds=2.0)) as server:
+        first = Response(server)
+        ended = time.time()
+        last = first.frames[-1][b"id"]
+        second = Response(server, last=last)
+    # a second server, as after a kill: only the position is known
+    with EventStreamsServer(source, Behaviour(wall_clock=True, cut_seconds=2.0)) as server:
+        third = Response(server, last=second.frames[-1][b"id"])
+    due = (ended - start.timestamp()) * 20
+    assert 600 * 20 <= len(first.frames) <= due + 1, "ten minutes at once, nothing ahead of its time"
+    got = [*first.data, *second.data, *third.data]
+    assert got == [line.data for line in itertools.islice(source.generator.lines(), len(got))]
+    assert [*first.offsets, *second.offsets, *third.offsets] == list(range(len(got)))
+    assert len(second.frames) > 0
+    assert len(third.frames) > 0

@@ -1,0 +1,142 @@
+"""Is the pipeline of this home well? Read from supervisord, Kafka and Iceberg's metadata, without Spark and Dagster."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from producer.cursor import Cursor
+from producer.exceptions import ProducerError
+from producer.launch import read_cursor
+from producer.topics import DLQ_EVENTS
+from producer.topics import RAW_EVENTS as RAW_TOPIC
+from wikistream_assets.embedded import services
+from wikistream_assets.embedded.services import ServiceStatus
+from wikistream_assets.embedded.source import PipelineSource, chosen_source
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TableSpec
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
+
+_ANSWER_SECONDS: Final = 3.0
+
+STALE: Final = timedelta(minutes=3)
+"""A producer that has not advanced for so long, or a Bronze with records waiting for so long, is ill."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What was found, at ``at``. Times are None where there is nothing yet or nothing can be asked.
+
+    Attributes:
+        source: what the pipeline reads: synthetic, live or a path; None if it was never started.
+        programs: the state of each program.
+        received: events the producer has taken from this source, in all its runs.
+        cursor_at: when it last advanced.
+        bronze_lag: offsets in Kafka that Bronze has not read, transaction markers included; 0 if no record is among them.
+        bronze_at / silver_at / gold_at: newest snapshot that moved the table's position; Gold's is that of its oldest table.
+        verdict_at: when a gate last wrote down its verdicts.
+        blocked: the checks that keep a gate closed.
+        problems: what is wrong, one line each; empty means well.
+    """
+
+    at: datetime
+    source: str | None
+    programs: tuple[ServiceStatus, ...]
+    received: int | None
+    cursor_at: datetime | None
+    bronze_lag: int | None
+    bronze_at: datetime | None
+    silver_at: datetime | None
+    gold_at: datetime | None
+    verdict_at: datetime | None
+    blocked: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def examine(settings: Settings, now: datetime | None = None) -> Health:
+    """Look at everything once.
+
+    Raises:
+        WikistreamError: something that cannot be looked at: settings, the home, the catalog.
+    """
+    moment = now or datetime.now(UTC)
+    chosen = chosen_source(settings)
+    programs = tuple(services.status(settings))
+    lake = Lakehouse.local(settings) if settings.catalog_db.exists() else None
+    cursor, lag = _kafka(settings, chosen, lake)
+    cursor_at = datetime.fromisoformat(cursor.updated_at) if cursor else None
+    bronze_at = _moved(lake, RAW_EVENTS)
+    blocked = _blocked(lake)
+    problems = [f"{service.name} is {service.state}: {service.detail}" for service in programs if not service.well]
+    if chosen is None:
+        problems.append("the pipeline was never started: 'make up' starts it")
+    elif chosen.endless and cursor_at and moment - cursor_at > STALE:
+        problems.append(f"the producer has not advanced since {cursor_at.isoformat(timespec='seconds')}")
+    if lag and (bronze_at is None or moment - bronze_at > STALE):
+        since = bronze_at.isoformat(timespec="seconds") if bronze_at else "ever"
+        problems.append(f"Bronze is {lag:,} offsets behind Kafka and has committed nothing since {since}")
+    problems += [f"a gate is closed by {check}: see 'wikistream gate status'" for check in blocked]
+    return Health(
+        at=moment,
+        source=chosen.spec if chosen else None,
+        programs=programs,
+        received=cursor.counters.received if cursor else None,
+        cursor_at=cursor_at,
+        bronze_lag=lag,
+        bronze_at=bronze_at,
+        silver_at=_moved(lake, CLEANED_EVENTS),
+        gold_at=min((at for spec in GOLD_TABLES if (at := _moved(lake, spec))), default=None),
+        verdict_at=_last_verdict(lake),
+        blocked=blocked,
+        problems=tuple(problems),
+    )
+
+
+def _kafka(
+    settings: Settings, chosen: PipelineSource | None, lake: Lakehouse | None
+) -> tuple[Cursor | None, int | None]:
+    """The producer's cursor and Bronze's lag; None if the broker cannot be asked, which its own status tells."""
+    broker = Broker(settings.bootstrap_servers)
+    try:
+        broker.wait_ready(_ANSWER_SECONDS)
+        cursor = read_cursor(chosen.source, settings) if chosen else None
+        return cursor, _lag(broker, lake) if lake else None
+    except (BrokerError, ProducerError):
+        return None, None
+
+
+def _lag(broker: Broker, lake: Lakehouse) -> int:
+    newest = lake.newest_position(RAW_EVENTS)
+    position = (newest and newest.position) or {}
+    behind = 0
+    ends: dict[str, dict[str, int]] = {}
+    for topic in (RAW_TOPIC, DLQ_EVENTS):
+        for number, (low, high) in broker.offsets(topic).items():
+            behind += max(0, high - position.get(topic, {}).get(str(number), low))
+            ends.setdefault(topic, {})[str(number)] = high
+    return behind if behind and broker.has_committed_records(position, ends) else 0
+
+
+def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
+    newest = lake.newest_position(spec) if lake else None
+    return _instant(newest.timestamp_ms) if newest else None
+
+
+def _last_verdict(lake: Lakehouse | None) -> datetime | None:
+    newest = lake.head(QUALITY_RESULTS) if lake else None
+    return _instant(newest.timestamp_ms) if newest and newest.total_records else None
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _blocked(lake: Lakehouse | None) -> tuple[str, ...]:
+    if lake is None:
+        return ()
+    return tuple(
+        f"{failure['table_name']}.{failure['check_name']}" for state in gate_states(lake) for failure in state.failures
+    )

@@ -1,0 +1,77 @@
+"""The rows: which programs there are for which source, and what they are told."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from producer.eventstreams.generator import Generator
+from wikistream_assets.embedded import supervisor
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.programs import Program, programs
+from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory
+
+pytestmark = pytest.mark.unit
+
+
+def rows(settings: Settings, source: str) -> dict[str, Program]:
+    open_home(settings)
+    return {program.name: program for program in programs(settings, choose_source(settings, source))}
+
+
+def test_a_home_without_a_source_has_a_broker(settings: Settings) -> None:
+    assert [program.name for program in programs(settings, None)] == ["broker"]
+
+
+def test_the_synthetic_source_is_served_and_read_for_ever(settings: Settings) -> None:
+    made = rows(settings, "synthetic")
+    assert list(made) == ["broker", "source", "producer", "stream", "code", "daemon"]
+    for number, program in enumerate(made.values()):
+        assert set(program.needs) <= set(list(made)[:number]), "nobody needs one that is started later"
+    assert "--continuous" in made["source"].command()
+    assert f"http://127.0.0.1:{settings.source_port}/v2/stream/recentchange" in made["producer"].command()
+    assert not any(program.may_end for program in made.values())
+    ports = [port for program in made.values() for port in program.ports.values()]
+    assert len(set(ports)) == len(ports) == 4
+
+
+def test_the_live_stream_needs_no_server(settings: Settings) -> None:
+    made = rows(settings, "live")
+    assert "source" not in made
+    assert settings.stream_url in made["producer"].command()
+    assert made["producer"].needs == ("broker",)
+
+
+def test_a_capture_is_served_as_recorded_and_may_end(settings: Settings, tmp_path: Path) -> None:
+    capture = tmp_path / "some.jsonl"
+    capture.write_bytes(b"\n".join(line.data for line in Generator(events=20, malformed=0).lines()) + b"\n")
+    made = rows(settings, str(capture))
+    served = made["source"].command()
+    assert served[served.index("--speed") + 1] == "1"
+    assert "--until-end" in made["producer"].command()
+    assert [program.name for program in made.values() if program.may_end] == ["producer"]
+
+
+def test_a_program_gets_the_settings_it_knows_and_no_secrets(
+    settings_factory: SettingsFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_DOMAINS", "stale.example.org")
+    settings = settings_factory(
+        domains="de.wikipedia.org, en.wikipedia.org",
+        bronze_trigger_seconds=2.5,
+        alert_slack_webhook_url=SecretStr("https://hooks.example.org/secret"),
+    )
+    made = rows(settings, "synthetic")
+    stream, producer = made["stream"].environment, made["producer"].environment
+    assert stream["WIKISTREAM_HOME"] == str(settings.root)
+    assert stream["WIKISTREAM_BRONZE_TRIGGER_SECONDS"] == "2.5"
+    assert stream["WIKISTREAM_DOMAINS"] == producer["WIKISTREAM_DOMAINS"] == "de.wikipedia.org, en.wikipedia.org"
+    assert set(producer) == {"WIKISTREAM_DOMAINS", "WIKISTREAM_BOOTSTRAP_SERVERS"}
+    assert made["daemon"].environment["DAGSTER_HOME"] == str(settings.dagster_home)
+    written = [text for program in made.values() for text in (*program.environment.values(), *program.files.values())]
+    assert not any("secret" in text for text in written)
+    inherited = supervisor.inherited(settings)
+    assert inherited["WIKISTREAM_ALERT_SLACK_WEBHOOK_URL"] == "https://hooks.example.org/secret"
+    assert "WIKISTREAM_DOMAINS" not in inherited
