@@ -82,7 +82,10 @@ class SlackChannel:
 
         try:
             # A webhook never redirects; following would hand the notice to someone else.
-            answer = requests.post(self._url, json=_slack_message(notice), timeout=SEND_SECONDS, allow_redirects=False)
+            answer = requests.post(
+                self._url, json=_slack_message(notice), timeout=SEND_SECONDS, allow_redirects=False, stream=True
+            )
+            answer.close()  # its body says nothing that the status does not
         except requests.RequestException as error:
             raise ChannelDownError(f"Slack at {urlsplit(self._url).hostname}: {type(error).__name__}") from None
         if answer.ok and answer.status_code < 300:

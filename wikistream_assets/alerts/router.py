@@ -185,7 +185,11 @@ class Alerts:
             return
         with self._store.transaction() as store:
             for item in store.waiting(LOG):
-                log.send(item.notice)
+                try:
+                    log.send(item.notice)
+                except ChannelDownError as error:
+                    _log.error("alerts: %s", error)
+                    return
                 store.remove(item)
 
     # ---- delivery ----------------------------------------------------------------------------------------------------
@@ -213,8 +217,6 @@ class Alerts:
                             self._sent(name, items, delivery)
         except WriterBusyError:
             delivery.busy = True
-        except ChannelDownError as error:  # of the log
-            delivery.problems.append(str(error))
         delivery.waiting = self.waiting()
         return delivery
 

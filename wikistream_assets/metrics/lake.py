@@ -4,16 +4,20 @@ No data file of a table is opened but those of the newest verdicts, a few kiloby
 broker) is left out, and ``wikistream_source_up`` says so: a figure that stands still would look well.
 """
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterError, DagsterInstance, DagsterRunStatus, RunsFilter
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from pyiceberg.exceptions import NoSuchTableError
+from sqlalchemy.exc import SQLAlchemyError
 
 from wikistream_assets.alerts import Alerts
 from wikistream_assets.alerts.watch import lag
+from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.exceptions import WikistreamError
 from wikistream_assets.jobs.audit_log import newest_verdicts
 from wikistream_assets.jobs.gate_control import gate_states
@@ -25,6 +29,7 @@ from wikistream_assets.tables import ALL_TABLES, QUALITY_RESULTS, RAW_EVENTS
 
 CYCLE: Final = "cycle"
 
+_CANNOT_BE_ASKED: Final = (WikistreamError, NoSuchTableError, OSError, sqlite3.Error, SQLAlchemyError, DagsterError)
 _ENDED: Final = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 
@@ -89,6 +94,10 @@ class LakeMetrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
 
+    @cached_property
+    def _dagster(self) -> DagsterInstance:
+        return dagster_instance(self._settings)
+
     def collect(self) -> Iterator[Metric]:
         """The families, each with its samples of this moment."""
         figures: Figures = {name: [] for name in FAMILIES}
@@ -101,7 +110,7 @@ class LakeMetrics:
         for source, ask in sources.items():
             try:
                 found, up = ask(), 1.0
-            except (WikistreamError, NoSuchTableError, OSError):
+            except _CANNOT_BE_ASKED:
                 found, up = {}, 0.0
             figures |= found
             figures["wikistream_source_up"].append(((source,), up))
@@ -167,8 +176,7 @@ class LakeMetrics:
         return self._verdicts[1]
 
     def _cycle(self) -> Figures:
-        with DagsterInstance.from_config(str(self._settings.dagster_home)) as instance:
-            records = instance.get_run_records(RunsFilter(job_name=CYCLE, statuses=_ENDED), limit=1)
+        records = self._dagster.get_run_records(RunsFilter(job_name=CYCLE, statuses=_ENDED), limit=1)
         if not records:
             return {}
         newest = records[0]

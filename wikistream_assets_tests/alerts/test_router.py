@@ -249,6 +249,21 @@ def test_a_store_that_cannot_be_used_does_not_stop_the_work(
     assert "3 rows have no user" in caplog.text, "the alert itself is in the log"
 
 
+def test_a_log_that_cannot_be_written_is_written_later_in_order(settings: Settings, clock: Clock) -> None:
+    alerts = Alerts(settings, clock)
+    alerts.fire(failed("first"))
+    log = settings.root / "logs" / "alerts.jsonl"
+    log.rename(log.with_name("moved"))
+    log.mkdir()
+    for name in ("second", "third"):
+        alerts.fire(failed(name))
+    assert alerts.waiting() == {"log": 2}
+    log.rmdir()
+    log.with_name("moved").rename(log)
+    alerts.deliver()
+    assert [line["subject"] for line in log_lines(settings)] == ["first", "second", "third"]
+
+
 def test_addresses_leave_only_as_the_hash_that_gold_has(settings: Settings) -> None:
     import hashlib
     import hmac

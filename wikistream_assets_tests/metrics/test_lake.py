@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 from wikistream_assets.alerts import Alert, Alerts
 from wikistream_assets.alerts.watch import lag, watch_lag
 from wikistream_assets.cli.metrics import DOCUMENT
+from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.metrics.catalogue import document
 from wikistream_assets.metrics.lake import LakeMetrics
 from wikistream_assets.resources.broker import Broker
@@ -114,8 +115,9 @@ def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, la
 
 
 @pytest.mark.unit
-def test_the_newest_cycle(settings: Settings, lake: Lakehouse) -> None:
-    with dg.DagsterInstance.local_temp(str(settings.dagster_home)) as instance:
+def test_the_newest_cycle(settings: Settings, lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # so that what is set below does not outlive the test
+    with dagster_instance(settings) as instance:
         cycle.execute_in_process(instance=instance)
         (record,) = instance.get_run_records()
     found = figures(settings)
