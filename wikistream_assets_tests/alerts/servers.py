@@ -1,6 +1,7 @@
 """Loopback servers that take what the channels send: HTTP for Slack's webhook and SNS's Query protocol, and SMTP."""
 
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 SNS_ANSWER = (
     '<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>m</MessageId>'
@@ -65,9 +67,12 @@ def http_server(port: int = 0) -> Iterator[Inbox]:
 
 
 @contextmanager
-def smtp_server() -> Iterator[Inbox]:
-    """A mail server without encryption that takes any login."""
+def smtp_server(certificate: Path | None = None) -> Iterator[Inbox]:
+    """A mail server that takes any login; with a certificate (and its key in the same file) it offers STARTTLS."""
     inbox = Inbox()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if certificate:
+        tls.load_cert_chain(certificate)
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -76,7 +81,11 @@ def smtp_server() -> Iterator[Inbox]:
                 inbox.conversation.append(line)
                 verb = line.split(" ")[0].upper()
                 if verb == "EHLO":
-                    self._say("250-test", "250 AUTH PLAIN")
+                    self._say("250-test", *(["250-STARTTLS"] if certificate else []), "250 AUTH PLAIN")
+                elif verb == "STARTTLS":
+                    self._say("220 go on")
+                    if not self._encrypt():
+                        return
                 elif verb == "AUTH":
                     self._say("235 ok")
                 elif verb == "RCPT" and inbox.refuse:
@@ -90,6 +99,19 @@ def smtp_server() -> Iterator[Inbox]:
                     return
                 else:
                     self._say("250 ok")
+
+        def _encrypt(self) -> bool:
+            try:
+                self.request = tls.wrap_socket(self.request, server_side=True)
+            except (ssl.SSLError, ConnectionError):
+                return False  # the client does not trust the certificate
+            self.rfile, self.wfile = self.request.makefile("rb"), self.request.makefile("wb", 0)
+            inbox.conversation.append("(encrypted)")
+            return True
+
+        def finish(self) -> None:
+            self.request.close()  # the encrypted one is not the one that the server closes
+            super().finish()
 
         def _mail(self) -> EmailMessage:
             lines = []

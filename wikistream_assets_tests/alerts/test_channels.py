@@ -2,7 +2,9 @@
 
 import json
 import logging
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
@@ -110,6 +112,36 @@ def test_mail_waits_for_a_server_that_cannot_encrypt(settings_factory: SettingsF
     assert delivery.problems == [f"the mail server 127.0.0.1:{mail.port}: SMTPNotSupportedError"]
     assert delivery.waiting == {"email": 1}
     assert not any(line.startswith(("AUTH", "DATA", "MAIL")) for line in mail.conversation), "nothing in the clear"
+
+
+def test_mail_is_encrypted_and_only_for_a_server_that_is_trusted(
+    settings_factory: SettingsFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = tmp_path / "server.pem"
+    request = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
+    places = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(certificate), "-out", str(tmp_path / "c"))
+    subprocess.run([*request, *places], check=True, capture_output=True)
+    certificate.write_text(certificate.read_text() + (tmp_path / "c").read_text())
+    now = [1_800_000_000.0]
+    with smtp_server(certificate) as server:
+        settings = settings_factory(
+            alert_routes={"*": ("email",)},
+            alert_email_to="ops@example.org",
+            alert_smtp_host="127.0.0.1",
+            alert_smtp_port=server.port,
+            alert_smtp_user="me",
+            alert_smtp_password="very secret",
+        )
+        alerts = Alerts(settings, lambda: now[0])
+        alerts.fire(HOSTILE)
+        problem = f"the mail server 127.0.0.1:{server.port}: SSLCertVerificationError"
+        assert alerts.deliver().problems == [problem]
+        assert [line.split()[0].upper() for line in server.conversation] == ["EHLO", "STARTTLS"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        now[0] += 60
+        assert alerts.deliver().sent == {"email": 1}
+        verbs = [line.split()[0].upper() for line in server.conversation[2:]]
+        assert verbs[:5] == ["EHLO", "STARTTLS", "(ENCRYPTED)", "EHLO", "AUTH"]
 
 
 @pytest.mark.parametrize(("code", "problem"), [(450, "does not take mail now (450)"), (550, "refused the mail (550)")])
