@@ -40,11 +40,12 @@ health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest sna
 test: $(READY) ## Run the tests, without the long fault cases
 	$(PYTHON_ENV)/python -m pytest -m "not faults"
 
-check: $(READY) ## Lint, check the format and the types, check that the data dictionary is fresh
+check: $(READY) ## Lint, check the format and the types, check that the generated documents are fresh
 	$(PYTHON_ENV)/ruff check
 	$(PYTHON_ENV)/ruff format --check
 	$(PYTHON_ENV)/mypy
 	$(WIKISTREAM) dictionary --check
+	$(WIKISTREAM) metrics document --check
 
 faults: $(READY) ## Run every fault case: kills, cuts, corruption
 	$(PYTHON_ENV)/python -m pytest -m faults
