@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "gate": _Place("gate", "app", "See failed gates, accept or reject what they stopped."),
     "dlq": _Place("dlq", "app", "List and show dead letters, and redrive them."),
     "alerts": _Place("alerts", "app", "See open alerts, send what waits, try the channels."),
+    "metrics": _Place("metrics", "app", "Figures for Prometheus: show or serve them, and list them all."),
     "topics": _Place("services", "topics_app", "Look into the Kafka topics, or bring them into shape."),
     "record": _Place("record", "record", "Record a stream to a capture file."),
     "dictionary": _Place("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
