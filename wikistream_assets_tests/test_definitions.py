@@ -74,6 +74,7 @@ def test_jobs(graph: AssetGraph) -> None:
         "gate_decision",
         "redrive_dead_letters",
         "maintenance",
+        "masking",
     }
 
 

@@ -7,7 +7,7 @@ attempt: nothing is published or deleted by deciding.
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 import pyarrow as pa
 from pyiceberg.expressions import BooleanExpression
@@ -18,6 +18,8 @@ from wikistream_assets.resources.lakehouse import Lakehouse, matching
 from wikistream_assets.tables import CLEANED_EVENTS, GATE_DECISIONS, RAW_EVENTS, TableSpec
 
 Action = Literal["accept", "reject"]
+ROLLBACK: Final = "rollback"
+"""Not about a check: main was set back from ``range.end`` to ``range.start``. Kept in the same book, obeyed by no gate."""
 
 REJECTABLE = (RAW_EVENTS.identifier, CLEANED_EVENTS.identifier)
 """Tables whose rows can be sent to quarantine. Gold is recomputed from Silver: there the rows are rejected in Silver."""
@@ -28,13 +30,14 @@ class Decision:
     """One operator decision, a row of ``dq_audit.gate_decisions``.
 
     Attributes:
+        check_name: the failed check; None for a rollback.
         predicate: SQL condition on the audited table's rows; set for ``reject`` only.
     """
 
     decision_id: str
-    action: Action
+    action: Action | Literal["rollback"]
     table_name: str
-    check_name: str
+    check_name: str | None
     range: SnapshotRange
     predicate: str | None
     reason: str
@@ -112,7 +115,7 @@ def waived_checks(decisions: list[Decision]) -> dict[str, str]:
     return {
         decision.check_name: f"{decision.decision_id} ({decision.decided_by}: {decision.reason})"
         for decision in decisions
-        if decision.action == "accept"
+        if decision.action == "accept" and decision.check_name is not None
     }
 
 

@@ -25,7 +25,7 @@ from wikistream_assets.jobs.failpoints import (
     GOLD_AFTER_RESULTS,
     failpoint,
 )
-from wikistream_assets.jobs.ownership import only_run
+from wikistream_assets.jobs.ownership import main_of, only_run
 from wikistream_assets.jobs.silver import consumed
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
@@ -90,8 +90,9 @@ def pending_range(lake: Lakehouse) -> SnapshotRange:
     attempted = _on_branch(lake, HOURLY_STATS)
     if attempted and attempted.silver != start:
         return SnapshotRange(start, attempted.silver)
-    head = lake.head(CLEANED_EVENTS)
-    return SnapshotRange(start, head.snapshot_id if head else start)
+    # Not the head: compaction after the newest position adds nothing that Gold would have to read.
+    newest = lake.newest_position(CLEANED_EVENTS)
+    return SnapshotRange(start, newest.snapshot_id if newest else start)
 
 
 def _on_branch(lake: Lakehouse, spec: TableSpec) -> Position | None:
@@ -104,7 +105,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another Gold run is at work on this lake.
     """
-    with only_run(ctx.spark, ctx.settings, LAYER):
+    with only_run(ctx.spark, ctx.settings, LAYER), main_of(ctx.settings, LAYER):
         roll_forward(ctx.lake)
         covered = pending_range(ctx.lake)
         if covered.empty:
@@ -212,7 +213,10 @@ def _audit(
     ctx: JobContext, covered: SnapshotRange, dates: list[str], silver_hours: Counter[gate.Hour]
 ) -> list[gate.AuditedTable]:
     candidates = {
-        spec: read_table(ctx.spark, spec, _branch_head(ctx.lake, spec)).where(_date_column(spec).isin(dates))
+        # a row without a date belongs to none of them, and must not be passed over for that
+        spec: read_table(ctx.spark, spec, _branch_head(ctx.lake, spec)).where(
+            _date_column(spec).isin(dates) | _date_column(spec).isNull()
+        )
         for spec in GOLD_TABLES
     }
     waived = {spec: waived_checks(decisions_on(ctx.lake, spec, covered.end)) for spec in GOLD_TABLES}

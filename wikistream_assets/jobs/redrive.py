@@ -119,7 +119,7 @@ def redrive(lake: Lakehouse, settings: Settings, selection: Selection, *, dry_ru
 def _choose(connection: DuckDBPyConnection, selection: Selection, dealt_with: DealtWith, max_attempts: int) -> _Chosen:
     rows = connection.execute(
         "SELECT kafka_topic, kafka_partition, kafka_offset, reason, attempts, rejected_at, strlen(original) "
-        "FROM bronze.dead_letter ORDER BY kafka_topic, kafka_partition, kafka_offset"
+        "FROM bronze.dead_letter WHERE original IS NOT NULL ORDER BY kafka_topic, kafka_partition, kafka_offset"
     ).fetchall()
     entries: list[_Entry] = []
     left: Counter[str] = Counter()

@@ -23,7 +23,7 @@ from wikistream_assets.jobs.failpoints import (
     SILVER_AFTER_RESULTS,
     failpoint,
 )
-from wikistream_assets.jobs.ownership import only_run
+from wikistream_assets.jobs.ownership import main_of, only_run
 from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, earlier_counts
@@ -76,7 +76,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another Silver run is at work on this lake.
     """
-    with only_run(ctx.spark, ctx.settings, LAYER):
+    with only_run(ctx.spark, ctx.settings, LAYER), main_of(ctx.settings, LAYER):
         covered = pending_range(ctx.lake)
         _align_quarantine(ctx.lake)
         if covered.empty:

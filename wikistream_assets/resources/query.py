@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,7 @@ def relation(
     snapshot_id: int,
     row_filter: BooleanExpression = _EVERYTHING,
     with_file: bool = False,
+    left_out: Collection[str] = (),
 ) -> str:
     """SQL that yields the table's rows at one snapshot, columns and types as in the contract.
 
@@ -149,12 +150,13 @@ def relation(
         snapshot_id: the snapshot to read.
         row_filter: prunes files by partition and statistics. Rows that do not meet it may still come: filter in SQL too.
         with_file: add the column ``filename``, the data file's path; not for tables with delete files.
+        left_out: locations of data files that need not be read; of a table with delete files all are.
 
     Raises:
         LakeError: ``with_file`` for a table with delete files.
     """
     scan = table.scan(row_filter=row_filter, snapshot_id=snapshot_id)
-    tasks = list(scan.plan_files())
+    tasks = [task for task in scan.plan_files() if task.file.file_path not in left_out]
     if not tasks:
         return _typed_empty(spec, with_file)
     if any(task.delete_files for task in tasks):

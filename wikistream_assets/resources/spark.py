@@ -138,6 +138,17 @@ def overwrite_rows(
     _writer(rows, spec, properties, branch).overwrite(condition)
 
 
+def overwrite_as_read(
+    rows: DataFrame, spec: TableSpec, condition: Column, read_at: int, properties: Mapping[str, str]
+) -> None:
+    """Replace the rows that meet ``condition`` by ``rows``, made from snapshot ``read_at``.
+
+    Refused by Iceberg (ValidationException) if rows that meet the condition were added after ``read_at``: they would be lost.
+    """
+    writer = _writer(rows, spec, properties, branch=None).option("isolation-level", "serializable")
+    writer.option("validate-from-snapshot-id", str(read_at)).overwrite(condition)
+
+
 def _writer(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str | None) -> DataFrameWriterV2:
     writer = rows.writeTo(table_name(spec, branch))
     for key, value in properties.items():

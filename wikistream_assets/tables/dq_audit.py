@@ -100,14 +100,18 @@ FAILING_ROWS = TableSpec(
 GATE_DECISIONS = TableSpec(
     namespace="dq_audit",
     name="gate_decisions",
-    description="One row per operator decision on a failed check: who, when, why, and what it covers.",
+    description="One row per operator decision, on a failed check or to roll a table back: who, when, why, what it covers.",
     columns=columns(
         ("decision_id", "string", "short unique id, named in quarantine as rejected:<decision_id>"),
-        ("action", "string", "accept (waive one check for one range) or reject (send matching rows to quarantine)"),
+        (
+            "action",
+            "string",
+            "accept (waive one check for one range), reject (send matching rows to quarantine) or rollback (set main back)",
+        ),
         ("table_name", "string", "namespace.name of the audited table"),
-        ("check_name", "string", "name of the failed rule"),
-        ("range_start", "long", "snapshot the failed range starts after; null for the first range"),
-        ("range_end", "long", "last snapshot of the failed range"),
+        ("check_name", "string", "name of the failed rule; null for a rollback"),
+        ("range_start", "long", "snapshot the failed range starts after; of a rollback the snapshot main was set to"),
+        ("range_end", "long", "last snapshot of the failed range; of a rollback the head that was left"),
         ("predicate", "string", "SQL condition on the audited rows; reject only"),
         ("reason", "string", "why, in the operator's words"),
         ("decided_by", "string", "who decided"),

@@ -90,8 +90,13 @@ def _matches(user: Column, pattern: str) -> Column:
     return user.rlike(rf"\A(?:{pattern})\z")
 
 
+def keyed_hash(text: Column, key: bytes) -> Column:
+    """The first 16 hexadecimal digits of HMAC-SHA256 of ``text`` under ``key``."""
+    return sf.substring(_hmac_sha256(key, sf.encode(text, "UTF-8")), 1, 16)
+
+
 def _address_pseudonym(address: Column, key: bytes) -> Column:
-    return sf.concat(sf.lit("ip-"), sf.substring(_hmac_sha256(key, sf.encode(address, "UTF-8")), 1, 16))
+    return sf.concat(sf.lit("ip-"), keyed_hash(address, key))
 
 
 def _hmac_sha256(key: bytes, message: Column) -> Column:

@@ -1,0 +1,51 @@
+"""``wikistream backup`` and ``restore``: the lake in another folder, and back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wikistream_assets.cli.console import printable
+
+_Folder = Annotated[Path, typer.Argument(help="the backup's folder")]
+
+
+def backup(
+    folder: _Folder,
+    dagster: Annotated[bool, typer.Option("--dagster", help="also copy Dagster's runs, events and schedules")] = False,
+) -> None:
+    """Copy the lake while the pipeline runs: catalog, files, keys. What is in the backup already is not copied again."""
+    from wikistream_assets.cli.console import open_lake
+    from wikistream_assets.jobs.backup import back_up
+
+    settings, _ = open_lake()
+    with _progress("copying") as progress:
+        report = back_up(settings, folder, dagster=dagster, progress=progress)
+    typer.echo(f"{printable(str(folder))}: {report.files} files, {report.bytes} bytes; {report.copied} copied now")
+
+
+def restore(
+    folder: _Folder,
+    home: Annotated[Path, typer.Option("--home", help="folder of the restored lake: a new one, or the original path")],
+    kafka_lost: Annotated[
+        bool, typer.Option("--kafka-lost", help="Kafka's data is gone too: read its new topics from their beginning")
+    ] = False,
+) -> None:
+    """Make a home from a backup; at another path than the original all paths in Iceberg's metadata are rewritten."""
+    from wikistream_assets.jobs.backup import restore as make_home
+
+    with _progress("restoring") as progress:
+        report = make_home(folder, home, kafka_lost=kafka_lost, progress=progress)
+    typer.echo(f"{printable(str(home))}: {report.files} files, {report.bytes} bytes; set WIKISTREAM_HOME to it")
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    with typer.progressbar(length=100, label=label) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.update(100 * done // max(total, 1) - bar.pos)
+
+        yield show

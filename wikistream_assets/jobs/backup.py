@@ -1,0 +1,340 @@
+"""A copy of the lake that can be restored elsewhere: catalog, reachable files, format and keys.
+
+The catalog is copied by SQLite's own backup call: one instant of all tables. Everything else follows from it: each table's
+metadata, its snapshots' manifest lists, their manifests, and the data files these name. Such files are never changed once they
+are written, so one that is in the backup already is not copied again, and the pipeline may write on meanwhile; only maintenance,
+which deletes files, is kept out. ``backup.json`` is written last: it is what makes a folder a backup.
+
+Iceberg's metadata holds absolute paths. Restored to another place they are rewritten here, file by file: Iceberg's own procedure
+for that (``rewrite_table_path``) reads the table at its old place, which after a loss is no more.
+"""
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pyiceberg.avro.file import AvroFile, AvroOutputFile
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.schema import Schema
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.types import IcebergType, StructType
+
+from wikistream_assets.embedded.home import FOLDERS, open_home
+from wikistream_assets.exceptions import LakeError
+from wikistream_assets.jobs.ownership import only_maintenance
+from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.query import local_path
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+
+LAYERS: Final = ("bronze", "silver", "gold", "dq_audit")
+MARK: Final = "backup.json"
+
+_CATALOG: Final = "catalog.db"
+_ATTEMPTS: Final = 5
+_PRIVATE: Final = 0o700
+_AVRO_KEYS: Final = ("avro.schema", "avro.codec")
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    """What a backup or a restore did.
+
+    Attributes:
+        files / bytes: of the lake.
+        copied: files that were not there yet.
+    """
+
+    files: int
+    bytes: int
+    copied: int
+
+
+def back_up(
+    settings: Settings, folder: Path, *, dagster: bool = False, progress: Progress = lambda *_: None
+) -> BackupReport:
+    """Copy the lake of ``settings`` to ``folder``, or bring an earlier backup there up to date.
+
+    Args:
+        dagster: also copy Dagster's databases: runs, events, schedules.
+
+    Raises:
+        LakeError: the folder holds something else, or cannot be written.
+        WriterBusyError: maintenance is at work.
+    """
+    root, folder = open_home(settings), folder.expanduser().resolve()
+    _check_folder(root, folder)
+    folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for layer in LAYERS:
+            held.enter_context(only_maintenance(settings, layer))
+        catalog, files = _freeze(root, folder)
+        files |= _reachable(root, files)
+        report = _copy(root, folder, files, progress)
+    for name in ("lake.json", "secrets/user_key"):
+        _replace(root / name, folder / name)
+    if dagster:
+        for path in (*settings.dagster_home.rglob("*.db"), *settings.dagster_home.glob("dagster.yaml")):
+            _replace(path, folder / "dagster" / path.relative_to(settings.dagster_home))
+    catalog.replace(folder / _CATALOG)
+    made = {"origin": str(root), "created_at": datetime.now(UTC).isoformat(timespec="seconds"), "files": len(files)}
+    _write(folder / MARK, json.dumps(made).encode())
+    _prune(folder, files)
+    return report
+
+
+def restore(
+    folder: Path, home: Path, *, kafka_lost: bool = False, progress: Progress = lambda *_: None
+) -> BackupReport:
+    """Make ``home`` from the backup in ``folder``.
+
+    Args:
+        home: where the lake is to be; must not hold one.
+        kafka_lost: Kafka's topics are new too: Bronze reads them from their beginning.
+
+    Raises:
+        LakeError: the folder is no backup, or there is a lake in ``home`` already.
+    """
+    folder, home = folder.expanduser().resolve(), home.expanduser().resolve()
+    origin = _origin(folder)
+    if (home / "lake.json").exists() or (home / _CATALOG).exists():
+        raise LakeError(f"there is a lake in {home} already: restore to a new folder, or move that one away")
+    files = {path.relative_to(folder).as_posix() for path in (folder / "warehouse").rglob("*") if path.is_file()}
+    for name in (*FOLDERS, "secrets"):
+        (home / name).mkdir(mode=_PRIVATE if name == "secrets" else 0o777, parents=True, exist_ok=True)
+    moved = _Moved(origin, home)
+    report = _copy(folder, home, files, progress)
+    _replace(folder / "secrets/user_key", home / "secrets/user_key")
+    for path in (folder / "dagster").rglob("*"):
+        if path.is_file():
+            _replace(path, home / path.relative_to(folder))
+    _copy_database(folder / _CATALOG, home / _CATALOG)
+    if origin != home:
+        moved.rewrite_tables()
+    # Last: a folder without it is no lake yet, and a restore that was cut short is done again in a new one.
+    _replace(folder / "lake.json", home / "lake.json")
+    if kafka_lost:
+        _forget_kafka(home)
+    return report
+
+
+# ---- what belongs to the lake -----------------------------------------------------------------------------------------
+
+
+def _freeze(root: Path, folder: Path) -> tuple[Path, set[str]]:
+    """One instant of the catalog, and the metadata files it names, copied before later commits delete them."""
+    catalog = folder / f"{_CATALOG}.new"
+    for _ in range(_ATTEMPTS):
+        catalog.unlink(missing_ok=True)
+        _copy_database(root / _CATALOG, catalog)
+        named = {Path(local_path(location)).relative_to(root).as_posix() for location in _metadata_locations(catalog)}
+        try:
+            for name in named:
+                _replace(root / name, folder / name)
+        except FileNotFoundError:
+            continue  # ten commits later the file is deleted; a fresh copy of the catalog names a newer one
+        return catalog, named
+    raise LakeError(
+        "the lake changes faster than its catalog can be copied: stop the stream for a moment and try again"
+    )
+
+
+def _reachable(root: Path, metadata_files: Iterable[str]) -> set[str]:
+    io = PyArrowFileIO()
+    files: set[str] = set()
+    for name in metadata_files:
+        manifests: dict[str, Any] = {}
+        for snapshot in _metadata(io, root / name).snapshots:
+            files.add(_relative(root, snapshot.manifest_list))
+            manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(io)}
+        for path, manifest in manifests.items():
+            files.add(_relative(root, path))
+            files |= {_relative(root, entry.data_file.file_path) for entry in manifest.fetch_manifest_entry(io)}
+    return files
+
+
+def _relative(root: Path, location: str) -> str:
+    return Path(local_path(location)).relative_to(root).as_posix()
+
+
+def _metadata(io: FileIO, path: Path) -> TableMetadata:
+    return FromInputFile.table_metadata(io.new_input(f"file://{path}"))
+
+
+def _metadata_locations(catalog: Path) -> list[str]:
+    with closing(sqlite3.connect(catalog)) as connection:
+        return [row[0] for row in connection.execute("SELECT metadata_location FROM iceberg_tables")]
+
+
+def _check_folder(root: Path, folder: Path) -> None:
+    if folder == root or root in folder.parents:
+        raise LakeError(f"{folder} is inside the lake's own folder: a backup belongs elsewhere")
+    if (
+        folder.exists()
+        and not (folder / MARK).exists()
+        and not (folder / f"{_CATALOG}.new").exists()
+        and any(folder.iterdir())
+    ):
+        raise LakeError(f"{folder} is not empty and holds no backup: name a new or empty folder")
+
+
+def _origin(folder: Path) -> Path:
+    try:
+        return Path(json.loads((folder / MARK).read_text(encoding="utf-8"))["origin"])
+    except (OSError, ValueError, KeyError):
+        raise LakeError(
+            f"{folder} is no complete backup ({MARK} is missing or damaged); make one with: wikistream backup"
+        ) from None
+
+
+# ---- copying ----------------------------------------------------------------------------------------------------------
+
+
+def _copy(source: Path, target: Path, files: set[str], progress: Progress) -> BackupReport:
+    """Copy what is not there in its full size already."""
+    sizes = {name: _size(source / name, target / name) for name in files}
+    total, done, copied = sum(sizes.values()), 0, 0
+    for name, size in sorted(sizes.items()):
+        there = target / name
+        if not there.exists() or there.stat().st_size != size:
+            _replace(source / name, there)
+            copied += 1
+        done += size
+        progress(done, total)
+    return BackupReport(len(sizes), total, copied)
+
+
+def _size(source: Path, target: Path) -> int:
+    # A metadata file that has been copied may be gone at its source by now: Iceberg keeps the newest ones only.
+    for path in (source, target):
+        if path.exists():
+            return path.stat().st_size
+    raise LakeError(f"{source} is missing: the lake, or the backup, is damaged")
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Copy one file whole or not at all; its rights go along. A database is copied by SQLite's own call."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    if source.suffix == ".db":
+        part.unlink(missing_ok=True)
+        _copy_database(source, part)
+    else:
+        shutil.copy(source, part)
+    part.replace(target)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).replace(path)
+
+
+def _prune(folder: Path, files: set[str]) -> None:
+    for path in (folder / "warehouse").rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            path.unlink()
+
+
+# ---- another place ----------------------------------------------------------------------------------------------------
+
+
+class _Moved:
+    """Rewrites the paths of a lake that was at ``origin`` and is at ``home`` now."""
+
+    def __init__(self, origin: Path, home: Path) -> None:
+        self._origin, self._home, self._io = f"{origin}/", home, PyArrowFileIO()
+
+    def rewrite_tables(self) -> None:
+        catalog = self._home / _CATALOG
+        for location in _metadata_locations(catalog):
+            path = Path(local_path(self._place(location)))
+            content = json.loads(path.read_bytes())
+            self._rewrite_manifests(content)
+            _write(path, json.dumps(self._all_places(content) | {"metadata-log": []}).encode())
+        with closing(sqlite3.connect(catalog)) as connection, connection:
+            rows = connection.execute("SELECT rowid, metadata_location FROM iceberg_tables").fetchall()
+            connection.executemany(
+                "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = NULL WHERE rowid = ?",
+                [(self._place(location), rowid) for rowid, location in rows],
+            )
+
+    def _rewrite_manifests(self, metadata: dict[str, Any]) -> None:
+        lengths: dict[str, int] = {}
+        for snapshot in metadata["snapshots"]:
+            list_path = self._place(snapshot["manifest-list"])
+            for manifest in list(self._records(list_path, "manifest_path")):
+                if manifest not in lengths:
+                    lengths[manifest] = self._rewrite(self._place(manifest), "manifest_entry", self._entry)
+            self._rewrite(list_path, "manifest_file", lambda schema, record: self._listed(schema, record, lengths))
+
+    def _records(self, location: str, field: str) -> Iterator[str]:
+        with AvroFile[Any](self._io.new_input(location)) as file:
+            place = _index(file.schema, field)
+            for record in file:
+                yield record[place]
+
+    def _rewrite(self, location: str, name: str, change: Callable[[Schema, Any], None]) -> int:
+        """Rewrite one Avro file in its own schema, with its own header; returns its new length in bytes."""
+        with AvroFile[Any](self._io.new_input(location)) as file:
+            records, schema = list(file), file.schema
+            header = {key: value for key, value in file.header.meta.items() if key not in _AVRO_KEYS}
+        for record in records:
+            change(schema, record)
+        with AvroOutputFile[Any](self._io.new_output(location), schema, name, metadata=header) as output:
+            output.write_block(records)
+        return Path(local_path(location)).stat().st_size
+
+    def _entry(self, schema: Schema, record: Any) -> None:
+        data_file = schema.find_type("data_file")
+        path = _index(data_file, "file_path")
+        record[_index(schema, "data_file")][path] = self._place(record[_index(schema, "data_file")][path])
+
+    def _listed(self, schema: Schema, record: Any, lengths: dict[str, int]) -> None:
+        path = _index(schema, "manifest_path")
+        record[_index(schema, "manifest_length")] = lengths[record[path]]
+        record[path] = self._place(record[path])
+
+    def _all_places(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._all_places(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._all_places(item) for item in value]
+        return self._place(value) if isinstance(value, str) else value
+
+    def _place(self, location: str) -> str:
+        path = local_path(location)
+        return f"file://{self._home}/{path.removeprefix(self._origin)}" if path.startswith(self._origin) else location
+
+
+def _index(struct: Schema | IcebergType, name: str) -> int:
+    fields = struct.fields if isinstance(struct, (Schema, StructType)) else ()
+    return [field.name for field in fields].index(name)
+
+
+def _forget_kafka(home: Path) -> None:
+    """Give Bronze a position before everything: totals go on, and events it has already are found to be duplicates."""
+    lake = Lakehouse.local(Settings(home=home))
+    for spec in (RAW_EVENTS, DEAD_LETTER):
+        newest = lake.newest_position(spec)
+        if newest is not None and newest.counts is not None:
+            total = newest.counts["total"]
+            counts = {"batch": dict.fromkeys(total, 0), "total": total, "milliseconds": 0}
+            lake.append(spec, properties=summary_properties({}, counts))

@@ -1,0 +1,151 @@
+"""Masking old rows in place: the one rewrite of Bronze and Silver that changes what rows say.
+
+A date is masked when it is older than ``privacy_mask_after_days`` and every reader of the table has read all its rows. Each date
+is one ``overwrite`` snapshot, which readers of appended rows pass over; then the manifests are rewritten, for they hold the
+smallest and largest names of the files that went; then a snapshot without rows carries the position on and marks that everything
+before it still shows what is hidden now. Maintenance forgets all that lies before the mark as soon as every reader has come past
+it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0011-masking-in-place.md.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from wikistream_assets.embedded.home import user_key
+from wikistream_assets.jobs.maintenance import looking_after, partitions_since, retry_conflict
+from wikistream_assets.jobs.retained import readers_of
+from wikistream_assets.resources import procedures
+from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, MASKED_KEY, Lakehouse
+from wikistream_assets.resources.spark import overwrite_as_read, read_table
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import (
+    CLEANED_EVENTS,
+    DEAD_LETTER,
+    ENTITY_TRENDS,
+    FAILING_ROWS,
+    GATE_DECISIONS,
+    QUARANTINE,
+    RAW_EVENTS,
+    RISK_SCORES,
+    TableSpec,
+)
+from wikistream_assets.transforms.shared import masks
+
+ORDER: Final[dict[str, tuple[TableSpec, ...]]] = {
+    "gold": (ENTITY_TRENDS, RISK_SCORES),
+    "silver": (CLEANED_EVENTS, QUARANTINE),
+    "bronze": (RAW_EVENTS, DEAD_LETTER),
+    "dq_audit": (FAILING_ROWS, GATE_DECISIONS),
+}
+"""The tables that hold names, by layer. Gold first: which pages are users' pages, only Silver's titles still tell."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskingReport:
+    """What was masked in a table; of a dry run, what would be.
+
+    Attributes:
+        dates: yyyy-MM-dd, in order.
+        waiting: dates that are old enough but hold rows that a reader has not read yet.
+        note: why nothing was done; empty if something could be.
+    """
+
+    table: str
+    dates: tuple[str, ...]
+    waiting: tuple[str, ...]
+    note: str = ""
+
+
+def mask(
+    lake: Lakehouse,
+    session: Callable[[], SparkSession],
+    settings: Settings,
+    today: date,
+    layer: str,
+    *,
+    dry_run: bool = False,
+) -> Iterator[MaskingReport]:
+    """Mask what is due in the tables of one layer of ``ORDER``.
+
+    Args:
+        session: called only when there is something to do.
+        today: the UTC date that ages are counted from.
+
+    Raises:
+        WriterBusyError: another process looks after the layer.
+    """
+    if settings.privacy_mask_after_days == 0:
+        return
+    cutoff = (today - timedelta(days=settings.privacy_mask_after_days)).isoformat()
+    with looking_after(settings, layer):
+        for spec in ORDER[layer]:
+            report = _due(lake, spec, cutoff)
+            if report.dates and not dry_run:
+                _mask(
+                    lake, session(), settings, spec, report.dates, cutoff if not report.waiting else report.waiting[0]
+                )
+            yield report
+
+
+def _due(lake: Lakehouse, spec: TableSpec, cutoff: str) -> MaskingReport:
+    table = lake.table(spec)
+    if AUDIT_BRANCH in table.metadata.refs:
+        return MaskingReport(spec.identifier, (), (), "an audit branch waits for its gate")
+    before, sequence = lake.masked(spec)
+    date_column = spec.partition_by[0]
+    newly_old = And(GreaterThanOrEqual(date_column, before), LessThan(date_column, cutoff))  # type: ignore[call-arg, misc]
+    dates = {task.file.partition[0] for task in table.scan(row_filter=newly_old).plan_files()}
+    # Rows that came late, for a date that is masked.
+    dates |= {partition[0] for partition in partitions_since(table, sequence) if partition[0] < before}
+    unread = _unread(lake, spec) & dates
+    return MaskingReport(spec.identifier, tuple(sorted(dates - unread)), tuple(sorted(unread)))
+
+
+def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
+    """Dates with files that came after what some reader has read."""
+    table = lake.table(spec)
+    numbers = {snapshot.snapshot_id: snapshot.sequence_number or 0 for snapshot in table.metadata.snapshots}
+    read = min((numbers.get(reader, 0) for reader in readers_of(lake, spec)), default=None)
+    return set() if read is None else {partition[0] for partition in partitions_since(table, read)}
+
+
+def _mask(
+    lake: Lakehouse, spark: SparkSession, settings: Settings, spec: TableSpec, dates: tuple[str, ...], before: str
+) -> None:
+    key = bytes.fromhex(user_key(settings))
+    for day in dates:
+        _mask_date(lake, spark, spec, day, key)
+        _log.info("%s: %s is masked", spec.identifier, day)
+    retry_conflict(procedures.rewrite_manifests)(spark, spec)
+    # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
+    lake.mark_masked(spec, before)
+
+
+@retry_conflict
+def _mask_date(lake: Lakehouse, spark: SparkSession, spec: TableSpec, day: str, key: bytes) -> None:
+    read_at = next(lake.history(spec)).snapshot_id
+    on_day = sf.col(spec.partition_by[0]) == day
+    rows = _masked(spark, spec, read_table(spark, spec, read_at).where(on_day), day, key)
+    overwrite_as_read(rows, spec, on_day, read_at, {MASKED_KEY: day})
+
+
+def _masked(spark: SparkSession, spec: TableSpec, rows: DataFrame, day: str, key: bytes) -> DataFrame:
+    if spec is RAW_EVENTS:
+        return masks.mask_bronze(rows, key)
+    if spec is DEAD_LETTER:
+        return masks.mask_dead_letters(rows)
+    if spec in (CLEANED_EVENTS, QUARANTINE):
+        return masks.mask_cleaned(rows, key)
+    if spec is RISK_SCORES:
+        return masks.mask_scores(rows, key)
+    if spec is ENTITY_TRENDS:
+        return masks.mask_trends(rows, read_table(spark, CLEANED_EVENTS).where(sf.col("event_date") == day), key)
+    return masks.mask_failing_keys(rows, key) if spec is FAILING_ROWS else masks.mask_decisions(rows)

@@ -1,0 +1,137 @@
+"""Comparing and setting back: a bad publication is undone with whatever follows from it, and the next cycle is right."""
+
+import pytest
+from pyspark.sql import SparkSession
+
+from producer.eventstreams.generator import Generator
+from wikistream_assets.exceptions import LakeError
+from wikistream_assets.jobs import silver
+from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.jobs.rollback import roll_back
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.diff import CHANGED, difference, version_named
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.transforms.silver import cleaned_events
+from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.kafka_records import judged, produce
+from wikistream_assets_tests.quality.samples import clean_rows
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
+    return GateLake(spark, lake, settings)
+
+
+def _back(gates: GateLake, spec: object, snapshot_id: int, *, dry_run: bool = False) -> list[str]:
+    done = roll_back(
+        gates.lake, gates.ctx.settings, spec, snapshot_id, reason="wrong", decided_by="someone", dry_run=dry_run
+    )
+    return [table.identifier for table in done.targets]
+
+
+def test_a_bad_publication_is_undone_and_the_next_cycle_is_right(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, lake = clean_rows(RAW_EVENTS), gates.lake
+    gates.add_bronze(rows[:600])
+    assert all(report.passed for report in gates.cycle())
+    good, mains = table_hashes(lake), gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
+    gates.add_bronze(rows[600:])
+    assert gates.bronze_gate().passed
+    with monkeypatch.context() as bug:
+        right = cleaned_events.good
+        bug.setattr(silver, "good", lambda marked: right(marked).replace({"edit": "log"}, subset=["event_type"]))
+        assert gates.silver().passed  # no rule sees it
+        assert gates.gold().passed
+    bad = table_hashes(lake)
+    found = difference(
+        lake, CLEANED_EVENTS, mains[CLEANED_EVENTS.identifier], gates.mains()[CLEANED_EVENTS.identifier], 5
+    )
+    assert (found.added, found.removed, found.changed, len(found.examples)) == (300, 0, 0, 5)
+
+    tables = [*(spec.identifier for spec in GOLD_TABLES), CLEANED_EVENTS.identifier, QUARANTINE.identifier]
+    assert _back(gates, CLEANED_EVENTS, mains[CLEANED_EVENTS.identifier], dry_run=True) == tables
+    assert table_hashes(lake) == bad
+    assert _back(gates, CLEANED_EVENTS, mains[CLEANED_EVENTS.identifier]) == tables
+    assert gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES) == mains
+    assert {name: digest for name, digest in table_hashes(lake).items() if name in tables} == {
+        n: good[n] for n in tables
+    }
+    assert sorted(gates.rows("select distinct action, reason, decided_by from dq_audit.gate_decisions")) == [
+        ("rollback", "wrong", "someone")
+    ]
+
+    assert all(report.passed for report in gates.cycle())
+    wrong = version_named(lake, HOURLY_STATS, str(_left(gates, HOURLY_STATS.identifier)))
+    mended = difference(lake, HOURLY_STATS, wrong.snapshot_id, gates.mains()[HOURLY_STATS.identifier], 1000)
+    assert (mended.added, mended.removed) == (0, 0)
+    assert {(e.change, *e.columns) for e in mended.examples} == {(CHANGED, "type_edit", "type_log")}
+    expected = gates.rows("select count(*) filter (event_type = 'edit') from bronze.raw_events")
+    assert gates.rows("select count(*) filter (event_type = 'edit') from silver.cleaned_events") == expected
+    assert gates.rows("select sum(type_edit) from gold.hourly_stats") == expected
+
+
+def _left(gates: GateLake, table: str) -> int:
+    [(head,)] = gates.rows(f"select range_end from dq_audit.gate_decisions where table_name = '{table}'")
+    return int(head)
+
+
+def test_gold_goes_back_as_one_and_is_made_again(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    for part in (rows[:500], rows[500:]):
+        gates.add_bronze(part)
+        assert all(report.passed for report in gates.cycle())
+    after, head = table_hashes(gates.lake), next(gates.lake.history(HOURLY_STATS))
+    assert head.parent_id is not None
+    assert _back(gates, HOURLY_STATS, head.parent_id) == [spec.identifier for spec in GOLD_TABLES]
+    assert table_hashes(gates.lake) != after
+    assert gates.gold().advanced
+    assert table_hashes(gates.lake) == after
+
+
+def test_what_would_lose_rows_is_refused(gates: GateLake) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    assert gates.bronze_gate().passed
+    before = gates.mains()
+    _, first = gates.lake.history(RAW_EVENTS)
+    with pytest.raises(LakeError, match="cannot go back behind its tag 'audited'"):
+        _back(gates, RAW_EVENTS, first.snapshot_id)
+    with pytest.raises(LakeError, match=r"goes with silver\.cleaned_events"):
+        _back(gates, QUARANTINE, before[QUARANTINE.identifier])
+    with pytest.raises(LakeError, match="never taken back"):
+        _back(gates, DEAD_LETTER, before[DEAD_LETTER.identifier])
+    with pytest.raises(LakeError, match="made from nothing"):
+        _back(gates, CLEANED_EVENTS, before[CLEANED_EVENTS.identifier])
+    with pytest.raises(LakeError, match="no ancestor of main"):
+        _back(gates, CLEANED_EVENTS, 4711)
+    assert gates.mains() == before
+
+
+@pytest.mark.kafka
+def test_bronze_reads_again_what_was_set_back(fresh_topics: Broker, settings_factory: SettingsFactory) -> None:
+    from wikistream_assets.embedded.home import open_home
+    from wikistream_assets.resources.spark import local_session
+
+    settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
+    open_home(settings)
+    lake, spark = Lakehouse.local(settings), local_session(settings)
+    messages = list(judged(line.data for line in Generator(seed=5, events=400, malformed=0.02).lines()))
+    heads = []
+    for part in (messages[:100], messages[100:]):
+        produce(settings.bootstrap_servers, part)
+        drain(spark, lake, settings)
+        heads.append(lake.newest_position(RAW_EVENTS))
+    first, second = heads
+    hashes = table_hashes(lake)
+    roll_back(lake, settings, RAW_EVENTS, first.snapshot_id, reason="a bug in parsing", decided_by="someone")
+    assert lake.newest_position(RAW_EVENTS) == first
+    drain(spark, lake, settings)
+    again = lake.newest_position(RAW_EVENTS)
+    assert (again.position, again.counts["total"]) == (second.position, second.counts["total"])
+    assert table_hashes(lake) == hashes
