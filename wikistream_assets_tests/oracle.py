@@ -111,7 +111,7 @@ def _bronze_row(line: str) -> Row | None:
         "event_timestamp": happened,
         "event_date": happened.strftime("%Y-%m-%d"),
         "event_hour": happened.hour,
-        "schema_version": event.get("$schema"),
+        "schema_version": event.get("$schema") or meta.get("schema_uri"),
         "payload": line,
     }
 

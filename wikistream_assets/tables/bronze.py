@@ -38,7 +38,7 @@ RAW_EVENTS = TableSpec(
         ("bronze_processed_at", "timestamp", "when the micro-batch that wrote the row ran"),
         ("event_date", "string", "UTC date of event_timestamp, yyyy-MM-dd; partition"),
         ("event_hour", "int", "UTC hour of event_timestamp, 0-23; partition"),
-        ("schema_version", "string", "the event's own $schema, e.g. /mediawiki/recentchange/1.0.0"),
+        ("schema_version", "string", "the event's own $schema, e.g. /mediawiki/recentchange/1.0.0; before 1.0.0 its meta.schema_uri"),
         ("payload", "string", "the event's JSON exactly as received"),
         ("source_mode", "string", "live, replay or synthetic"),
     ),

@@ -1,6 +1,9 @@
 """The lake's state: tables from contracts, positions in summaries, tags and branches. PyIceberg on a real catalog, no JVM."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyiceberg.schema import Schema
@@ -16,7 +19,8 @@ from wikistream_assets.resources.lakehouse import (
     table_spec,
 )
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, QUARANTINE
+from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, QUARANTINE, TableSpec
+from wikistream_assets.tables.spec import Column, ColumnType
 from wikistream_assets_tests.resources.lakes import add, arrow, full_row
 
 pytestmark = pytest.mark.unit
@@ -51,6 +55,57 @@ def test_a_column_that_a_contract_gained_is_added(lake: Lakehouse, settings: Set
     assert table.scan(selected_fields=("event_id", "title")).to_arrow().to_pylist() == [
         {"event_id": "a", "title": None}
     ]
+
+
+def test_a_column_that_became_wider_is_widened(lake: Lakehouse, settings: Settings) -> None:
+    older(lake, CLEANED_EVENTS, revision_new="int")
+    add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, revision_new=2**31 - 1))
+    again = Lakehouse.local(settings)
+    assert str(again.table(CLEANED_EVENTS).schema().find_field("revision_new").field_type) == "long"
+    add(again, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id="b", revision_new=2**31))
+    rows = again.table(CLEANED_EVENTS).scan(selected_fields=("revision_new",)).to_arrow().to_pylist()
+    assert sorted(row["revision_new"] for row in rows) == [2**31 - 1, 2**31]
+
+
+def test_two_processes_that_open_an_older_lake_at_once(lake: Lakehouse, settings: Settings) -> None:
+    for _ in range(3):
+        with lake.table(CLEANED_EVENTS).update_schema() as update:
+            update.delete_column("title")
+        with ThreadPoolExecutor(4) as threads:
+            opened = list(threads.map(lambda _: Lakehouse.local(settings), range(4)))
+        names = opened[0].table(CLEANED_EVENTS).schema().column_names
+        assert sorted(names) == sorted(CLEANED_EVENTS.column_names)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"new_one": "string"}, "column new_one is unknown here"),
+        ({"revision_new": "string"}, "column revision_new is string there and long here"),
+        ({"length_new": "long"}, "column length_new is long there and int here"),
+        ({"partition_by": ("domain",)}, "it is partitioned by domain"),
+    ],
+    ids=["removed", "another type", "narrowed", "partitions"],
+)
+def test_what_cannot_be_read_whole_is_refused_in_one_line(
+    lake: Lakehouse, settings: Settings, change: dict[str, Any], text: str
+) -> None:
+    older(lake, CLEANED_EVENTS, **change)
+    before = lake.table(CLEANED_EVENTS).metadata_location
+    with pytest.raises(LakeError, match=text) as error:
+        Lakehouse.local(settings)
+    assert "\n" not in str(error.value)
+    assert "run that version" in str(error.value)
+    assert lake.table(CLEANED_EVENTS).metadata_location == before
+
+
+def older(lake: Lakehouse, spec: TableSpec, partition_by: tuple[str, ...] | None = None, **types: ColumnType) -> None:
+    """Make the table anew as a version of WikiStream would that had other types, other columns, or other partitions."""
+    lake.catalog.drop_table(spec.identifier)
+    columns = tuple(replace(column, type=types.pop(column.name, column.type)) for column in spec.columns)
+    columns += tuple(Column(name, kind, "") for name, kind in types.items())
+    lake._create(replace(spec, columns=columns, partition_by=partition_by or spec.partition_by))
+    lake._complete(replace(spec, columns=columns, partition_by=partition_by or spec.partition_by))
 
 
 def test_a_creation_that_was_cut_short_is_completed(lake: Lakehouse, settings: Settings) -> None:

@@ -22,7 +22,7 @@ UNREADABLE_ENVELOPE: Final = "unreadable_envelope"
 
 _CORRUPT: Final = "_corrupt_record"
 _EVENT_DDL: Final = (
-    "meta STRUCT<id: STRING, domain: STRING, dt: STRING>, `$schema` STRING, id BIGINT, type STRING, namespace INT, title STRING, "
+    "meta STRUCT<id: STRING, domain: STRING, dt: STRING, schema_uri: STRING>, `$schema` STRING, id BIGINT, type STRING, namespace INT, title STRING, "
     "title_url STRING, comment STRING, timestamp BIGINT, user STRING, bot BOOLEAN, length STRUCT<old: INT, new: INT>, "
     "revision STRUCT<old: BIGINT, new: BIGINT>, server_name STRING, wiki STRING"
 )
@@ -176,7 +176,8 @@ def _event_columns() -> dict[str, Column]:
         "producer_ingested_at": sf.col("envelope._processing.ingested_at").cast("timestamp"),
         "event_date": sf.date_from_unix_date(sf.floor(seconds / _DAY_SECONDS).cast("int")).cast("string"),
         "event_hour": hour_of_day(sf.col("at")),
-        "schema_version": event("$schema"),
+        # Until 2019 it stood in meta, e.g. mediawiki/recentchange/2.
+        "schema_version": sf.coalesce(event("$schema"), event("meta.schema_uri")),
         "payload": sf.col("envelope.data"),
         "source_mode": sf.coalesce("envelope._processing.source_mode", "letter.source_mode"),
     }

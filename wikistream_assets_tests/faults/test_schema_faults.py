@@ -1,0 +1,71 @@
+"""Case 25: the stream's schema drifts under the running pipeline. Bronze keeps what came, the gate turns red, nothing is lost."""
+
+import base64
+import json
+
+import pytest
+from pyspark.sql import SparkSession
+
+from wikistream_assets.jobs import bronze_gate
+from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.jobs.context import JobContext
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, table_rows
+from wikistream_assets_tests.jobs.gate_lakes import blocking
+from wikistream_assets_tests.kafka_records import judged, produce
+from wikistream_assets_tests.producer.samples import ID, line
+
+pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
+
+
+@pytest.fixture
+def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
+    return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
+
+
+def drifting() -> dict[str, str]:
+    """A thousand events by id: as they should be, then with a field more, without one, with one of another type."""
+    kinds = (
+        *(line() for _ in range(600)),
+        *(line(something={"new": [1]}) for _ in range(100)),
+        *(line("user") for _ in range(200)),
+        *(line(bot="yes") for _ in range(100)),
+    )
+    return {f"id-{number:04d}": text.replace(ID, f"id-{number:04d}") for number, text in enumerate(kinds)}
+
+
+def test_25_fields_added_removed_and_retyped(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
+) -> None:
+    events = drifting()
+    produce(settings.bootstrap_servers, judged(events.values()))
+    drain(spark, lake, settings)
+    kept = {row["event_id"]: row["payload"] for row in table_rows(lake, RAW_EVENTS, "event_id", "payload")}
+    letters = [base64.b64decode(row["original"]).decode() for row in table_rows(lake, DEAD_LETTER, "original")]
+    kept |= {json.loads(text)["meta"]["id"]: text for text in letters}
+    account.settle("25", "a field added, removed, retyped in the stream", sent=list(events), found=list(kept), tries=3)
+    assert kept == events  # every byte of them
+    assert len(letters) == 100
+    before = lake.head(RAW_EVENTS, AUDITED_TAG)
+    report = bronze_gate.run(JobContext(spark, lake, settings, run_id="test"))
+    assert any("user" in name for name in blocking(report)), blocking(report)
+    assert lake.head(RAW_EVENTS, AUDITED_TAG) == before
+    assert_sound(lake)
+
+
+def test_25_control_a_reader_that_holds_its_schema(spark: SparkSession, account: Account) -> None:
+    events = drifting()
+    typed = spark.read.schema("meta STRUCT<id: STRING>, user STRING, bot BOOLEAN").option("mode", "DROPMALFORMED")
+    rows = typed.json(spark.sparkContext.parallelize(list(events.values()))).select("meta.id", "user", "bot").collect()
+    account.settle(
+        "25",
+        "a reader that drops what its schema does not fit",
+        sent=list(events),
+        found=[r.id for r in rows],
+        control=True,
+    )
