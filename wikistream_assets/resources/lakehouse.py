@@ -20,7 +20,7 @@ from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, G
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
     BooleanType,
@@ -45,6 +45,7 @@ AUDIT_BRANCH: Final = "audit"
 AUDITED_TAG: Final = "audited"
 POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
+MASKED_KEY: Final = "wikistream.masked"
 
 _ICEBERG_TYPES: Final[dict[ColumnType, IcebergType]] = {
     "string": StringType(),
@@ -68,6 +69,8 @@ TABLE_PROPERTIES: Final[dict[str, str]] = {
     "write.merge.mode": "merge-on-read",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",
+    # Payloads do not repeat: a dictionary is built for nothing until it is full. Names of wikis, types and kinds fit this one.
+    "write.parquet.dict-size-bytes": str(64 * 1024),
     # A batch touches few partitions and runs in two tasks: a shuffle to save a handful of files costs more than it gives.
     "write.distribution-mode": "none",
     "write.spark.fanout.enabled": "true",
@@ -91,10 +94,11 @@ class Version:
         parent_id: the snapshot it was made from; None for the first.
         timestamp_ms: commit time, milliseconds since the epoch.
         operation: append, overwrite, replace or delete.
-        added_records: rows the snapshot added.
+        added_records: rows the snapshot added; none if it only wrote rows anew (compaction).
         total_records: rows in the table as of the snapshot.
         position: parsed ``wikistream.position``, or None if the snapshot carries none.
         counts: parsed ``wikistream.counts``, or None.
+        masks: whether the snapshot hides names in rows that older snapshots still show.
     """
 
     snapshot_id: int
@@ -105,6 +109,7 @@ class Version:
     total_records: int
     position: dict[str, Any] | None
     counts: dict[str, Any] | None
+    masks: bool = False
 
 
 class Lakehouse:
@@ -214,6 +219,32 @@ class Lakehouse:
             branch=branch,
         )
 
+    @_retry_commit
+    def mark_masked(self, spec: TableSpec, before: str) -> None:
+        """Append a snapshot without rows that carries main's position on: what is older shows what has been masked since.
+
+        Args:
+            before: rows of earlier dates (yyyy-MM-dd) are masked; also kept, with the snapshot's place, as a table property.
+        """
+        table = self.table(spec)
+        newest = next((v for v in self._ancestors(table, MAIN) if v.position is not None), None)
+        properties = {MASKED_KEY: before}
+        if newest is not None and newest.position is not None:
+            counts = newest.counts or {}
+            nothing = {name: dict.fromkeys(value, 0) if name == "batch" else value for name, value in counts.items()}
+            properties |= summary_properties(newest.position, nothing)
+        # Refused, and tried again, if another commit came since the position was looked up: this table object is of then.
+        transaction = table.transaction()
+        transaction.append(table.schema().as_arrow().empty_table(), snapshot_properties=properties)
+        number = table.last_sequence_number + 1
+        transaction.set_properties({MASKED_KEY: json.dumps({"before": before, "sequence": number})})
+        transaction.commit_transaction()
+
+    def masked(self, spec: TableSpec) -> tuple[str, int]:
+        """The date before which all rows are masked that came no later than the sequence number; ("", 0) at first."""
+        known = json.loads(self.table(spec).properties.get(MASKED_KEY, '{"before": "", "sequence": 0}'))
+        return known["before"], known["sequence"]
+
     # ---- versions -----------------------------------------------------------------------------------------------------
 
     def head(self, spec: TableSpec, ref: str = MAIN) -> Version | None:
@@ -223,7 +254,10 @@ class Lakehouse:
 
     def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
         """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
-        table = self.table(spec)
+        yield from self._ancestors(self.table(spec), ref)
+
+    @staticmethod
+    def _ancestors(table: Table, ref: str | int) -> Iterator[Version]:
         # PyIceberg looks a snapshot up by walking through all of them.
         by_id = {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
         named = table.metadata.refs.get(ref) if isinstance(ref, str) else None
@@ -342,15 +376,17 @@ def _version(snapshot: Snapshot) -> Version:
     summary = snapshot.summary
     properties = summary.additional_properties if summary else {}
     position, counts = properties.get(POSITION_KEY), properties.get(COUNTS_KEY)
+    operation = summary.operation if summary else Operation.APPEND
     return Version(
         snapshot_id=snapshot.snapshot_id,
         parent_id=snapshot.parent_snapshot_id,
         timestamp_ms=snapshot.timestamp_ms,
-        operation=summary.operation.value if summary else "append",
-        added_records=int(properties.get("added-records", 0)),
+        operation=operation.value,
+        added_records=int(properties.get("added-records", 0)) if operation is not Operation.REPLACE else 0,
         total_records=int(properties.get("total-records", 0)),
         position=json.loads(position) if position else None,
         counts=json.loads(counts) if counts else None,
+        masks=MASKED_KEY in properties,
     )
 
 
