@@ -14,9 +14,11 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.defs.ops import alerts as sensors
-from wikistream_assets.resources.environment import LocalNotifier
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
 from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RISK_SCORES
 from wikistream_assets_tests.alerts.servers import http_server
+from wikistream_assets_tests.resources.lakes import add, full_row
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings that are also those of the environment, as the sensors read them."""
-    for name in ("home", "dagster_port"):
+    for name in ("home", "dagster_port", "kafka_port"):
         monkeypatch.setenv(f"WIKISTREAM_{name.upper()}", str(getattr(settings, name)))
     return settings
 
@@ -38,6 +40,9 @@ def instance(home: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+_RESOURCES = {"notifier": LocalNotifier(), "lakehouse": LocalLakehouse(), "broker": LocalBroker()}
+
+
 class Ticks:
     """One sensor, ticked by hand; keeps its cursor from tick to tick as the daemon does."""
 
@@ -47,9 +52,7 @@ class Ticks:
         self.cursor: str | None = None
 
     def tick(self) -> None:
-        with dg.build_sensor_context(
-            self._instance, cursor=self.cursor, resources={"notifier": LocalNotifier()}
-        ) as context:
+        with dg.build_sensor_context(self._instance, cursor=self.cursor, resources=_RESOURCES) as context:
             self._sensor(context)
             self.cursor = context.cursor
 
@@ -226,6 +229,23 @@ def test_the_delivery_sensor_empties_the_outbox(
         assert slack.bodies == [], "telling does not wait for the network"
         Ticks(sensors.alert_delivery, instance).tick()
         assert len(slack.bodies) == 1
+
+
+def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.DagsterInstance) -> None:
+    lake = LocalLakehouse().open()
+    high = full_row(RISK_SCORES, stat_date="2026-03-02", entity_id="Ann", risk_level="HIGH", risk_score=90.0)
+    add(lake, RISK_SCORES, high)
+    of_risks, of_letters, of_lag = (
+        Ticks(sensor, instance) for sensor in (sensors.risk_alerts, sensors.dlq_alerts, sensors.lag_alerts)
+    )
+    for _ in range(2):
+        for sensor in (of_risks, of_letters, of_lag):  # there is no broker: the last one has nothing to say
+            sensor.tick()
+    assert told(home) == [("fired", "high_risk_user", "2026-03-02/Ann")]
+    head = lake.head(RISK_SCORES)
+    assert head is not None
+    assert of_risks.cursor == str(head.snapshot_id)
+    assert json.loads(of_letters.cursor or "")["total"] == 0
 
 
 def test_every_sensor_runs_by_default() -> None:
