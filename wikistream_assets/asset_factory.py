@@ -4,6 +4,7 @@ Belongs here: translation only. What runs and when stands in ``defs``; what is c
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
@@ -14,6 +15,10 @@ from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TABLE_BY_IDENTIFIER, TableSpec
 
+AFTER_PASSED_GATES: Final = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+"""Follow upstream on one's own, across runs, but never past a closed gate. The loop does not need it: its cycle holds all layers.
+It is for who switches the loop off and Dagster's automation sensor on, and runs layers by hand."""
+
 _AUDIT_TRAIL: Final = (QUALITY_RESULTS, PROFILE_METRICS, FAILING_ROWS)
 
 
@@ -23,9 +28,14 @@ def asset_key(spec: TableSpec) -> dg.AssetKey:
 
 
 def asset_spec(
-    spec: TableSpec, *, kinds: Sequence[str] = ("iceberg", "spark"), skippable: bool = False
+    spec: TableSpec,
+    *,
+    kinds: Sequence[str] = ("iceberg", "spark"),
+    skippable: bool = False,
+    fresh_seconds: int | None = None,
+    automation: dg.AutomationCondition[Any] | None = None,
 ) -> dg.AssetSpec:
-    """The asset of a table: lineage, description, owner, columns."""
+    """The asset of a table: lineage, description, owner, columns; stale after ``fresh_seconds`` without a materialization."""
     schema = dg.TableSchema(
         columns=[dg.TableColumn(column.name, column.type, description=column.comment) for column in spec.columns]
     )
@@ -37,6 +47,10 @@ def asset_spec(
         owners=[spec.owner],
         kinds=set(kinds),
         skippable=skippable,
+        freshness_policy=(
+            dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=fresh_seconds)) if fresh_seconds else None
+        ),
+        automation_condition=automation,
         metadata={
             "dagster/column_schema": schema,
             "dagster/table_name": f"wikistream.{spec.identifier}",

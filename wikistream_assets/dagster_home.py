@@ -11,12 +11,10 @@ from wikistream_assets.settings import Settings
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Make the folder with its ``dagster.yaml`` if it is missing, and point ``DAGSTER_HOME`` at it for this process."""
+    """Make the folder with the ``dagster.yaml`` of this version, and point ``DAGSTER_HOME`` at it for this process."""
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    configuration = home / "dagster.yaml"
-    if not configuration.exists():
-        shutil.copyfile(str(files("wikistream_assets") / "dagster.yaml"), configuration)
+    shutil.copyfile(str(files("wikistream_assets") / "dagster.yaml"), home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

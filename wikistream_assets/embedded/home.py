@@ -169,7 +169,7 @@ def _check_format(root: Path) -> bool:
 def _refuse_foreign_folder(root: Path) -> None:
     if not root.exists():
         return
-    ours = {*FOLDERS, "secrets"}
+    ours = {*FOLDERS, "secrets", "lake.json"}  # another process may have completed the home a moment ago
     foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in ours and not _is_own_file(entry))
     if foreign:
         raise LakeError(

@@ -17,6 +17,7 @@ from wikistream_assets.jobs.context import JobContext
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.stream_control import StreamControl, SupervisedStream
 from wikistream_assets.settings import Settings, load_settings
 
 
@@ -53,11 +54,19 @@ class LocalNotifier(dg.ConfigurableResource[Any]):
         return Alerts(load_settings())
 
 
+class LocalStream(dg.ConfigurableResource[Any]):
+    """The continuous Bronze stream, kept running by the home's supervisord."""
+
+    def control(self) -> StreamControl:
+        return SupervisedStream(load_settings())
+
+
 _LOCAL: Final[dict[str, Any]] = {
     "spark": LocalSpark(),
     "lakehouse": LocalLakehouse(),
     "broker": LocalBroker(),
     "notifier": LocalNotifier(),
+    "stream": LocalStream(),
 }
 
 

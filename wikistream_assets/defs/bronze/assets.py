@@ -16,12 +16,16 @@ from wikistream_assets.asset_factory import (
 from wikistream_assets.jobs import bronze_gate as gate_job
 from wikistream_assets.jobs import bronze_stream
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 
 @dg.multi_asset(
     name="bronze_drain",
-    specs=[asset_spec(spec, kinds=("iceberg", "spark", "kafka")) for spec in (RAW_EVENTS, DEAD_LETTER)],
+    specs=[
+        asset_spec(spec, kinds=("iceberg", "spark", "kafka"), fresh_seconds=load_settings().bronze_fresh_seconds)
+        for spec in (RAW_EVENTS, DEAD_LETTER)
+    ],
     pool="bronze",
     description="Drains what is in Kafka now; while a live stream owns the tables, waits until it has caught up as far.",
 )

@@ -3,8 +3,14 @@
 import dagster as dg
 
 from wikistream_assets.asset_factory import asset_spec
+from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import FAILING_ROWS, GATE_DECISIONS, PROFILE_METRICS, QUALITY_RESULTS
 
 audit_trail: list[dg.AssetSpec] = [
-    asset_spec(spec, kinds=("iceberg",)) for spec in (QUALITY_RESULTS, PROFILE_METRICS, FAILING_ROWS, GATE_DECISIONS)
+    *(
+        asset_spec(spec, kinds=("iceberg",), fresh_seconds=load_settings().tables_fresh_seconds)
+        for spec in (QUALITY_RESULTS, PROFILE_METRICS, FAILING_ROWS)
+    ),
+    # written when a person decides, so it is never stale
+    asset_spec(GATE_DECISIONS, kinds=("iceberg",)),
 ]

@@ -1,0 +1,164 @@
+"""The sensor on Bronze: reports every snapshot of the continuous stream to Dagster, and has a stuck stream restarted."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Any, Final
+
+import dagster as dg
+
+from producer.topics import DLQ_EVENTS, SSE_CURSOR
+from producer.topics import RAW_EVENTS as RAW_TOPIC
+from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
+from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.operations.stream_watch import (
+    Memory,
+    Seen,
+    Step,
+    Verdict,
+    instant,
+    judge,
+    next_step,
+    recovered,
+    remember,
+    tried,
+)
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.lakehouse import Lakehouse, Version
+from wikistream_assets.resources.stream_control import StreamControl
+from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+
+STREAM: Final = "bronze_stream"
+"""Subject of the stream's alerts."""
+
+_MOST_EVENTS: Final = 200
+"""Snapshots reported in one tick; the next tick goes on with the rest."""
+
+
+@dg.sensor(
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="One materialization of Bronze for each snapshot the stream commits; restarts a stream that is stuck.",
+)
+def bronze_freshness(
+    context: dg.SensorEvaluationContext,
+    lakehouse: LocalLakehouse,
+    broker: LocalBroker,
+    stream: LocalStream,
+    notifier: LocalNotifier,
+) -> dg.SensorResult:
+    memory = Memory.from_json(json.loads(context.cursor)) if context.cursor else Memory()
+    lake, settings, control = lakehouse.open(), load_settings(), stream.control()
+    events, memory = _news(lake, memory)
+    try:
+        seen = _look(lake, broker.connect(), control)
+    except BrokerError as error:
+        # nothing can be said about the stream then: the broker's keeper brings the broker back
+        return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
+    memory, told = watch(remember(memory, seen), seen, control, notifier.open(), settings)
+    return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=told)
+
+
+def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, settings: Settings) -> tuple[Memory, str]:
+    """Do what the verdict on the stream asks for.
+
+    Returns:
+        What to remember, and one line for the tick.
+    """
+    verdict = judge(memory, seen, settings)
+    told = f"{verdict}; {seen.stream.detail}"
+    if verdict is Verdict.SOURCE_SILENT:
+        message = (
+            f"the producer has received nothing since {seen.source_at}, not even a canary; or its capture is at its end"
+        )
+        alerts.fire(Alert(AlertKind.SOURCE_SILENT, STREAM, message, severity=Severity.WARNING))
+    elif verdict is not Verdict.UNMANAGED and not seen.lag:
+        alerts.clear(AlertKind.SOURCE_SILENT, STREAM, f"the source sends again, last at {seen.source_at}")
+    if verdict is Verdict.STALLED:
+        return _help(memory, seen, control, alerts, settings), told
+    if verdict in (Verdict.FRESH, Verdict.QUIET) and memory.tries and _commits_again(memory, seen):
+        for kind in (AlertKind.STREAM_RESTARTED, AlertKind.STREAM_GIVEN_UP):
+            alerts.clear(kind, STREAM, f"Bronze commits again, last at {seen.committed_at}")
+        return recovered(memory), told
+    return memory, told
+
+
+def _commits_again(memory: Memory, seen: Seen) -> bool:
+    return bool(seen.committed_at and memory.tried_at and seen.committed_at > memory.tried_at)
+
+
+def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, settings: Settings) -> Memory:
+    step = next_step(memory, seen.now, settings)
+    waiting = f"records have been waiting for Bronze since {memory.waiting_since}, newest snapshot {seen.snapshot_id}"
+    if step is Step.GIVE_UP:
+        message = f"{waiting}; {memory.tries} restarts did not help: see logs/stream.out, mend it, then 'make up'"
+        alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, message))
+        return replace(memory, given_up=True)
+    if step is Step.RESTART and control.restart(seen.stream.instance):
+        message = f"{waiting}: restarted it, try {memory.tries + 1} of {settings.stream_restart_tries}"
+        details = {"instance": seen.stream.instance, "was": seen.stream.detail}
+        alerts.fire(Alert(AlertKind.STREAM_RESTARTED, STREAM, message, details, severity=Severity.WARNING))
+        return tried(memory, seen.now)
+    return memory
+
+
+def _look(lake: Lakehouse, broker: Broker, control: StreamControl) -> Seen:
+    newest = lake.newest_position(RAW_EVENTS)
+    ends = {
+        topic: {str(number): high for number, (_, high) in broker.offsets(topic).items()}
+        for topic in (RAW_TOPIC, DLQ_EVENTS)
+    }
+    cursors = broker.tail(SSE_CURSOR, 1)
+    return Seen(
+        now=datetime.now(UTC),
+        snapshot_id=newest.snapshot_id if newest else None,
+        committed_at=instant(newest.timestamp_ms if newest else None),
+        lag=broker.has_committed_records((newest and newest.position) or {}, ends),
+        source_at=instant(cursors[-1].timestamp_ms if cursors else None),
+        stream=control.state(),
+    )
+
+
+def _news(lake: Lakehouse, memory: Memory) -> tuple[list[dg.AssetMaterialization], Memory]:
+    """The materializations of the snapshots that have not been reported, oldest first."""
+    batches = (version for version in lake.history(RAW_EVENTS) if version.position is not None)
+    if memory.reported is None:
+        new = [version for version in (next(batches, None),) if version]  # what was before is no news
+    else:
+        new = list(takewhile(lambda version: version.snapshot_id != memory.reported, batches))[::-1][:_MOST_EVENTS]
+    if not new:
+        return [], memory
+    letters = lake.head(DEAD_LETTER)
+    events = [*map(_materialization, new), *_dead_letters(letters)]
+    return events, replace(memory, reported=new[-1].snapshot_id)
+
+
+def _materialization(version: Version) -> dg.AssetMaterialization:
+    counts = version.counts or {}
+    batch: dict[str, Any] = counts.get("batch", {})
+    metadata: dict[str, Any] = {
+        "dagster/row_count": version.total_records,
+        "snapshot": str(version.snapshot_id),
+        "committed": dg.MetadataValue.timestamp(version.timestamp_ms / 1000),
+        "batch ms": counts.get("milliseconds"),
+        **{name.replace("_", " "): value for name, value in batch.items()},
+        **{f"lag {name} ms": value for name, value in counts.get("lag_ms", {}).items()},
+    }
+    return dg.AssetMaterialization(
+        asset_key(RAW_EVENTS), metadata={name: value for name, value in metadata.items() if value is not None}
+    )
+
+
+def _dead_letters(version: Version | None) -> Iterator[dg.AssetMaterialization]:
+    """Each batch consumes both topics: once Bronze has moved, the dead letters up to there are in their table too."""
+    if version is not None:
+        metadata: dict[str, Any] = {
+            "dagster/row_count": version.total_records,
+            "snapshot": str(version.snapshot_id),
+        }
+        yield dg.AssetMaterialization(asset_key(DEAD_LETTER), metadata=metadata)
