@@ -68,6 +68,21 @@ def rows_by_hour(rows: DataFrame) -> Counter[Hour]:
     return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
 
 
+def differences(expected: Counter[Hour], found: Counter[Hour]) -> dict[str, int]:
+    """Where ``found`` is not ``expected``: the hour's name -> rows too many (+) or missing (-)."""
+    return {
+        _hour_name(hour): found[hour] - expected[hour]
+        for hour in sorted(expected.keys() | found.keys(), key=_hour_name)
+        if found[hour] != expected[hour]
+    }
+
+
+def _hour_name(hour: Hour) -> str:
+    # rows without a time are a breach of their own; here they must still add up
+    day, number = hour
+    return f"{day or 'no date'} {f'{number:02d}h' if number is not None else 'no hour'}"
+
+
 def rows_that_may_repeat(
     ctx: JobContext, spec: TableSpec, covered: SnapshotRange, hours: Collection[Hour]
 ) -> DataFrame | None:

@@ -287,18 +287,12 @@ def _upstream(spec: TableSpec, unaudited: list[str], waived: dict[str, str]) -> 
 
 def _sums_by_hour(hourly: DataFrame) -> Counter[gate.Hour]:
     sums = hourly.groupBy("stat_date", "stat_hour").agg(sf.sum("total_events").alias("events")).collect()
-    return Counter({(row["stat_date"], row["stat_hour"]): row["events"] for row in sums})
+    return Counter({(row["stat_date"], row["stat_hour"]): row["events"] or 0 for row in sums})
 
 
 def _hourly_parity(silver: Counter[gate.Hour], gold: Counter[gate.Hour], waived: dict[str, str]) -> CheckOutcome:
-    differences = {
-        f"{day} {hour:02d}h": gold[day, hour] - silver[day, hour]
-        for day, hour in sorted(silver.keys() | gold.keys())
-        if gold[day, hour] != silver[day, hour]
-    }
-    return _parity(
-        HOURLY_STATS.rule(PARITY_SILVER_GOLD), HOURLY_STATS, silver.total(), differences, waived.get(PARITY_SILVER_GOLD)
-    )
+    rule, decision = HOURLY_STATS.rule(PARITY_SILVER_GOLD), waived.get(PARITY_SILVER_GOLD)
+    return _parity(rule, HOURLY_STATS, silver.total(), gate.differences(silver, gold), decision)
 
 
 def _daily_parity(
@@ -311,9 +305,9 @@ def _daily_parity(
     expected.update({f"{row['stat_date']} {row['risk_level']}": row["count"] for row in scored})
     found: Counter[str] = Counter()
     for row in candidates[DAILY_ANALYTICS_SUMMARY].collect():
-        found[f"{row['summary_date']} events"] = row["total_events"]
+        found[f"{row['summary_date']} events"] = row["total_events"] or 0
         for level in risk_scores.LEVELS:
-            found[f"{row['summary_date']} {level}"] = row[f"{level.lower()}_risk_user_count"]
+            found[f"{row['summary_date']} {level}"] = row[f"{level.lower()}_risk_user_count"] or 0
     differences = {
         name: found[name] - expected[name]
         for name in sorted(expected.keys() | found.keys())

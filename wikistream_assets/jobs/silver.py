@@ -215,11 +215,7 @@ def _parity(
 ) -> CheckOutcome:
     """Bronze = Silver + quarantine: hour by hour in the range, and in total over the tables' whole life."""
     lake = ctx.lake
-    differences = {
-        f"{date} {hour:02d}h": found[date, hour] - bronze[date, hour]
-        for date, hour in sorted(bronze.keys() | found.keys())
-        if found[date, hour] != bronze[date, hour]
-    }
+    differences = gate.differences(bronze, found)
     expected = next(lake.history(RAW_EVENTS, covered.end)).total_records
     silver, quarantine = (
         version.total_records if (version := lake.head(spec, AUDIT_BRANCH)) else 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import Column, DataFrame
+from pyspark.sql.types import StructField, StructType
 
 from wikistream_assets.asset_factory import check_result
 from wikistream_assets.embedded.home import open_home
@@ -64,8 +65,8 @@ def assert_told(gates: GateLake, report: GateReport, table: str, check: str) -> 
     blocks = outcome.rule.severity is Severity.ERROR
     assert outcome.status is (Status.FAILED if blocks else Status.WARNING)
     recorded = gates.rows(
-        "select status, metric_value, threshold, records_failed, message, check_id from dq_audit.quality_results"
-        f" where table_name = '{table}' and check_name = '{check}' order by attempt desc, run_timestamp desc limit 1"
+        "select status, metric_value, threshold_value, records_failed, message, check_id from dq_audit.quality_results"
+        f" where table_name = '{table}' and check_name = '{check}' order by run_timestamp desc limit 1"
     )
     [(status, metric, threshold, failed, message, check_id)] = recorded
     keys = gates.rows(f"select failing_key from dq_audit.failing_rows where check_id = '{check_id}'")
@@ -158,7 +159,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
             if spec is not target:
                 return rows
             wrong = mutate([row.asDict() for row in rows.orderBy(*spec.key).collect()])
-            return rows.sparkSession.createDataFrame(wrong, rows.schema)
+            nullable = StructType([StructField(field.name, field.dataType) for field in rows.schema.fields])
+            return rows.sparkSession.createDataFrame(wrong, nullable)
 
         def append(rows: DataFrame, spec: TableSpec, *rest: Any) -> None:
             append_rows(spoiled(rows, spec), spec, *rest)
