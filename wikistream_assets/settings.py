@@ -58,7 +58,7 @@ class Settings(ProducerSettings):
     bronze_trigger_seconds: float = Field(
         1.0, ge=0, description="micro-batch interval of the continuous Bronze stream, seconds"
     )
-    bronze_batch_records: int = Field(50_000, ge=1, description="most records one Bronze micro-batch reads")
+    bronze_batch_records: int = Field(100_000, ge=1, description="most records one Bronze micro-batch reads")
     dlq_max_attempts: int = Field(
         3, ge=1, description="after so many redrives that failed a dead letter is given up and only redriven on demand"
     )
