@@ -12,7 +12,11 @@ _EVENT_COLUMNS = columns(
     ("language", "string", "ISO 639 code of the edition's language; mul for multilingual projects"),
     ("title", "string", "full page title without control and bidirectional characters, on one line"),
     ("namespace", "int", "MediaWiki namespace of the page; 0 is articles"),
-    ("user_normalized", "string", "user name without control, bidirectional and zero-width characters, on one line"),
+    (
+        "user_normalized",
+        "string",
+        "user name without control and zero-width characters, on one line; masked user- or ip-<hash>",
+    ),
     ("user_kind", "string", "bot, registered, temporary, ip4 or ip6"),
     ("is_bot", "boolean", "the edit's bot flag"),
     ("is_anonymous", "boolean", "user_kind is temporary, ip4 or ip6"),
