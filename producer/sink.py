@@ -209,6 +209,11 @@ def _newest_values(consumer: Consumer, wanted: Callable[[bytes], bool]) -> dict[
     if topic.error is not None:
         raise KafkaException(topic.error)
     consumer.assign([TopicPartition(SSE_CURSOR, partition, OFFSET_BEGINNING) for partition in topic.partitions])
+    # Up to the present end: while others write more often than a fetch waits, the client never reports an end.
+    ends = {
+        partition: consumer.get_watermark_offsets(TopicPartition(SSE_CURSOR, partition), timeout=_START_SECONDS)[1]
+        for partition in topic.partitions
+    }
     unread = set(topic.partitions)
     newest: dict[bytes, bytes] = {}
     deadline = time.monotonic() + _START_SECONDS
@@ -221,10 +226,13 @@ def _newest_values(consumer: Consumer, wanted: Callable[[bytes], bool]) -> dict[
             if failure.code() != ConfluentError._PARTITION_EOF:
                 raise KafkaException(failure)
             unread.discard(message.partition())
-        elif (key := message.key()) is not None and wanted(key):
-            value = message.value()  # one key lies in one partition, so the last one read is the newest
-            if value is not None:
-                newest[key] = value
+        else:
+            partition, offset = message.partition(), message.offset()
+            if partition is not None and offset is not None and offset >= ends[partition] - 1:
+                unread.discard(partition)
+            key, value = message.key(), message.value()
+            if key is not None and value is not None and wanted(key):
+                newest[key] = value  # one key lies in one partition, so the last one read is the newest
     return newest
 
 

@@ -183,7 +183,8 @@ class Broker:
             span = n
             while True:
                 starts = {partition: max(low, high - span) for partition, (low, high) in bounds.items()}
-                records = list(self._read(consumer, topic, starts))
+                ends = {partition: high for partition, (_, high) in bounds.items()}
+                records = list(self._read(consumer, topic, starts, ends))
                 if len(records) >= n or all(starts[partition] == low for partition, (low, _) in bounds.items()):
                     return sorted(records, key=lambda r: (r.timestamp_ms or 0, r.partition, r.offset))[-n:]
                 span *= 4  # transaction markers and aborted records took up the offsets: look further back
@@ -198,9 +199,8 @@ class Broker:
             for topic, ends in until.items():
                 starts = {int(partition): position.get(topic, {}).get(partition, 0) for partition in ends}
                 open_ranges = {number: start for number, start in starts.items() if start < ends[str(number)]}
-                if any(
-                    record.offset < ends[str(record.partition)] for record in self._read(consumer, topic, open_ranges)
-                ):
+                wanted = {number: ends[str(number)] for number in open_ranges}
+                if next(self._read(consumer, topic, open_ranges, wanted), None) is not None:
                     return True
         return False
 
@@ -282,8 +282,14 @@ class Broker:
             for partition in sorted(metadata.partitions)
         }
 
-    def _read(self, consumer: Consumer, topic: str, starts: Mapping[int, int]) -> Iterator[Record]:
-        """Yield the committed records from ``starts`` (by partition) to the end of each partition at this moment."""
+    def _read(
+        self, consumer: Consumer, topic: str, starts: Mapping[int, int], ends: Mapping[int, int]
+    ) -> Iterator[Record]:
+        """Yield the committed records from ``starts`` up to, without, ``ends`` (offsets by partition).
+
+        A record at or after the end is waited for as well as the partition's own end: while somebody writes more often than a
+        fetch waits, Kafka's client never reports that end; and the last offsets are often markers, which it never delivers.
+        """
         consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
         unfinished = set(starts)
         deadline = time.monotonic() + _READ_SECONDS
@@ -291,7 +297,11 @@ class Broker:
             for message in consumer.consume(num_messages=500, timeout=_POLL_SECONDS):
                 error = message.error()
                 if error is None:
-                    yield _record(message)
+                    record = _record(message)
+                    if record.offset >= ends[record.partition] - 1:
+                        unfinished.discard(record.partition)
+                    if record.offset < ends[record.partition]:
+                        yield record
                 elif error.code() == KafkaError._PARTITION_EOF:
                     unfinished.discard(message.partition())
                 elif error.code() not in _UNSTABLE:

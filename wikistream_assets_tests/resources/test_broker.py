@@ -1,16 +1,21 @@
 """Topics and reading against a real Kafka, with records written by real transactions."""
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from producer.cursor import Cursor
+from producer.sink import read_cursor
+from producer.topics import RAW_EVENTS, SSE_CURSOR
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker, topic_specs
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory, free_port
+from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -162,3 +167,37 @@ def test_a_broker_that_is_not_there_is_one_line_soon(method: str) -> None:
 def test_every_topic_is_specified_once(settings: Settings) -> None:
     names = [spec.name for spec in topic_specs(settings)]
     assert len(names) == len(set(names)) == 3
+
+
+def test_reading_ends_while_somebody_writes_all_the_time(fresh_topics: Broker) -> None:
+    """A client that fetches a topic faster written than it waits for data is never told of its end."""
+    stop = threading.Event()
+    writing = Producer(
+        {"bootstrap.servers": fresh_topics.bootstrap_servers, "transactional.id": "busy", "log_level": 0}
+    )
+    writing.init_transactions(20)
+
+    def write_on() -> None:
+        while not stop.wait(0.05):
+            writing.begin_transaction()
+            writing.produce(SSE_CURSOR, value=Cursor(position="mine").to_json(), key=b"mine")
+            writing.produce(RAW_EVENTS, value="busy", partition=0)
+            writing.commit_transaction(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write_on)
+        try:
+            wait_until(lambda: fresh_topics.offsets(RAW_EVENTS)[0][1] > 20)
+            cursor = read_cursor(fresh_topics.bootstrap_servers, "mine")
+            assert cursor is not None
+            assert cursor.position == "mine"
+            assert read_cursor(fresh_topics.bootstrap_servers, "nobody's") is None
+            assert {record.value for record in fresh_topics.tail(RAW_EVENTS, 5)} == {b"busy"}
+            high = fresh_topics.offsets(RAW_EVENTS)[0][1]
+            last = next(record for record in reversed(fresh_topics.tail(RAW_EVENTS, 50)) if record.offset < high)
+            until = {RAW_EVENTS: {"0": last.offset + 2}}  # its transaction's marker is the last one asked for
+            assert not fresh_topics.has_committed_records({RAW_EVENTS: {"0": last.offset + 1}}, until)
+            assert fresh_topics.has_committed_records({RAW_EVENTS: {"0": last.offset}}, until)
+        finally:
+            stop.set()
+        written.result(30)
