@@ -1,0 +1,136 @@
+"""The whole pipeline as ``make up`` starts it: everything in it is killed once, and Bronze ends with exactly what was sent."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+import psutil
+import pytest
+
+from producer import position
+from producer.eventstreams.generator import TOPIC, Generator
+from producer.eventstreams.recording import FIRST_OFFSET
+from producer.launch import read_cursor
+from producer.topics import DLQ_EVENTS
+from producer.topics import RAW_EVENTS as RAW_TOPIC
+from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def home(settings_factory: SettingsFactory) -> Iterator[Settings]:
+    """A home whose pipeline is up on the synthetic source, without cycles; stopped at the end whatever happens."""
+    settings = settings_factory(
+        synthetic_events_per_second=100.0, spark_memory_mb=768, producer_backoff_seconds=0.5, cycle_first_seconds=86_400
+    )
+    started = wikistream("up", settings=settings)
+    try:
+        assert started.returncode == 0, started.stderr
+        yield settings
+    finally:
+        services.down(settings)
+
+
+def pid_of(settings: Settings, name: str) -> int | None:
+    return next(service.pid for service in services.status(settings) if service.name == name)
+
+
+def rows(settings: Settings) -> int:
+    newest = Lakehouse.local(settings).head(RAW_EVENTS)
+    return newest.total_records if newest else 0
+
+
+def wait_for_more_rows(settings: Settings) -> None:
+    """Two further commits at least: one may have been under way."""
+    for _ in range(2):
+        before = rows(settings)
+        wait_until(lambda before=before: rows(settings) > before)
+
+
+def processes_of(settings: Settings) -> list[str]:
+    """Found without the code under test: who has the home on its command line, in its environment or as its folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ", "cwd"]):
+        told = [*(process.info["cmdline"] or ()), *(process.info["environ"] or {}).values(), process.info["cwd"] or ""]
+        if process.pid != os.getpid() and any(str(settings.root) in text for text in told):
+            found.append(" ".join(process.info["cmdline"] or ()))
+    return found
+
+
+def sent(settings: Settings) -> tuple[Counter[str], int]:
+    """What the generator says it sent up to the producer's cursor: ids of followed events, and the malformed lines."""
+    kept = json.loads((settings.root / "run" / "source.json").read_text())["synthetic"]
+    source = choose_source(settings, "synthetic").source
+    generator = source.generator
+    assert generator is not None
+    assert generator == Generator.lasting(generator.start, kept["events_per_second"], kept["seed"])
+    cursor = read_cursor(source, settings)
+    assert cursor is not None
+    assert cursor.position is not None
+    offset = position.parse(cursor.position)[TOPIC, 0].offset
+    assert offset is not None
+    lines = list(islice(generator.lines(), offset - FIRST_OFFSET + 1))
+    assert cursor.counters.received == len(lines), "each line was read once"
+    ids = {line.event_id for line in lines if line.event_id and line.domain in FOLLOWED_DOMAINS and not line.defect}
+    return Counter(identifier for identifier in ids if identifier), sum(line.defect is not None for line in lines)
+
+
+def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) -> None:
+    wait_for_more_rows(home)
+    assert [service.name for service in services.status(home) if service.state == "RUNNING"] == [
+        "broker", "source", "producer", "stream", "code", "daemon",
+    ]  # fmt: skip
+    before = {service.name: service.pid for service in services.status(home)}
+    again = wikistream("up", settings=home)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == "", "running twice changes nothing"
+    assert {service.name: service.pid for service in services.status(home)} == before
+    health = wikistream("health", "--json", settings=home)
+    told = json.loads(health.stdout)
+    assert (health.returncode, told["problems"], told["source"]) == (0, [], "synthetic"), health.stdout
+
+    for name in ("producer", "source", "stream", "broker", "code", "daemon"):
+        killed = pid_of(home, name)
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda name=name, killed=killed: pid_of(home, name) not in (None, killed))
+        wait_for_more_rows(home)
+    wait_until(lambda: all(service.state == "RUNNING" for service in services.status(home)))
+
+    # The source goes on for ever: end the reading, let Bronze read the rest, and compare.
+    supervisor.call(home, "stopProcess", "producer")
+    silent = wikistream("status", settings=home)
+    assert silent.returncode == 3
+    assert "producer  STOPPED" in silent.stdout
+    broker, lake = Broker(home.bootstrap_servers), Lakehouse.local(home)
+    ends = {
+        topic: {str(number): high for number, (_, high) in broker.offsets(topic).items()}
+        for topic in (RAW_TOPIC, DLQ_EVENTS)
+    }
+
+    def read_up() -> bool:
+        newest = lake.newest_position(RAW_EVENTS)
+        return not broker.has_committed_records((newest and newest.position) or {}, ends)
+
+    wait_until(read_up)
+    expected, malformed = sent(home)
+    found = lake.table(RAW_EVENTS).scan(selected_fields=("event_id",)).to_arrow()["event_id"].to_pylist()
+    assert Counter(found) == expected
+    letters = lake.head(DEAD_LETTER)
+    assert letters is not None
+    assert letters.total_records == malformed
+
+    assert services.down(home) == ["broker", "code", "daemon", "source", "stream"]
+    assert processes_of(home) == []
