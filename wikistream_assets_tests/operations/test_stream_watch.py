@@ -1,0 +1,142 @@
+"""A stuck stream is told from a quiet one, restarted further and further apart, and given up loudly."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from wikistream_assets.alerts import AlertKind, Alerts
+from wikistream_assets.defs.ops.stream import STREAM, watch
+from wikistream_assets.operations.stream_watch import Memory, Seen, Verdict, judge, remember
+from wikistream_assets.resources.stream_control import StreamState
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory
+
+pytestmark = pytest.mark.unit
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SETTINGS = Settings(bronze_stall_seconds=60, stream_restart_tries=3, source_silent_seconds=600)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def running(instance: str = "1:0", since: float = -3600) -> StreamState:
+    return StreamState(True, instance, at(since), "RUNNING")
+
+
+def seen(seconds: float, **changes: Any) -> Seen:
+    """A look at a stream that has just committed and has nothing to do."""
+    now = at(seconds)
+    calm = Seen(now, snapshot_id=1, committed_at=now, lag=False, source_at=now, stream=running())
+    return replace(calm, **changes)
+
+
+def verdict(*looks: Seen) -> Verdict:
+    memory = Memory()
+    for look in looks:
+        memory = remember(memory, look)
+    return judge(memory, looks[-1], SETTINGS)
+
+
+def test_fresh_quiet_and_silent_are_three_things() -> None:
+    old = at(-3600)
+    assert verdict(seen(0)) is Verdict.FRESH
+    assert verdict(seen(0, committed_at=old)) is Verdict.QUIET, "the source sends, only nothing for us"
+    assert verdict(seen(0, committed_at=old, source_at=at(-601))) is Verdict.SOURCE_SILENT
+
+
+def test_records_that_wait_without_a_commit_make_it_stalled() -> None:
+    assert verdict(seen(0, lag=True), seen(59, lag=True)) is Verdict.FRESH
+    assert verdict(seen(0, lag=True), seen(60, lag=True)) is Verdict.STALLED
+
+
+def test_after_a_long_silence_the_first_record_does_not_make_it_stalled() -> None:
+    assert verdict(seen(0, committed_at=at(-3600), lag=True)) is Verdict.FRESH
+
+
+def test_a_stream_that_is_behind_but_commits_is_not_stalled() -> None:
+    looks = [seen(second, lag=True, snapshot_id=second) for second in range(0, 600, 30)]
+    assert verdict(*looks) is Verdict.FRESH
+
+
+def test_a_stream_that_has_just_been_started_is_given_time() -> None:
+    looks = (seen(0, lag=True), seen(61, lag=True, stream=running("2:0", since=30)))
+    assert verdict(*looks) is Verdict.FRESH
+
+
+def test_where_no_stream_is_kept_nothing_is_judged() -> None:
+    none = StreamState(False, None, None, "no supervisord")
+    assert verdict(seen(0, lag=True, stream=none), seen(600, lag=True, stream=none)) is Verdict.UNMANAGED
+
+
+def test_memory_survives_as_json() -> None:
+    memory = Memory(reported=1, waiting_on=2, waiting_since=NOON, tries=3, tried_at=NOON, given_up=True)
+    assert Memory.from_json(memory.as_json()) == memory
+
+
+class Keeper:
+    """A keeper whose stream never gets better; the real one is tested with supervisord in resources/test_stream_control.py."""
+
+    def __init__(self) -> None:
+        self.restarts: list[str | None] = []
+
+    def state(self) -> StreamState:
+        return running(f"{len(self.restarts) + 1}:0")
+
+    def restart(self, instance: str | None) -> bool:
+        self.restarts.append(instance)
+        return True
+
+
+@pytest.fixture
+def alerts(settings_factory: SettingsFactory) -> Alerts:
+    return Alerts(settings_factory())
+
+
+def test_restarts_come_further_apart_and_end_loudly(alerts: Alerts) -> None:
+    keeper, memory = Keeper(), Memory()
+    restarted: list[int] = []
+    for second in range(0, 3600, 5):
+        before = len(keeper.restarts)
+        look = seen(second, lag=True, committed_at=at(-60), stream=replace(keeper.state(), since=at(-3600)))
+        memory, _ = watch(remember(memory, look), look, keeper, alerts, SETTINGS)
+        restarted += [second] * (len(keeper.restarts) - before)
+    pauses = [later - earlier for earlier, later in pairwise(restarted)]
+    assert keeper.restarts == ["1:0", "2:0", "3:0"]
+    assert restarted[0] == 60
+    assert pauses == [120, 240]
+    assert memory.given_up
+    assert alerts.is_open(AlertKind.STREAM_GIVEN_UP, STREAM)
+
+    well = seen(4000, committed_at=at(3990))
+    memory, _ = watch(remember(memory, well), well, keeper, alerts, SETTINGS)
+    assert (memory.tries, memory.given_up) == (0, False)
+    assert not alerts.is_open(AlertKind.STREAM_GIVEN_UP, STREAM)
+    assert not alerts.is_open(AlertKind.STREAM_RESTARTED, STREAM)
+
+
+def test_a_restart_that_somebody_else_made_is_not_counted(alerts: Alerts) -> None:
+    class Beaten(Keeper):
+        def restart(self, instance: str | None) -> bool:
+            return False
+
+    memory = Memory()
+    for second in (0, 60):
+        look = seen(second, lag=True)
+        memory, _ = watch(remember(memory, look), look, Beaten(), alerts, SETTINGS)
+    assert memory.tries == 0
+    assert not alerts.is_open(AlertKind.STREAM_RESTARTED, STREAM)
+
+
+def test_a_silent_source_is_told_and_cleared(alerts: Alerts) -> None:
+    keeper = Keeper()
+    silent, again = seen(0, source_at=at(-700), committed_at=at(-700)), seen(30)
+    watch(Memory(), silent, keeper, alerts, SETTINGS)
+    assert alerts.is_open(AlertKind.SOURCE_SILENT, STREAM)
+    watch(Memory(), again, keeper, alerts, SETTINGS)
+    assert not alerts.is_open(AlertKind.SOURCE_SILENT, STREAM)
+    assert keeper.restarts == []
