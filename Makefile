@@ -2,7 +2,7 @@
 #   SOURCE=synthetic|live|PATH  EVENTS=N  WIKISTREAM_<SETTING>=VALUE   may follow any target and reach what it runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up down health test check faults bench doctor clean
+.PHONY: help demo dev up down health test check audit faults bench doctor clean
 
 SOURCE ?= synthetic
 EVENTS ?=
@@ -38,7 +38,7 @@ health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest sna
 	$(WIKISTREAM) health
 
 test: $(READY) ## Run the tests, without the long fault cases
-	$(PYTHON_ENV)/python -m pytest -m "not faults"
+	$(PYTHON_ENV)/python -m pytest -m "not faults or short"
 
 check: $(READY) ## Lint, check the format and the types, check that the generated documents are fresh
 	$(PYTHON_ENV)/ruff check
@@ -46,9 +46,14 @@ check: $(READY) ## Lint, check the format and the types, check that the generate
 	$(PYTHON_ENV)/mypy
 	$(WIKISTREAM) dictionary --check
 	$(WIKISTREAM) metrics document --check
+	git ls-files -z | xargs -0 $(PYTHON_ENV)/detect-secrets-hook
 
-faults: $(READY) ## Run every fault case: kills, cuts, corruption
-	$(PYTHON_ENV)/python -m pytest -m faults
+audit: $(READY) ## Look the dependencies up in the lists of known holes (needs the network)
+	$(PYTHON_ENV)/pip-audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
+
+faults: $(READY) ## Run every fault case in full, going on where a run was broken off; writes docs/RELIABILITY.md
+	$(PYTHON_ENV)/python -m pytest -m faults --full --resume
+	$(PYTHON_ENV)/python -m wikistream_assets_tests.faults.report
 
 bench: $(READY) ## Measure, side by side; prints ratios and appends a JSON line each
 	$(PYTHON_ENV)/python -m bench

@@ -118,7 +118,7 @@ def run_until_killed(settings: Settings, failpoint: str) -> None:
         (BRONZE_AFTER_OFFSETS, 0),
         (BRONZE_AFTER_DEAD_LETTERS, 0),
         (f"{BRONZE_BEFORE_COMMIT}@2", 1),
-        (f"{BRONZE_AFTER_COMMIT}@2", 2),
+        pytest.param(f"{BRONZE_AFTER_COMMIT}@2", 2, marks=pytest.mark.short),
         (BRONZE_AFTER_CHECKPOINT, 1),
     ],
 )
@@ -271,6 +271,7 @@ def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: L
     assert_sound(lake)
 
 
+@pytest.mark.short
 def test_13_to_15_control_a_plain_append_doubles_in_the_same_window(
     spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
 ) -> None:

@@ -202,6 +202,7 @@ def test_1_control_position_in_memory(
     settle_control(settings, account, "1", "producer kill -9 at random; position in memory", 8)
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("place", [AFTER_PRODUCE, AFTER_COMMIT], ids=["2_before_commit", "3_after_commit"])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_2_and_3_killed_around_the_commit(
@@ -216,6 +217,7 @@ def test_2_and_3_killed_around_the_commit(
     assert_exactly_once(settings, source, account, number, f"producer kill -9 at {place}, batch {batch}")
 
 
+@pytest.mark.short
 @pytest.mark.parametrize(("order", "fault"), [("after", "doubled"), ("before", "lost")])
 def test_2_and_3_control_position_beside_the_records(
     server: EventStreamsServer, settings: ProducerSettings, position: Path, account: Account, order: str, fault: str
