@@ -31,7 +31,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events that the server no longer had: everything between two positions, both as ``id:`` texts."""
+    """Events that the server no longer had: everything between two positions, both as ``id:`` texts.
+
+    ``after`` is a time (ISO 8601) where no position but a time was asked for.
+    """
 
     after: str
     before: str

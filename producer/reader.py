@@ -11,11 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlencode
 
 import requests
-from requests_sse import EventSource, InvalidContentTypeError, InvalidStatusCodeError, ReadyState
+from requests_sse import EventSource, InvalidContentTypeError, InvalidStatusCodeError, MessageEvent, ReadyState
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -26,6 +27,7 @@ from tenacity import (
 )
 
 from producer import position
+from producer.eventstreams.recording import sent_ms
 from producer.exceptions import ProducerError, SourceError
 from producer.position import Gap
 from producer.transport import SseSession
@@ -37,6 +39,7 @@ _STOP_SECONDS: Final = 1.0
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 _BUFFER_FRAMES: Final = 10_000
 _BUFFER_CHARACTERS: Final = 64 * 1024 * 1024
+_PAST_UNTIL_EVENTS: Final = 100
 _TEMPORARY: Final = frozenset({408, 425, 429})
 
 
@@ -67,6 +70,8 @@ class Policy:
         read_timeout_seconds: a silent connection is given up after this time.
         gap_tolerance_seconds: see ``position.gap_between``.
         until_end: status 204 ends the reading; else it counts as a refusal, because a live stream has no end.
+        since: without a position, begin at this time instead of now; what the server no longer has is reported as a gap.
+        until: enough events in a row of this time or later end the reading (a stream is not quite in order of time).
     """
 
     attempts: int = 10
@@ -75,6 +80,8 @@ class Policy:
     read_timeout_seconds: float = 60.0
     gap_tolerance_seconds: float = 60.0
     until_end: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 class _RefusedError(Exception):
@@ -119,6 +126,7 @@ class Reader:
         """Why reading ended, if it was not the stream's end. Known once ``ended`` is true."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._received = 0
+        self._past_until = 0
         self.connections = 0
 
     def start(self) -> None:
@@ -207,8 +215,9 @@ class Reader:
             if source.ready_state == ReadyState.CONNECTING:  # the connection broke: do not let it reconnect by itself
                 raise _ClosedError
 
+        since = self._policy.since
         source = EventSource(
-            self._url,
+            self._url if self._last or since is None else f"{self._url}?{urlencode({'since': since.isoformat()})}",
             session=session,
             max_connect_retry=0,
             reconnection_time=timedelta(0),
@@ -246,9 +255,11 @@ class Reader:
                 continue
             if not message.last_event_id:
                 raise SourceError(f"{self._url} is no EventStreams endpoint: it sends events without id")
+            if self._is_past_until(message.data):
+                raise _EndedError
             gap = None
             if first:
-                gap = self._gap(resumed_after, message.last_event_id)
+                gap = self._gap(resumed_after, message.last_event_id) or self._gap_after_since(message)
                 first = False
             self._put(Received(message.last_event_id, message.data, session.original, gap))
             self._last = message.last_event_id
@@ -267,6 +278,26 @@ class Reader:
                 "gap: the server no longer had what came after %s, it went on with %s", gap.after, gap.before
             )
         return gap
+
+    def _gap_after_since(self, first: MessageEvent) -> Gap | None:
+        """What is missing between the asked beginning and the first event: a server gives what it has, without a word."""
+        since = self._policy.since
+        if self._received or self._last or since is None or first.data is None or first.last_event_id is None:
+            return None
+        sent = sent_ms(first.data.encode())
+        if sent is None or sent / 1000 - since.timestamp() <= self._policy.gap_tolerance_seconds:
+            return None
+        _LOGGER.warning("gap: asked for events since %s, the server begins with %s", since, first.last_event_id)
+        return Gap(after=since.isoformat(), before=first.last_event_id)
+
+    def _is_past_until(self, data: str) -> bool:
+        until = self._policy.until
+        if until is None:
+            return False
+        sent = sent_ms(data.encode())
+        if sent is not None:
+            self._past_until = self._past_until + 1 if sent >= until.timestamp() * 1000 else 0
+        return self._past_until >= _PAST_UNTIL_EVENTS
 
     def _put(self, received: Received) -> None:
         while (

@@ -2,7 +2,8 @@
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib.metadata import version
 
 from producer import __version__
@@ -29,6 +30,7 @@ class Job:
         mode: kind of the source.
         until_end: status 204 ends the run well.
         max_events: the run ends after so many received events.
+        since / until: which part of the stream's history; see ``reader.Policy``.
     """
 
     url: str
@@ -36,6 +38,8 @@ class Job:
     mode: SourceMode
     until_end: bool = False
     max_events: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def user_agent(contact: str) -> str:
@@ -85,7 +89,10 @@ def _pipeline(job: Job, settings: ProducerSettings, stop: Stop, metrics: Metrics
         _LOGGER.info("going on after %s (%d events received before)", cursor.position, cursor.counters.received)
     return Pipeline(
         reader=Reader(
-            job.url, user_agent(settings.contact), cursor.position, policy(settings, until_end=job.until_end)
+            job.url,
+            user_agent(settings.contact),
+            cursor.position,
+            replace(policy(settings, until_end=job.until_end), since=job.since, until=job.until),
         ),
         contract=Contract(settings.followed, settings.max_event_bytes),
         envelope=Envelope(settings.env, job.identity, job.mode),

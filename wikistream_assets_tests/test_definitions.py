@@ -73,6 +73,7 @@ def test_jobs(graph: AssetGraph) -> None:
         "gates",
         "gate_decision",
         "redrive_dead_letters",
+        "backfill",
         "maintenance",
         "masking",
     }

@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "alerts": _Place("alerts", "app", "See open alerts, send what waits, try the channels."),
     "metrics": _Place("metrics", "app", "Figures for Prometheus: show or serve them, and list them all."),
     "topics": _Place("services", "topics_app", "Look into the Kafka topics, or bring them into shape."),
+    "backfill": _Place("backfill", "backfill", "Read a past piece of the stream once more; what is known stays once."),
     "record": _Place("record", "record", "Record a stream to a capture file."),
     "dictionary": _Place("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
 }

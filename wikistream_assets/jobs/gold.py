@@ -5,7 +5,8 @@ was cut in half is rolled forward at the next start, before anything else.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as wall_time
 from itertools import takewhile
@@ -14,7 +15,7 @@ from typing import Any, Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.exceptions import BranchOutdatedError, LakeError
+from wikistream_assets.exceptions import BranchOutdatedError, GateError, LakeError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.jobs.decisions import decisions_on, waived_checks
@@ -58,17 +59,20 @@ class Position:
         silver: Silver snapshot id.
         watermark: newest event time in Silver up to that snapshot; None before the first event.
         open_dates: dates whose rows are not final yet; they are computed again when the watermark moves.
+        recomputed: the run that computed some dates anew from the same Silver; it tells its publication from the one before.
     """
 
     silver: int
     watermark: datetime | None = None
     open_dates: tuple[str, ...] = ()
+    recomputed: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
             CLEANED_EVENTS.identifier: self.silver,
             "watermark": self.watermark.isoformat() if self.watermark else None,
             "open_dates": list(self.open_dates),
+            **({"recomputed": self.recomputed} if self.recomputed else {}),
         }
 
     @classmethod
@@ -80,6 +84,7 @@ class Position:
             silver=version.position[CLEANED_EVENTS.identifier],
             watermark=datetime.fromisoformat(watermark) if watermark else None,
             open_dates=tuple(version.position["open_dates"]),
+            recomputed=version.position.get("recomputed", ""),
         )
 
 
@@ -110,11 +115,32 @@ def run(ctx: JobContext) -> GateReport:
         covered = pending_range(ctx.lake)
         if covered.empty:
             return gate.already_published(ctx, LAYER, GOLD_TABLES, covered)
-        try:
-            return _attempt(ctx, covered)
-        except BranchOutdatedError:
-            # Main has moved since the branch was made (maintenance): build it once more on the new head.
-            return _attempt(ctx, covered)
+        position, dates = _scope(ctx, covered)
+        return _attempts(ctx, covered, position, dates)
+
+
+def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
+    """Compute dates anew from the Silver that Gold stands for, audit and publish them; all other dates stay as they are.
+
+    Args:
+        dates: yyyy-MM-dd; a date without events ends without rows.
+
+    Raises:
+        WriterBusyError: another Gold run is at work on this lake.
+        GateError: Gold has published nothing yet, or a failed range waits for a decision.
+    """
+    with only_run(ctx.spark, ctx.settings, LAYER), main_of(ctx.settings, LAYER):
+        roll_forward(ctx.lake)
+        published = Position.of(ctx.lake.newest_position(HOURLY_STATS))
+        if published is None:
+            raise GateError("Gold has published nothing yet: run the cycle first")
+        attempted = _on_branch(ctx.lake, HOURLY_STATS)
+        if attempted and attempted.silver != published.silver:
+            raise GateError(
+                "Gold is blocked by a failed range, whose evidence this would replace: see 'wikistream gate status', decide first"
+            )
+        position = replace(published, recomputed=ctx.run_id)
+        return _attempts(ctx, SnapshotRange(published.silver, published.silver), position, sorted(dates))
 
 
 def roll_forward(lake: Lakehouse) -> None:
@@ -129,11 +155,18 @@ def roll_forward(lake: Lakehouse) -> None:
             lake.publish(spec)
 
 
-def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
+def _attempts(ctx: JobContext, covered: SnapshotRange, position: Position, dates: list[str]) -> GateReport:
+    try:
+        return _attempt(ctx, covered, position, dates)
+    except BranchOutdatedError:
+        # Main has moved since the branch was made (maintenance): build it once more on the new head.
+        return _attempt(ctx, covered, position, dates)
+
+
+def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates: list[str]) -> GateReport:
     attempt = gate.begin_attempt(ctx, LAYER, covered)
     for spec in GOLD_TABLES:
         ctx.lake.fresh_branch(spec)
-    position, dates = _scope(ctx, covered)
     silver_hours = _build(ctx, position, dates, attempt.ran_at)
     failpoint(ctx.settings, GOLD_AFTER_BRANCHES)
     outcomes = gate.record(ctx, attempt, _audit(ctx, covered, dates, silver_hours))

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from producer.eventstreams.generator import Generator
-from producer.eventstreams.recording import Synthetic, offset_id
+from producer.eventstreams.recording import Synthetic, offset_id, sent_ms
 from producer.eventstreams.server import Behaviour, EventStreamsServer
 from producer.exceptions import SourceError
 from producer.position import Gap
@@ -237,3 +238,26 @@ def test_loopback_needs_no_proxy(server: EventStreamsServer, monkeypatch: pytest
     monkeypatch.delenv("no_proxy", raising=False)
     got, _ = read_all(server.url)
     assert len(got) == 2_000
+
+
+def test_a_piece_of_the_history(server: EventStreamsServer) -> None:
+    """From the first event of a time until a hundred events in a row are past another."""
+    generator = SOURCE.generator
+    since, until = (generator.start + timedelta(hours=generator.hours * share) for share in (0.25, 0.75))
+    got, reader = read_all(server.url, replace(QUICK, since=since, until=until))
+    assert reader.failure is None
+    assert not any(received.gap for received in got)
+    times = [sent_ms(data) for data in raw(got)]
+    first = next(number for number, data in enumerate(LINES) if (sent_ms(data) or 0) >= since.timestamp() * 1000)
+    assert raw(got) == LINES[first : first + len(got)]
+    beyond = [sent for sent in times if sent is not None and sent >= until.timestamp() * 1000]
+    assert len(LINES) * 0.4 < len(got) < len(LINES) * 0.6
+    assert 99 <= len(beyond) < 200
+
+
+def test_a_history_that_begins_later_than_asked_is_a_gap(server: EventStreamsServer) -> None:
+    server.behaviour = Behaviour(retained_from=500)
+    got, _ = read_all(server.url, replace(QUICK, since=SOURCE.generator.start, gap_tolerance_seconds=1))
+    assert [received.gap for received in got if received.gap] == [
+        Gap(SOURCE.generator.start.isoformat(), offset_id(500).decode())
+    ]

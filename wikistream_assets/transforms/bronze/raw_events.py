@@ -22,9 +22,9 @@ UNREADABLE_ENVELOPE: Final = "unreadable_envelope"
 
 _CORRUPT: Final = "_corrupt_record"
 _EVENT_DDL: Final = (
-    "meta STRUCT<id: STRING, domain: STRING, dt: STRING, schema_uri: STRING>, `$schema` STRING, id BIGINT, type STRING, namespace INT, title STRING, "
-    "title_url STRING, comment STRING, timestamp BIGINT, user STRING, bot BOOLEAN, length STRUCT<old: INT, new: INT>, "
-    "revision STRUCT<old: BIGINT, new: BIGINT>, server_name STRING, wiki STRING"
+    "meta STRUCT<id: STRING, domain: STRING, dt: STRING, schema_uri: STRING>, `$schema` STRING, id BIGINT, type STRING, "
+    "namespace INT, title STRING, title_url STRING, comment STRING, timestamp BIGINT, user STRING, bot BOOLEAN, "
+    "length STRUCT<old: INT, new: INT>, revision STRUCT<old: BIGINT, new: BIGINT>, server_name STRING, wiki STRING"
 )
 """The fields of an event that become columns; from_json passes over all others without building them."""
 

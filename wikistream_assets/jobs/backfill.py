@@ -1,0 +1,80 @@
+"""Days computed anew: Silver held against Bronze, Gold recomputed from Silver.
+
+Silver is not rewritten (docs/adr): it is append-only, and its position says which Bronze rows are in it. Instead its rows are
+computed once more from the same Bronze rows and compared. Gold's days are overwritten through audit and publication.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+from pyspark.sql import functions as sf
+
+from wikistream_assets.exceptions import ConfigurationError, GateError
+from wikistream_assets.jobs import gold
+from wikistream_assets.jobs.context import GateReport, JobContext
+from wikistream_assets.jobs.gate import Hour
+from wikistream_assets.jobs.silver import consumed
+from wikistream_assets.resources.spark import read_table
+from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.transforms.silver.cleaned_events import good, split
+
+_CLOCK_TIMES = ("silver_processed_at",)
+
+
+def days(first: str, last: str) -> list[str]:
+    """The dates from ``first`` to ``last``, both included, yyyy-MM-dd.
+
+    Raises:
+        ConfigurationError: one of them is no date, or the first lies behind the last.
+    """
+    try:
+        begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError:
+        raise ConfigurationError(f"{first!r} to {last!r}: give two dates as yyyy-MM-dd") from None
+    if begin > end:
+        raise ConfigurationError(f"the first day, {first}, lies behind the last, {last}")
+    return [(begin + timedelta(days=number)).isoformat() for number in range((end - begin).days + 1)]
+
+
+def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
+    """Rows of Silver that Bronze does not give, or Bronze gives and neither Silver nor the quarantine has, by date and hour.
+
+    Columns are compared as they are, all but the time of processing. Rows in the quarantine are taken as they are: a decision may
+    have put them there.
+    """
+    newest = ctx.lake.newest_position(CLEANED_EVENTS)
+    source = consumed(newest)
+    if newest is None or source is None:
+        return Counter()
+    on_dates = sf.col("event_date").isin(list(dates))
+    kept = [name for name in CLEANED_EVENTS.column_names if name not in _CLOCK_TIMES]
+    quarantine = read_table(ctx.spark, QUARANTINE).where(on_dates).select("event_id")
+    bronze = read_table(ctx.spark, RAW_EVENTS, source).where(on_dates).join(quarantine, "event_id", "left_anti")
+    expected = good(split(bronze, processed_at=datetime.now(UTC))).select(*kept)
+    actual = read_table(ctx.spark, CLEANED_EVENTS, newest.snapshot_id).where(on_dates).select(*kept)
+    different = expected.exceptAll(actual).unionAll(actual.exceptAll(expected))
+    counted = different.groupBy("event_date", sf.hour("event_timestamp").alias("hour")).count().collect()
+    return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
+
+
+def run(ctx: JobContext, dates: Sequence[str]) -> GateReport:
+    """Hold Silver's days against Bronze, then compute Gold's anew.
+
+    Raises:
+        GateError: a day's names are masked, Silver does not follow from Bronze, or as ``gold.recompute``.
+    """
+    masked_before, _ = ctx.lake.masked(CLEANED_EVENTS)
+    if min(dates) < masked_before:
+        raise GateError(
+            f"names before {masked_before} are masked: computed from what is left, Gold would say something else; "
+            f"begin at {masked_before} or later"
+        )
+    differences = silver_differences(ctx, dates)
+    if differences:
+        hours = ", ".join(f"{day} {hour:02d}h: {rows}" for (day, hour), rows in sorted(differences.items())[:10])
+        raise GateError(
+            f"Silver does not follow from Bronze: {differences.total()} rows differ ({hours}); roll Silver back to before they "
+            "came ('wikistream rollback') and run the cycle, nothing was recomputed"
+        )
+    return gold.recompute(ctx, dates)
