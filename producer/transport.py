@@ -13,7 +13,11 @@ import requests
 from requests.adapters import HTTPAdapter
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line is cut to this, bytes, so that no server can fill the memory; as an event it is oversized anyway."""
+"""A longer line, or the lines of one event together, are cut to this, bytes, so that no server can fill the memory; as an event
+it is oversized anyway."""
+
+MAX_DATA_LINES: Final = 1_000
+"""An event is cut to this many lines: EventStreams sends one, and requests-sse copies all it has for each further one."""
 
 _CHUNK_BYTES: Final = 256 * 1024
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -25,6 +29,7 @@ class SseResponse(requests.Response):
     def __init__(self) -> None:
         super().__init__()
         self._data: list[bytes] = []
+        self._data_bytes = 0
         self._undecodable = False
 
     @property
@@ -36,15 +41,20 @@ class SseResponse(requests.Response):
         """Complete lines without their ends, each valid UTF-8."""
         pending = b""
         for chunk in self.iter_content(_CHUNK_BYTES):
+            if len(pending) == MAX_LINE_BYTES and b"\n" not in chunk:
+                continue  # more of a line that is cut already: not copied again for each chunk
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 yield self._checked(line.removesuffix(b"\r")[:MAX_LINE_BYTES])
                 if not line:
-                    self._data, self._undecodable = [], False
+                    self._data, self._data_bytes, self._undecodable = [], 0, False
             pending = pending[:MAX_LINE_BYTES]
 
     def _checked(self, line: bytes) -> bytes:
         if line.startswith(b"data:"):
+            self._data_bytes += len(line)
+            if self._data and (self._data_bytes > MAX_LINE_BYTES or len(self._data) == MAX_DATA_LINES):
+                return b":"  # an event that never ends: requests-sse would keep every line of it
             self._data.append(line[5:].removeprefix(b" "))
         try:
             line.decode()

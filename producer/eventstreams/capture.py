@@ -175,12 +175,18 @@ def _sse_frames(lines: Iterator[bytes]) -> Iterator[Frame]:
     """Parse frames. The last one counts even without the blank line behind it: captures are often cut there."""
     event_id: bytes | None = None
     data: list[bytes] = []
+    size = 0
     for line in lines:
         if not line:
             if data:
                 yield Frame(b"\n".join(data), event_id)
-            data = []
+            data, size = [], 0
             continue
+        size += len(line) + 1
+        if size > MAX_LINE_BYTES:
+            raise SourceError(
+                f"a frame of the capture has more than {MAX_LINE_BYTES} bytes: it is no capture of events, or damaged"
+            )
         name, _, value = line.partition(b":")
         if name == b"data":
             data.append(value.removeprefix(b" "))

@@ -33,7 +33,7 @@ _ALPHABETS: Final = {
     "fr": "abcdefghijlmnopqrstuvzéèêàçô", "de": "abcdefghijklmnoprstuvwzäöüß", "es": "abcdefghijlmnopqrstuvzáéíóúñ",
     "pl": "abcdefghijklmnoprstuwyząćęłńóśż", "pt": "abcdefghijlmnopqrstuvzãõáéêç",
 }  # fmt: skip
-_LATIN: Final = "abcdefghijklmnoprstuvwy"
+_LATIN: Final = "abcdefghijklmnoprstuvwy"  # pragma: allowlist secret
 
 _HOSTILE_MARKS: Final = ("\u200e", "\u202e", "\u0007", "\u001f", "\u0085", "\ufeff", "\t", "\u200b")
 """Marks that a cleaner must deal with: direction marks, control characters, zero-width and byte-order marks."""

@@ -78,7 +78,7 @@ def test_email(settings_factory: SettingsFactory, mail: Inbox) -> None:
         alert_smtp_port=mail.port,
         alert_smtp_starttls=False,
         alert_smtp_user="me",
-        alert_smtp_password="very secret",
+        alert_smtp_password="very secret",  # pragma: allowlist secret
     )
     alerts = Alerts(settings)
     alerts.fire(HOSTILE)
@@ -104,7 +104,7 @@ def test_mail_waits_for_a_server_that_cannot_encrypt(settings_factory: SettingsF
             alert_smtp_host="127.0.0.1",
             alert_smtp_port=mail.port,
             alert_smtp_user="me",
-            alert_smtp_password="very secret",
+            alert_smtp_password="very secret",  # pragma: allowlist secret
         )
     )
     alerts.fire(HOSTILE)
@@ -130,7 +130,7 @@ def test_mail_is_encrypted_and_only_for_a_server_that_is_trusted(
             alert_smtp_host="127.0.0.1",
             alert_smtp_port=server.port,
             alert_smtp_user="me",
-            alert_smtp_password="very secret",
+            alert_smtp_password="very secret",  # pragma: allowlist secret
         )
         alerts = Alerts(settings, lambda: now[0])
         alerts.fire(HOSTILE)
@@ -197,7 +197,7 @@ def test_secrets_are_in_no_log_no_file_and_no_error(
         alert_smtp_host="127.0.0.1",
         alert_smtp_port=free_port(),
         alert_smtp_user="me",
-        alert_smtp_password="topsecret",
+        alert_smtp_password="topsecret",  # pragma: allowlist secret
     )
     alerts = Alerts(settings)
     alerts.fire(HOSTILE)
