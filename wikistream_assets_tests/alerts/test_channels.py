@@ -223,7 +223,11 @@ def test_secrets_are_in_no_log_no_file_and_no_error(
         ({"ROUTES": '{"*": ["sns"]}'}, "names sns, which needs WIKISTREAM_ALERT_SNS_TOPIC_ARN"),
         ({"SLACK_WEBHOOK_URL": "http://hooks.example.org/topsecret"}, "SLACK_WEBHOOK_URL: must be an https:// URL"),
         (
-            {"SMTP_HOST": "mail.example.org", "SMTP_PASSWORD": "topsecret", "SMTP_STARTTLS": "0"},
+            {
+                "SMTP_HOST": "mail.example.org",
+                "SMTP_PASSWORD": "topsecret",
+                "SMTP_STARTTLS": "0",
+            },  # pragma: allowlist secret
             "WIKISTREAM_ALERT_SMTP_PASSWORD would travel in the clear",
         ),
     ],
