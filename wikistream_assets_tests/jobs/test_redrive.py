@@ -21,6 +21,7 @@ from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, table_rows, totals
 from wikistream_assets_tests.kafka_records import INGESTED_AT, Message, envelope, event_message, produce
 from wikistream_assets_tests.producer.samples import ID, line
+from wikistream_assets_tests.resources.lakes import add
 
 pytestmark = [pytest.mark.spark, pytest.mark.kafka]
 
@@ -142,6 +143,12 @@ def test_what_was_given_up_is_redriven_on_demand(spark: SparkSession, lake: Lake
     assert redrive(lake, settings, Selection()) == RedriveReport(given_up=1)
     assert redrive(lake, settings, Selection(given_up=True)) == RedriveReport(accepted=1)
     assert redrive(lake, settings, Selection(given_up=True)) == RedriveReport()
+
+
+def test_a_letter_whose_original_is_masked_is_left_alone(settings: Settings, lake: Lakehouse) -> None:
+    row = {"kafka_topic": DLQ_EVENTS, "kafka_partition": 0, "kafka_offset": 5, "reason": "oversized", "attempts": 0}
+    add(lake, DEAD_LETTER, {**row, "event_date": "2026-03-01", "rejected_at": INGESTED_AT})
+    assert redrive(lake, settings, Selection(), dry_run=True) == RedriveReport()
 
 
 def test_no_broker_is_one_line_and_no_attempt(lake: Lakehouse, settings_factory: SettingsFactory) -> None:
