@@ -10,6 +10,7 @@ import orjson
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from producer.contract import Accepted, Contract, Rejected
 from producer.envelope import Envelope
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
@@ -94,6 +95,26 @@ def test_a_field_of_another_type_is_null_and_the_row_stays(spark: SparkSession) 
         None,
     ]
     assert json.loads(row["payload"])["bot"] == "yes"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        line(something=None).replace(
+            "null", "[" * 1_010 + "]" * 1_010, 1
+        ),  # the producer takes 1,024 levels, Spark 1,000
+        line(something=None).replace("null", "9" * 5_000, 1),  # a number longer than Spark reads
+        line(comment="'; DROP TABLE x; --", title="=HYPERLINK(0)", user="<script>alert(1)</script>"),
+    ],
+    ids=["deep", "long number", "other languages"],
+)
+def test_hostile_json_is_a_row_or_a_dead_letter_and_never_a_crash(spark: SparkSession, hostile: str) -> None:
+    assert isinstance(Contract(None, 1_000_000).judge(hostile), Accepted | Rejected)
+    (row,) = parsed_rows(spark, [wrapped(hostile)])
+    if row["reason"] is None:
+        assert row["payload"] == hostile
+    else:
+        assert json.loads(base64.b64decode(row["original"]))["data"] == hostile
 
 
 BAD_ENVELOPES: dict[str, bytes | None] = {

@@ -1,0 +1,114 @@
+"""Case 24: clocks that jump by an hour, an event a day late, one after its day was final. Kept, counted late, never dropped."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from wikistream_assets.jobs.context import GateReport
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import HOURLY_STATS, RAW_EVENTS
+from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row
+from wikistream_assets_tests.jobs.test_backfill import files
+from wikistream_assets_tests.quality.samples import clean_rows
+
+pytestmark = [pytest.mark.faults, pytest.mark.spark]
+
+UNTOUCHED, FINAL, TODAY = "2026-02-26", "2026-02-27", "2026-03-01"
+_TIMES = ("event_timestamp", "kafka_timestamp", "producer_ingested_at", "bronze_processed_at")
+
+
+@pytest.fixture
+def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
+    return GateLake(spark, lake, settings)
+
+
+def moved(row: Row, name: str, by: timedelta, *, arrived: bool = False) -> Row:
+    """The row as another event ``by`` later or earlier; with ``arrived`` it came when the row came, only its time is another."""
+    times = {time: row[time] + by for time in (_TIMES[:1] if arrived else _TIMES)}
+    happened = times["event_timestamp"]
+    return {
+        **row,
+        **times,
+        "event_id": name,
+        "kafka_offset": 100_000 + int.from_bytes(name.encode()[-6:]),
+        "event_date": happened.strftime("%Y-%m-%d"),
+        "event_hour": happened.hour,
+    }
+
+
+def by_hour(gates: GateLake) -> dict[tuple[str, int], tuple[int, bool]]:
+    rows = gates.rows(
+        "select stat_date, stat_hour, sum(total_events)::bigint, bool_and(is_final) from gold.hourly_stats group by all"
+    )
+    return {(day, hour): (events, final) for day, hour, events, final in rows}
+
+
+def passed(reports: list[GateReport]) -> bool:
+    return all(report.passed for report in reports)
+
+
+def test_24_late_events_and_clock_jumps(gates: GateLake, account: Account) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    today, rest = rows[:700], rows[700:]
+    days = (timedelta(days=-3), timedelta(days=-2))
+    earlier = [moved(row, f"{row['event_id']}{by.days}", by) for by in days for row in rows[:600]]
+    gates.add_bronze(earlier + today)
+    assert passed(gates.cycle())
+    before, untouched, final = (
+        by_hour(gates),
+        files(gates.lake, HOURLY_STATS, UNTOUCHED),
+        files(gates.lake, HOURLY_STATS, FINAL),
+    )
+    assert {is_final for (day, _), (_, is_final) in before.items() if day != TODAY} == {True}
+
+    newest = rest[-1]
+    late: dict[str, tuple[Row, Any]] = {
+        "after its day was final": (moved(newest, "late-final", timedelta(days=-2), arrived=True), FINAL),
+        "a day late": (moved(newest, "late-day", timedelta(days=-1), arrived=True), "2026-02-28"),
+        "clock an hour behind": (moved(newest, "clock-behind", timedelta(hours=-1), arrived=True), TODAY),
+        "clock an hour ahead": (moved(newest, "clock-ahead", timedelta(hours=1), arrived=True), TODAY),
+    }
+    gates.add_bronze([row for row, _ in late.values()])  # the clock ahead moves the watermark before the rest has come
+    reports = gates.cycle()
+    assert passed(reports)
+    (timeliness,) = (o for report in reports for o in report.outcomes if o.rule.name == "event_timeliness")
+    assert timeliness.records_failed >= 3  # counted late; the one from the future is its own check's
+    (ahead,) = (o for report in reports for o in report.outcomes if o.rule.name == "no_future_timestamps")
+    assert ahead.records_failed == 1
+
+    after = by_hour(gates)
+    changed = {hour for hour in after if after[hour][0] != before.get(hour, (0, False))[0]}
+    assert changed == {(row["event_date"], row["event_hour"]) for row, _ in late.values()}
+    assert all(after[hour][1] for hour in after if hour[0] == FINAL)  # changed, and as final as it was
+    assert files(gates.lake, HOURLY_STATS, UNTOUCHED) == untouched
+    assert files(gates.lake, HOURLY_STATS, FINAL).isdisjoint(final)
+
+    gates.add_bronze(rest)  # behind the watermark that the wrong clock has set: into hours that were called final
+    assert passed(gates.cycle())
+    sent = [row["event_id"] for row in [*earlier, *today, *rest, *(row for row, _ in late.values())]]
+    found = [row[0] for row in gates.rows("select event_id from silver.cleaned_events")]
+    account.settle("24", "clock jump of an hour, events a day late and after is_final", sent=sent, found=found, tries=4)
+    assert sum(events for events, _ in by_hour(gates).values()) == len(sent)
+
+
+def test_24_control_a_watermark_that_drops(account: Account) -> None:
+    """The usual way: what lies further behind the newest event than the allowed lateness is left out."""
+    rows = clean_rows(RAW_EVENTS)
+    newest, kept = rows[0]["event_timestamp"], []
+    stream = [
+        *rows[:700],
+        moved(rows[-1], "clock-ahead", timedelta(hours=1)),
+        *rows[700:],
+        moved(rows[-1], "late", timedelta(days=-1)),
+    ]
+    for row in stream:
+        newest = max(newest, row["event_timestamp"])
+        if row["event_timestamp"] >= newest - timedelta(hours=2):
+            kept.append(row["event_id"])
+    account.settle(
+        "24", "a watermark that drops what is late", sent=[row["event_id"] for row in stream], found=kept, control=True
+    )
