@@ -40,7 +40,7 @@ health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest sna
 test: $(READY) ## Run the tests, without the long fault cases
 	$(PYTHON_ENV)/python -m pytest -m "not faults or short"
 
-check: $(READY) ## Lint, check the format and the types, check that the generated documents are fresh
+check: $(READY) ## Lint, check the format and the types, look for secrets, check that the generated documents are fresh
 	$(PYTHON_ENV)/ruff check
 	$(PYTHON_ENV)/ruff format --check
 	$(PYTHON_ENV)/mypy
