@@ -88,7 +88,9 @@ class Settings(ProducerSettings):
         description="files that no snapshot knows are deleted at this age; younger ones may be of a commit under way",
     )
     privacy_mask_after_days: int = Field(
-        90, ge=0, description="events this many days old lose user names, IP addresses and free text; 0 keeps them for ever"
+        90,
+        ge=0,
+        description="events this many days old lose user names, IP addresses and free text; 0 keeps them for ever",
     )
 
     alert_routes: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
