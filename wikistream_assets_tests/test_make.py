@@ -10,7 +10,21 @@ import pytest
 pytestmark = pytest.mark.unit
 
 REPOSITORY = Path(__file__).parents[1]
-TARGETS = ["help", "demo", "dev", "up", "down", "health", "test", "check", "audit", "faults", "bench", "doctor", "clean"]
+TARGETS = [
+    "help",
+    "demo",
+    "dev",
+    "up",
+    "down",
+    "health",
+    "test",
+    "check",
+    "audit",
+    "faults",
+    "bench",
+    "doctor",
+    "clean",
+]
 
 
 @pytest.fixture
