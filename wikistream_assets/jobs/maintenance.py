@@ -232,7 +232,7 @@ def _crowded(table: Table, spec: TableSpec, settings: Settings) -> tuple[Partiti
         return ()
     small_bytes = settings.maintenance_target_file_mb * 1024 * 1024 * _SMALL
     dates = sorted({partition[0] for partition in touched})
-    scan = table.scan(row_filter=In(spec.partition_by[0], dates))  # type: ignore[call-arg, misc]  # mypy misreads it
+    scan = table.scan(row_filter=In(spec.partition_by[0], dates))  # type: ignore[call-arg]  # mypy misreads it
     small = Counter(
         _values(task.file.partition) for task in scan.plan_files() if task.file.file_size_in_bytes < small_bytes
     )

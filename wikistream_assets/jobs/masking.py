@@ -101,7 +101,7 @@ def _due(lake: Lakehouse, spec: TableSpec, cutoff: str) -> MaskingReport:
         return MaskingReport(spec.identifier, (), (), "an audit branch waits for its gate")
     before, sequence = lake.masked(spec)
     date_column = spec.partition_by[0]
-    newly_old = And(GreaterThanOrEqual(date_column, before), LessThan(date_column, cutoff))  # type: ignore[call-arg, misc]
+    newly_old = And(GreaterThanOrEqual(date_column, before), LessThan(date_column, cutoff))  # type: ignore[call-arg]
     dates = {task.file.partition[0] for task in table.scan(row_filter=newly_old).plan_files()}
     # Rows that came late, for a date that is masked.
     dates |= {partition[0] for partition in partitions_since(table, sequence) if partition[0] < before}
