@@ -8,7 +8,7 @@ small files are rewritten, and a table that needs nothing costs a look at its me
 
 Silver and Gold are looked after while no run of theirs is at work (``ownership.main_of``), and not compacted while an audit
 branch waits: the branch could not be fast-forwarded any more. Bronze and the audit trail are looked after beside their writers:
-an append and a rewrite of other files commute, whichever commits first. See docs/adr/0010-maintenance-beside-a-running-stream.md.
+an append and a rewrite of other files commute, whichever commits first. See docs/adr/0009-maintenance-beside-a-running-stream.md.
 """
 
 import logging

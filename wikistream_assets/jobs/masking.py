@@ -4,7 +4,7 @@ A date is masked when it is older than ``privacy_mask_after_days`` and every rea
 is one ``overwrite`` snapshot, which readers of appended rows pass over; then the manifests are rewritten, for they hold the
 smallest and largest names of the files that went; then a snapshot without rows carries the position on and marks that everything
 before it still shows what is hidden now. Maintenance forgets all that lies before the mark as soon as every reader has come past
-it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0011-masking-in-place.md.
+it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0010-masking-in-place.md.
 """
 
 import logging
