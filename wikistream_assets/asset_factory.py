@@ -13,7 +13,11 @@ from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.jobs.context import GateReport
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TABLE_BY_IDENTIFIER, TableSpec
+
+CHECK_FAILED: Final = "DagsterAssetCheckFailedError"
+"""The error of a step whose blocking check failed: the gate did its work, and has told of it."""
 
 AFTER_PASSED_GATES: Final = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 """Follow upstream on one's own, across runs, but never past a closed gate. The loop does not need it: its cycle holds all layers.
@@ -58,6 +62,17 @@ def asset_spec(
             "partitioned by": ", ".join(spec.partition_by),
         },
     )
+
+
+def gated_specs(specs: Sequence[TableSpec]) -> list[dg.AssetSpec]:
+    """The assets of tables that a gate publishes.
+
+    Skippable: a closed gate publishes nothing, so the step reports its checks and no materialization.
+    """
+    fresh_seconds = load_settings().tables_fresh_seconds
+    return [
+        asset_spec(spec, skippable=True, fresh_seconds=fresh_seconds, automation=AFTER_PASSED_GATES) for spec in specs
+    ]
 
 
 def check_specs(*specs: TableSpec) -> list[dg.AssetCheckSpec]:

@@ -5,25 +5,15 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import AFTER_PASSED_GATES, asset_spec, check_specs, gate_events
+from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs
 from wikistream_assets.jobs import gold as gold_job
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
-from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import GOLD_TABLES
 
 
 @dg.multi_asset(
     name="gold_publish",
-    # Skippable: a blocked gate publishes nothing, so the step reports its checks and no materialization.
-    specs=[
-        asset_spec(
-            spec,
-            skippable=True,
-            fresh_seconds=load_settings().tables_fresh_seconds,
-            automation=AFTER_PASSED_GATES,
-        )
-        for spec in GOLD_TABLES
-    ],
+    specs=gated_specs(GOLD_TABLES),
     check_specs=check_specs(*GOLD_TABLES),
     pool="gold",
     description="Recomputes the days that new Silver rows touch, audits all four tables on branches, publishes them together.",

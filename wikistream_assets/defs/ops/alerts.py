@@ -19,6 +19,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.alerts.watch import DeadLetters, lag, watch_dead_letters, watch_lag, watch_risks
+from wikistream_assets.asset_factory import CHECK_FAILED
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
@@ -26,9 +27,6 @@ from wikistream_assets.settings import load_settings
 
 _MOST_EVENTS: Final = 2_000
 """Events of a type read in one tick; the next tick goes on."""
-
-_BLOCKED: Final = "DagsterAssetCheckFailedError"
-"""What Dagster raises where a blocking check failed: the gate has told of that."""
 
 _TIMED_OUT: Final = "exceeding maximum runtime"
 """In the message of a run that the daemon cancels at its limit."""
@@ -161,7 +159,7 @@ def _tell_of_run(instance: dg.DagsterInstance, alerts: Alerts, entry: EventLogEn
     elif _event(entry).event_type is DagsterEventType.RUN_FAILURE:
         failures = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.STEP_FAILURE)
         errors = [(_event(record).step_key, _event(record).step_failure_data.error) for record in failures]
-        broken = [(step, error) for step, error in errors if error is None or error.cls_name != _BLOCKED]
+        broken = [(step, error) for step, error in errors if error is None or error.cls_name != CHECK_FAILED]
         if broken or not errors:
             step, cause = (
                 (broken[0][0], _first_line(broken[0][1])) if broken else (None, _event(entry).message or "unknown")

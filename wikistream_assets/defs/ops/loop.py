@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final
 
 import dagster as dg
 
+from wikistream_assets.asset_factory import CHECK_FAILED
 from wikistream_assets.defs.ops.jobs import cycle
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.operations.cycle_loop import Ended, Last, due
@@ -14,9 +14,6 @@ from wikistream_assets.resources.environment import LocalLakehouse
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import RAW_EVENTS
-
-CHECK_FAILED: Final = "DagsterAssetCheckFailedError"
-"""The error of a step whose blocking check failed: the gate did its work."""
 
 
 @dg.sensor(

@@ -5,10 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import AFTER_PASSED_GATES, asset_spec, check_specs, gate_events
+from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs
 from wikistream_assets.jobs import silver as silver_job
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
-from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE
 
 _TABLES = (CLEANED_EVENTS, QUARANTINE)
@@ -16,16 +15,7 @@ _TABLES = (CLEANED_EVENTS, QUARANTINE)
 
 @dg.multi_asset(
     name="silver_publish",
-    # Skippable: a blocked gate publishes nothing, so the step reports its checks and no materialization.
-    specs=[
-        asset_spec(
-            spec,
-            skippable=True,
-            fresh_seconds=load_settings().tables_fresh_seconds,
-            automation=AFTER_PASSED_GATES,
-        )
-        for spec in _TABLES
-    ],
+    specs=gated_specs(_TABLES),
     check_specs=check_specs(*_TABLES),
     pool="silver",
     description="Reads Bronze from Silver's position up to the audited tag, audits the result on a branch, publishes it.",
