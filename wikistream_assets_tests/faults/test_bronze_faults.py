@@ -9,6 +9,7 @@ transactions to be committed.
 import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from producer.topics import DLQ_EVENTS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.ports import listening_process
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs import bronze_batch, ownership
 from wikistream_assets.jobs.bronze_stream import drain
@@ -407,6 +409,83 @@ def _wait_for_broker(settings: Settings) -> None:
 
 def _parquet(folder: Path) -> Sequence[Path]:
     return [path for path in folder.rglob("*.parquet") if path.stat().st_size > 0] if folder.exists() else []
+
+
+def test_9_the_broker_hangs_while_bronze_streams(
+    own_broker: Settings, assert_undisturbed: Undisturbed, account: Account
+) -> None:
+    records = list(messages())
+    produce(own_broker.bootstrap_servers, records[:1_000])
+    lake = Lakehouse.local(own_broker)
+    broker = listening_process(own_broker.kafka_port)
+    assert broker is not None
+    with streaming(own_broker) as stream:
+        wait_until(lambda: batches(lake))
+        broker.suspend()
+        time.sleep(30)  # the fault itself
+        broker.resume()
+        produce(own_broker.bootstrap_servers, records[1_000:])
+        wait_until(lambda: not _lag(own_broker, lake))
+        stream.signal(signal.SIGTERM)
+        assert stream.exit_code() == 0, stream.log
+    account.settle("9", "broker hangs for 30 s (SIGSTOP) while Bronze streams", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, own_broker)
+
+
+def test_19_the_catalog_is_locked_for_a_minute(
+    lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
+) -> None:
+    """Longer than anybody waits for the lock: the stream ends with one line, its keeper starts it again."""
+    produce(settings.bootstrap_servers, messages())
+    with (
+        streaming(settings, "--once") as stream,
+        closing(sqlite3.connect(settings.catalog_db, isolation_level=None)) as catalog,
+    ):
+        wait_until(lambda: batches(lake))
+        catalog.execute("BEGIN IMMEDIATE")
+        time.sleep(60)  # the fault itself
+        catalog.execute("ROLLBACK")
+        stream.exit_code()
+    with streaming(settings, "--once") as again:
+        assert again.exit_code() == 0, again.log
+    account.settle("19", "catalog locked for 60 s", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
+
+
+def test_26_the_disk_is_full(
+    settings_factory: SettingsFactory,
+    fresh_topics: Broker,
+    assert_undisturbed: Undisturbed,
+    account: Account,
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        full = settings_factory(
+            home=disk, bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS
+        )
+        open_home(full)
+        lake = Lakehouse.local(full)
+        produce(full.bootstrap_servers, messages())
+        head = lake.head(RAW_EVENTS)
+        filler = disk / "run" / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with streaming(full, "--once") as stream:
+            assert stream.exit_code() == 1, stream.log
+        assert lake.head(RAW_EVENTS) == head
+        filler.unlink()
+        with streaming(full, "--once") as again:
+            assert again.exit_code() == 0, again.log
+        account.settle("26", "disk full while Bronze writes", sent=sent_ids(), found=event_ids(lake))
+        assert_undisturbed(lake, full)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def _transaction(settings: Settings) -> Producer:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from requests_sse import EventSource, InvalidStatusCodeError
 
 from producer.eventstreams.generator import Generator, Line
@@ -31,7 +32,7 @@ from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE
 from producer.launch import Source, producer_command, source_from
 from producer.settings import ProducerSettings, child_environment
 from producer.sink import read_cursor
-from producer.topics import RAW_EVENTS
+from producer.topics import DLQ_EVENTS, RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.ports import listening_process
@@ -447,3 +448,71 @@ def test_8_control_fire_and_forget(own_broker: Settings, account: Account) -> No
     found = [(record.value() or b"").decode() for record in committed(own_broker.bootstrap_servers, RAW_EVENTS)]
     sent = map(str, range(next(numbers)))
     account.settle("8", "broker kill -9 while a producer sends; acks=0", sent=sent, found=found, control=True)
+
+
+def test_9_the_broker_hangs(own_broker: Settings, account: Account) -> None:
+    settings = ProducerSettings(bootstrap_servers=own_broker.bootstrap_servers, producer_batch_events=100)
+    source = source_from("synthetic", settings, GENERATOR)
+    twenty_seconds = Behaviour(speed=GENERATOR.hours * 3600 / 20)
+    with EventStreamsServer(Synthetic(GENERATOR), twenty_seconds) as server:
+        with ended(start(source, server.url, settings)) as process:
+            wait_until(lambda: _received(settings, source), PROCESS_SECONDS)
+            pid = broker_pid(own_broker)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(30)  # the fault itself
+            os.kill(pid, signal.SIGCONT)
+            code = finish(process)
+        if code != 0:  # it gave up on the broker: its keeper starts it again
+            server.behaviour = Behaviour()
+            assert finish(start(source, server.url, settings)) == 0
+    assert_exactly_once(settings, source, account, "9", "broker hangs for 30 s (SIGSTOP) while the producer sends")
+
+
+def test_12_the_dead_letter_topic_takes_nothing(
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    fresh_topics: Broker,
+    account: Account,
+) -> None:
+    """The producer stops at the first letter it cannot write, and drops neither it nor what comes after."""
+    with refusing(fresh_topics, DLQ_EVENTS):
+        assert finish(start(source, server.url, settings)) not in (0, -signal.SIGKILL)
+        cursor = read_cursor(settings.bootstrap_servers, source.identity)
+        assert (cursor.counters.received if cursor else 0) < GENERATOR.events
+    assert finish(start(source, server.url, settings)) == 0
+    assert_exactly_once(settings, source, account, "12", "the dead-letter topic takes nothing for a while")
+
+
+def test_12_control_letters_are_sent_and_forgotten(fresh_topics: Broker, account: Account) -> None:
+    producer = Producer({"bootstrap.servers": fresh_topics.bootstrap_servers, "log_level": 0})
+    with refusing(fresh_topics, DLQ_EVENTS):
+        for number in range(10):
+            producer.produce(DLQ_EVENTS, value=f"{number}: a letter that nobody asks after")
+        producer.flush(PROCESS_SECONDS)
+    found = [(record.value() or b"").decode() for record in committed(fresh_topics.bootstrap_servers, DLQ_EVENTS)]
+    sent = (f"{number}: a letter that nobody asks after" for number in range(10))
+    account.settle(
+        "12", "the dead-letter topic takes nothing; letters sent and forgotten", sent=sent, found=found, control=True
+    )
+
+
+@contextmanager
+def refusing(broker: Broker, topic: str) -> Iterator[None]:
+    """Let a topic refuse every record for a while: none is small enough for it."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    name = "max.message.bytes"
+    usual = broker.describe_config(topic)[name]
+
+    def put(value: str) -> None:
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(timeout=30)
+        wait_until(lambda: broker.describe_config(topic)[name] == value)
+
+    put("10")
+    try:
+        yield
+    finally:
+        put(usual)
