@@ -38,7 +38,7 @@ health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest sna
 	$(WIKISTREAM) health
 
 test: $(READY) ## Run the tests, without the long fault cases
-	$(PYTHON_ENV)/python -m pytest -m "not faults or short"
+	$(PYTHON_ENV)/python -m pytest -m "not (faults or long) or short"
 
 check: $(READY) ## Lint, check the format and the types, look for secrets, check that the generated documents are fresh
 	$(PYTHON_ENV)/ruff check
@@ -52,7 +52,7 @@ audit: $(READY) ## Look the dependencies up in the lists of known holes (needs t
 	$(PYTHON_ENV)/pip-audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
 
 faults: $(READY) ## Run every fault case in full, going on where a run was broken off; writes docs/RELIABILITY.md
-	$(PYTHON_ENV)/python -m pytest -m faults --full --resume
+	$(PYTHON_ENV)/python -m pytest -m "faults or long" --full --resume
 	$(PYTHON_ENV)/python -m wikistream_assets_tests.faults.report
 
 bench: $(READY) ## Measure, side by side; prints ratios and appends a JSON line each

@@ -127,7 +127,8 @@ def _producer(settings: Settings, chosen: PipelineSource) -> Program:
         name="producer",
         command=lambda: producer_command(chosen.source, url),
         wait_ready=None,
-        settled_seconds=5,
+        # a short capture is read within seconds, and who has read it has not failed to start
+        settled_seconds=5 if chosen.endless else 1,
         environment=_variables(settings, ProducerSettings),
         needs=("broker",) if chosen.source.url else ("broker", "source"),
         may_end=not chosen.endless,

@@ -87,6 +87,7 @@ def sent(settings: Settings) -> tuple[Counter[str], int]:
     return Counter(identifier for identifier in ids if identifier), sum(line.defect is not None for line in lines)
 
 
+@pytest.mark.long
 def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) -> None:
     wait_for_more_rows(home)
     assert [service.name for service in services.status(home) if service.state == "RUNNING"] == [

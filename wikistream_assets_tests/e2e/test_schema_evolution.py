@@ -135,6 +135,7 @@ assert all(job.run(context).passed for job in (bronze_gate, silver, gold))
 """
 
 
+@pytest.mark.long
 def test_a_newer_version_takes_over_the_lake(pipeline: Pipeline, tmp_path: Path) -> None:
     """A contract gains a column: old rows stay as they are and read it as null, new ones have it, everything adds up."""
     settings = pipeline.settings

@@ -65,6 +65,7 @@ def files(lake: Lakehouse, spec: TableSpec, day: str) -> set[str]:
     return {task.file.file_path for task in tasks}
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_days_computed_anew_are_the_same_and_others_are_not_touched(
     gates: GateLake, monkeypatch: pytest.MonkeyPatch
@@ -150,6 +151,7 @@ def test_the_job_emits_no_materialization(gates: GateLake, monkeypatch: pytest.M
     assert position.recomputed == result.run_id
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 @pytest.mark.spark
 def test_history_beside_the_live_stream(settings_factory: SettingsFactory, fresh_topics: Broker) -> None:

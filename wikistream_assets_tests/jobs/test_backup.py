@@ -46,6 +46,7 @@ def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
     assert table_hashes(Lakehouse.local(settings)) == hashes
 
 
+@pytest.mark.long
 def test_a_backup_under_writes_is_one_instant_and_copies_only_what_is_new(
     lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_backup_under_writes_is_one_instant_and_copies_only_what_is_new(
     assert copy.newest_position(RAW_EVENTS).position == {"raw-events": {"0": len(ids)}}
 
 
+@pytest.mark.long
 def test_lost_topics_are_read_from_their_beginning(
     lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def in_parts(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     gates: GateLake, settings_factory: SettingsFactory
@@ -102,6 +103,7 @@ def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     assert table_hashes(lake) == table_hashes(other.lake)
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_without_the_snapshots_that_stay_a_reader_cannot_go_on(gates: GateLake) -> None:
     rows = clean_rows(RAW_EVENTS)
@@ -115,6 +117,7 @@ def test_without_the_snapshots_that_stay_a_reader_cannot_go_on(gates: GateLake) 
         read_range(gates.ctx.spark, RAW_EVENTS, first.snapshot_id, third.snapshot_id).count()
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_a_waiting_audit_branch_can_still_be_published(gates: GateLake) -> None:
     rows, lake = clean_rows(CLEANED_EVENTS), gates.lake
@@ -160,6 +163,7 @@ def test_only_old_files_that_no_snapshot_knows_are_orphans(gates: GateLake) -> N
     assert read_table(gates.ctx.spark, RAW_EVENTS, gates.lake.head(RAW_EVENTS, AUDIT_BRANCH).snapshot_id).count() == 100
 
 
+@pytest.mark.long
 @pytest.mark.spark
 @pytest.mark.kafka
 def test_beside_a_running_stream_nothing_is_lost_or_doubled(

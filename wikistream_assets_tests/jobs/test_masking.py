@@ -63,6 +63,7 @@ def settings(settings_factory: Any) -> Settings:
     return settings_factory(privacy_mask_after_days=90)
 
 
+@pytest.mark.long
 def test_no_file_names_anyone_who_edited_before_the_limit(
     spark: SparkSession, lake: Lakehouse, settings: Settings
 ) -> None:

@@ -82,6 +82,7 @@ def _left(gates: GateLake, table: str) -> int:
     return int(head)
 
 
+@pytest.mark.long
 def test_gold_goes_back_as_one_and_is_made_again(gates: GateLake) -> None:
     rows = clean_rows(RAW_EVENTS)
     for part in (rows[:500], rows[500:]):
@@ -113,6 +114,7 @@ def test_what_would_lose_rows_is_refused(gates: GateLake) -> None:
     assert gates.mains() == before
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 def test_bronze_reads_again_what_was_set_back(fresh_topics: Broker, settings_factory: SettingsFactory) -> None:
     from wikistream_assets.embedded.home import open_home
