@@ -188,15 +188,20 @@ def test_13_a_jvm_that_outlives_its_killed_python(
         # the data files are there, what is left of the batch is the commit, and that waits for the catalog
         wait_until(lambda: orphan.cpu_percent(0.3) < 10)
         orphan.suspend()
+        # A JVM ends when its parent's end of this pipe closes, sooner or later: here, when the test lets go of it.
+        pipe = Path(f"/proc/{orphan.pid}/fd/0").open("wb")  # noqa: SIM115  # closed by the block below
         stream.signal(signal.SIGKILL)
         stream.exit_code()
         catalog.execute("ROLLBACK")
     successor = threading.Thread(target=drain, args=(spark, lake, settings))
-    successor.start()
-    if not locked:
-        successor.join()
-        assert len(event_ids(lake)) == EVENTS
-    orphan.resume()
+    with pipe:
+        successor.start()
+        if not locked:
+            successor.join()
+            assert len(event_ids(lake)) == EVENTS
+        before = len(batches(lake))
+        orphan.resume()
+        wait_until(lambda: len(batches(lake)) > before)
     orphan.wait(60)
     successor.join()
     fault = "Python kill -9 in the commit, its JVM lives on and commits"
