@@ -110,7 +110,7 @@ def _next_version(folder: Path) -> Path:
     for path, before, after in (
         ("tables/bronze.py", '        ("title_url", "string"', f"    {column}" + '        ("title_url", "string"'),
         ("tables/silver.py", '    ("namespace", "int"', column + '    ("namespace", "int"'),
-        ("transforms/bronze/raw_events.py", '"title_url STRING, ', '"title_url STRING, notify_url STRING, '),
+        ("transforms/bronze/raw_events.py", "title_url STRING, ", "title_url STRING, notify_url STRING, "),
         ("transforms/bronze/raw_events.py", '("title", "title_url", "user")', '("title", "title_url", "notify_url", "user")'),
     ):  # fmt: skip
         file = folder / "wikistream_assets" / path
