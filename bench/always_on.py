@@ -2,7 +2,7 @@
 
 The pipeline is started as ``make up`` starts it, on the synthetic source in the time of the clock. Sent is an event when its
 ``meta.dt`` says; seen in Bronze when its snapshot is committed; seen in Gold when the step that published it has told Dagster so,
-which is a moment later than readers could see it. ``python -m bench.always_on [--minutes M] [--rate R] [--quick]``.
+which is a moment later than readers could see it. ``python -m bench.always_on [--minutes M] [--rate R] [--kills N]``.
 """
 
 import argparse

@@ -93,7 +93,7 @@ def drain(
         LakeError: the stream failed.
     """
     broker = Broker(settings.bootstrap_servers)
-    ends = {topic: {str(number): high for number, (_, high) in broker.offsets(topic).items()} for topic in TOPICS}
+    ends = broker.ends(TOPICS)
     before = lake.newest_position(RAW_EVENTS)
     deadline = time.monotonic() + timeout_seconds
     pause = threading.Event()

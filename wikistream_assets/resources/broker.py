@@ -5,7 +5,7 @@ Works against any Kafka by its bootstrap servers, the embedded one or another. D
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,6 +175,10 @@ class Broker:
         """Return the first offset and the one after the last for each partition; transaction markers occupy offsets too."""
         with self._consumer() as consumer:
             return self._watermarks(consumer, topic)
+
+    def ends(self, topics: Iterable[str]) -> Positions:
+        """Return where the topics end now: the offset after the last of each partition, as positions are written."""
+        return {topic: {str(number): high for number, (_, high) in self.offsets(topic).items()} for topic in topics}
 
     def tail(self, topic: str, n: int) -> list[Record]:
         """Return the last ``n`` committed records of a topic, oldest first."""

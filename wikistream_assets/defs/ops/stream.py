@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import dagster as dg
 
-from producer.topics import DLQ_EVENTS, SSE_CURSOR
-from producer.topics import RAW_EVENTS as RAW_TOPIC
+from producer.topics import SSE_CURSOR
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.jobs.bronze_stream import TOPICS
 from wikistream_assets.operations.stream_watch import (
     Memory,
     Seen,
@@ -109,16 +109,12 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
 
 def _look(lake: Lakehouse, broker: Broker, control: StreamControl) -> Seen:
     newest = lake.newest_position(RAW_EVENTS)
-    ends = {
-        topic: {str(number): high for number, (_, high) in broker.offsets(topic).items()}
-        for topic in (RAW_TOPIC, DLQ_EVENTS)
-    }
     cursors = broker.tail(SSE_CURSOR, 1)
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=instant(newest.timestamp_ms if newest else None),
-        lag=broker.has_committed_records((newest and newest.position) or {}, ends),
+        lag=broker.has_committed_records((newest and newest.position) or {}, broker.ends(TOPICS)),
         source_at=instant(cursors[-1].timestamp_ms if cursors else None),
         stream=control.state(),
     )
