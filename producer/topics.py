@@ -8,6 +8,9 @@ RAW_EVENTS = "raw-events"
 DLQ_EVENTS = "dlq-events"
 """Rejected frames with their original bytes, the reason class and the time: ``envelope.rejected_value``."""
 
+EVENT_TOPICS: Final = (RAW_EVENTS, DLQ_EVENTS)
+"""What Bronze reads."""
+
 SSE_CURSOR = "sse-cursor"
 """Compacted: one position per source identity, committed in the same transaction as the events it covers."""
 

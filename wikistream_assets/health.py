@@ -7,8 +7,7 @@ from typing import Final
 from producer.cursor import Cursor
 from producer.exceptions import ProducerError
 from producer.launch import read_cursor
-from producer.topics import DLQ_EVENTS
-from producer.topics import RAW_EVENTS as RAW_TOPIC
+from producer.topics import EVENT_TOPICS
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
@@ -113,7 +112,7 @@ def _lag(broker: Broker, lake: Lakehouse) -> int:
     position = (newest and newest.position) or {}
     behind = 0
     ends: dict[str, dict[str, int]] = {}
-    for topic in (RAW_TOPIC, DLQ_EVENTS):
+    for topic in EVENT_TOPICS:
         for number, (low, high) in broker.offsets(topic).items():
             behind += max(0, high - position.get(topic, {}).get(str(number), low))
             ends.setdefault(topic, {})[str(number)] = high

@@ -9,7 +9,7 @@ from typing import Final
 
 from pyiceberg.expressions import EqualTo, In
 
-from producer.topics import DLQ_EVENTS, RAW_EVENTS
+from producer.topics import DLQ_EVENTS, EVENT_TOPICS
 from wikistream_assets.alerts.kinds import Alert, AlertKind
 from wikistream_assets.alerts.router import Alerts
 from wikistream_assets.quality.rule import Severity
@@ -17,8 +17,6 @@ from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.tables import RAW_EVENTS as BRONZE
 from wikistream_assets.tables import RISK_SCORES
-
-TOPICS: Final = (RAW_EVENTS, DLQ_EVENTS)
 
 _MINUTE: Final = 60.0
 _MINUTES_OVER: Final = 2
@@ -43,7 +41,7 @@ def lag(broker: Broker, lake: Lakehouse) -> Lag:
             number: max(0, high - position.get(topic, {}).get(str(number), low))
             for number, (low, high) in broker.offsets(topic).items()
         }
-        for topic in TOPICS
+        for topic in EVENT_TOPICS
     }
 
 

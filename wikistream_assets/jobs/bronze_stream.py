@@ -26,8 +26,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from producer.topics import DLQ_EVENTS
-from producer.topics import RAW_EVENTS as RAW_TOPIC
+from producer.topics import EVENT_TOPICS
 from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.exceptions import BrokerError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
@@ -41,8 +40,6 @@ from wikistream_assets.tables.bronze import RAW_EVENTS
 
 LOCK: Final = RAW_EVENTS.identifier
 """The name of Bronze's writer lock in the home."""
-
-TOPICS: Final = (RAW_TOPIC, DLQ_EVENTS)
 
 _EARLIEST: Final = -2
 """Kafka source: from the first offset the broker has."""
@@ -93,7 +90,7 @@ def drain(
         LakeError: the stream failed.
     """
     broker = Broker(settings.bootstrap_servers)
-    ends = broker.ends(TOPICS)
+    ends = broker.ends(EVENT_TOPICS)
     before = lake.newest_position(RAW_EVENTS)
     deadline = time.monotonic() + timeout_seconds
     pause = threading.Event()
@@ -186,12 +183,12 @@ def _running(
     """
     checkpoint = settings.checkpoints / "bronze"
     shutil.rmtree(checkpoint, ignore_errors=True)
-    offsets = {topic: broker.offsets(topic) for topic in TOPICS}
+    offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
     partitions = sum(len(of_topic) for of_topic in offsets.values())
     records = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", settings.bootstrap_servers)
-        .option("subscribe", ",".join(TOPICS))
+        .option("subscribe", ",".join(EVENT_TOPICS))
         .option("kafka.isolation.level", "read_committed")
         .option("startingOffsets", json.dumps(starting_offsets(writer.position, offsets)))
         .option("failOnDataLoss", "true")

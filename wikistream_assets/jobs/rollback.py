@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from producer.topics import EVENT_TOPICS
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs import bronze_stream
@@ -209,5 +210,5 @@ def _require_above_audited(lake: Lakehouse, target: Version) -> None:
 def _require_in_kafka(lake: Lakehouse, settings: Settings, target: Version) -> None:
     position = lake.newest_position(RAW_EVENTS, target.snapshot_id)
     broker = Broker(settings.bootstrap_servers)
-    offsets = {topic: broker.offsets(topic) for topic in bronze_stream.TOPICS}
+    offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
     bronze_stream.starting_offsets((position and position.position) or {}, offsets)

@@ -14,10 +14,10 @@ from producer import position
 from producer.eventstreams.generator import TOPIC, Generator
 from producer.eventstreams.recording import FIRST_OFFSET
 from producer.launch import read_cursor
+from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.jobs.bronze_stream import TOPICS
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -115,7 +115,7 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     assert silent.returncode == 3
     assert "producer  STOPPED" in silent.stdout
     broker, lake = Broker(home.bootstrap_servers), Lakehouse.local(home)
-    ends = broker.ends(TOPICS)
+    ends = broker.ends(EVENT_TOPICS)
 
     def read_up() -> bool:
         newest = lake.newest_position(RAW_EVENTS)

@@ -22,13 +22,14 @@ from confluent_kafka import Producer
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
+from producer.topics import EVENT_TOPICS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.ports import listening_process
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs import bronze_batch, ownership
-from wikistream_assets.jobs.bronze_stream import TOPICS, drain
+from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.failpoints import (
     BRONZE_AFTER_CHECKPOINT,
     BRONZE_AFTER_COMMIT,
@@ -507,7 +508,7 @@ def _lag(settings: Settings, lake: Lakehouse) -> bool:
     broker = Broker(settings.bootstrap_servers)
     newest = lake.newest_position(RAW_EVENTS)
     try:
-        return broker.has_committed_records((newest and newest.position) or {}, broker.ends(TOPICS))
+        return broker.has_committed_records((newest and newest.position) or {}, broker.ends(EVENT_TOPICS))
     except BrokerError:
         return True
 

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 import dagster as dg
 
-from producer.topics import SSE_CURSOR
+from producer.topics import EVENT_TOPICS, SSE_CURSOR
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs.bronze_stream import TOPICS
 from wikistream_assets.operations.stream_watch import (
     Memory,
     Seen,
@@ -114,7 +113,7 @@ def _look(lake: Lakehouse, broker: Broker, control: StreamControl) -> Seen:
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=instant(newest.timestamp_ms if newest else None),
-        lag=broker.has_committed_records((newest and newest.position) or {}, broker.ends(TOPICS)),
+        lag=broker.has_committed_records((newest and newest.position) or {}, broker.ends(EVENT_TOPICS)),
         source_at=instant(cursors[-1].timestamp_ms if cursors else None),
         stream=control.state(),
     )
