@@ -2,7 +2,7 @@
 #   SOURCE=synthetic|live|PATH  EVENTS=N  WIKISTREAM_<SETTING>=VALUE   may follow any target and reach what it runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up down health test check audit faults bench doctor clean
+.PHONY: help demo dev up down health test check audit faults soak bench doctor clean
 
 SOURCE ?= synthetic
 EVENTS ?=
@@ -37,8 +37,8 @@ down: $(READY) ## Stop everything of this home; the data stays
 health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest snapshots, gates
 	$(WIKISTREAM) health
 
-test: $(READY) ## Run the tests, without the long fault cases
-	$(PYTHON_ENV)/python -m pytest -m "not (faults or long) or short"
+test: $(READY) ## Run the tests on two cores, without the long fault cases
+	$(PYTHON_ENV)/python -m pytest -m "not (faults or long) or short" -n 2 --dist loadfile
 
 check: $(READY) ## Lint, check the format and the types, look for secrets, check that the generated documents are fresh
 	$(PYTHON_ENV)/ruff check
@@ -52,8 +52,11 @@ audit: $(READY) ## Look the dependencies up in the lists of known holes (needs t
 	$(PYTHON_ENV)/pip-audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
 
 faults: $(READY) ## Run every fault case in full, going on where a run was broken off; writes docs/RELIABILITY.md
-	$(PYTHON_ENV)/python -m pytest -m "faults or long" --full --resume
+	$(PYTHON_ENV)/python -m pytest -m "faults or long" --full --resume --timeout=5400 -n 2 --dist loadfile
 	$(PYTHON_ENV)/python -m wikistream_assets_tests.faults.report
+
+soak: $(READY) ## Run the pipeline for an hour at 500 events/s; prints what grew and what became of every event
+	$(PYTHON_ENV)/python -m bench.soak
 
 bench: $(READY) ## Measure, side by side; prints ratios and appends a JSON line each
 	$(PYTHON_ENV)/python -m bench

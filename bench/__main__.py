@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from bench import bronze, cycle, producer
+from bench import bronze, catch_up, cycle, producer
 
 _RESULTS: Final = Path(__file__).parent / "results" / "results.jsonl"
-_BENCHES: Final = {"producer": producer.run, "bronze": bronze.run, "cycle": cycle.run}
+_BENCHES: Final = {"producer": producer.run, "bronze": bronze.run, "cycle": cycle.run, "catch_up": catch_up.run}
 
 
 def main() -> None:

@@ -10,19 +10,15 @@ import bisect
 import json
 import os
 import signal
-import socket
 import statistics
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Final
 
+from bench.pipeline import pipeline, sleep_until
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services
-from wikistream_assets.embedded.home import open_home
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
 from wikistream_assets.settings import Settings
@@ -41,12 +37,12 @@ _POLL_SECONDS: Final = 0.2
 def run(minutes: float = 30.0, rate: float = 50.0, kills: int = 5) -> dict[str, Any]:
     """Measure ``minutes`` with cycles paused, as long with cycles back to back, then the recoveries; print a table."""
     figures: dict[str, Any] = {"bench": "always_on", "minutes": minutes, "events_per_second": rate}
-    with _pipeline(rate, cycle_first_seconds=86_400) as settings:
-        _watch(minutes)
+    with pipeline(rate, cycle_first_seconds=86_400) as settings:
+        sleep_until(time.monotonic() + _WARM_UP_SECONDS + 60 * minutes, "cycles paused")
         figures["bronze_paused"] = _percentiles(_bronze_lags(settings))
         figures["recovery"] = {name: _recoveries(settings, name, kills) for name in RECOVERY_WANTED}
-    with _pipeline(rate, cycle_first_seconds=0, cycle_pause_seconds=0) as settings:
-        _watch(minutes)
+    with pipeline(rate, cycle_first_seconds=0, cycle_pause_seconds=0) as settings:
+        sleep_until(time.monotonic() + _WARM_UP_SECONDS + 60 * minutes, "cycles back to back")
         figures["bronze_cycling"] = _percentiles(_bronze_lags(settings))
         figures["gold_cycling"] = _percentiles(_gold_lags(settings))
     for name, wanted in WANTED.items():
@@ -59,38 +55,6 @@ def run(minutes: float = 30.0, rate: float = 50.0, kills: int = 5) -> dict[str, 
     return figures
 
 
-@contextmanager
-def _pipeline(rate: float, **fields: Any) -> Iterator[Settings]:
-    with tempfile.TemporaryDirectory(prefix="wikistream-bench-") as folder:
-        ports = ("kafka_port", "kafka_controller_port", "source_port", "code_port")
-        settings = Settings(
-            home=Path(folder) / "home",
-            synthetic_events_per_second=rate,
-            **{name: _free_port() for name in ports},
-            **fields,
-        )
-        open_home(settings)
-        try:
-            services.up(settings, "synthetic")
-            yield settings
-        finally:
-            services.down(settings)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _watch(minutes: float) -> None:
-    """Let the pipeline warm up and run, with a sign of life each minute."""
-    end = time.monotonic() + _WARM_UP_SECONDS + 60 * minutes
-    while (left := end - time.monotonic()) > 0:
-        print(f"  {left / 60:.1f} minutes to go", flush=True)
-        time.sleep(min(60.0, left))
-
-
 def _batches(settings: Settings) -> tuple[list[float], dict[float, int]]:
     """When each batch with rows was committed, in order of time, and the snapshot it made; seconds since 1970."""
     versions = [v for v in Lakehouse.local(settings).history(RAW_EVENTS) if v.position is not None and v.added_records]
@@ -101,7 +65,8 @@ def _batches(settings: Settings) -> tuple[list[float], dict[float, int]]:
 def _events(settings: Settings) -> list[tuple[float, float]]:
     """(sent, start of its batch) of each event after the warm-up, seconds since 1970."""
     sent = "epoch(cast(json_extract_string(payload, '$.meta.dt') as timestamptz))"
-    rows = query(Lakehouse.local(settings), f"select {sent}, epoch(bronze_processed_at) from bronze.raw_events").rows  # noqa: S608
+    sql = f"select {sent}, epoch(bronze_processed_at) from bronze.raw_events"  # noqa: S608
+    rows = list(query(Lakehouse.local(settings), sql).rows)
     begin = min(batch for _, batch in rows) + _WARM_UP_SECONDS
     return [(at, batch) for at, batch in rows if at >= begin]
 

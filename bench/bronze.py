@@ -81,7 +81,7 @@ def run(rounds: int = 5, events: int = 1_000_000) -> dict[str, Any]:
     """
     with _broker() as settings:
         started = time.monotonic()
-        produced = _fill(settings, events)
+        produced = fill(settings, events)
         print(f"{produced} records from {events} synthetic lines in {time.monotonic() - started:.0f} s", flush=True)
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in _SIDES}
         for number in range(rounds):
@@ -124,8 +124,8 @@ def _broker() -> Iterator[Settings]:
             services.down(settings)
 
 
-def _fill(settings: Settings, events: int) -> int:
-    """Write the generator's events as the producer would, without its network."""
+def fill(settings: Settings, events: int) -> int:
+    """Write the generator's events as the producer would, without its network; returns the number of records."""
     wrap, contract = Envelope("local", "bench", "synthetic"), Contract(None, settings.max_event_bytes)
     producer = Producer(
         {

@@ -21,6 +21,7 @@ TARGETS = [
     "check",
     "audit",
     "faults",
+    "soak",
     "bench",
     "doctor",
     "clean",

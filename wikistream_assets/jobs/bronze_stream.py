@@ -33,7 +33,7 @@ from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
 from wikistream_assets.jobs.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
 from wikistream_assets.jobs.ownership import only_run
 from wikistream_assets.resources.broker import Broker, Positions
-from wikistream_assets.resources.lakehouse import Lakehouse, Version
+from wikistream_assets.resources.lakehouse import TOPICS_KEY, Lakehouse, Version
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables.bronze import RAW_EVENTS
@@ -127,7 +127,7 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
         broker = Broker(settings.bootstrap_servers)
         with (
             writer.metrics.served(settings.stream_metrics_port),
-            _running(spark, settings, broker, writer, interval) as query,
+            _running(spark, lake, settings, broker, writer, interval) as query,
         ):
             while query.isActive and not stop.wait(_POLL_SECONDS):
                 pass
@@ -166,16 +166,42 @@ def starting_offsets(
     return starts
 
 
+def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -> None:
+    """Refuse topics that were made anew since Bronze read them: its offsets mean nothing there, and records would be passed over.
+
+    Offsets alone show it only as long as the new topic is shorter than the old one was.
+
+    Raises:
+        BrokerError: a topic is another one than the one that ``position`` is of.
+    """
+    known: dict[str, str] = json.loads(lake.table(RAW_EVENTS).properties.get(TOPICS_KEY, "{}"))
+    ids = broker.topic_ids(EVENT_TOPICS)
+    for topic, topic_id in ids.items():
+        if position.get(topic) and known.get(topic, topic_id) != topic_id:
+            raise BrokerError(
+                f"topic {topic} is another one than Bronze has read ({topic_id}, not {known[topic]}): it was deleted and made "
+                "anew, or the broker is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one, or begin a new "
+                "WIKISTREAM_HOME"
+            )
+    if known != ids:
+        lake.set_property(RAW_EVENTS, TOPICS_KEY, json.dumps(ids))
+
+
 def _drain(spark: SparkSession, lake: Lakehouse, settings: Settings, broker: Broker) -> None:
     writer = BatchWriter(lake, settings)
-    with _running(spark, settings, broker, writer, interval=None) as query:
+    with _running(spark, lake, settings, broker, writer, interval=None) as query:
         query.awaitTermination()
     failpoint(settings, BRONZE_AFTER_CHECKPOINT)
 
 
 @contextmanager
 def _running(
-    spark: SparkSession, settings: Settings, broker: Broker, writer: BatchWriter, interval: str | None
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    broker: Broker,
+    writer: BatchWriter,
+    interval: str | None,
 ) -> Iterator[StreamingQuery]:
     """The query from the writer's position on, a batch each ``interval`` or, with None, until nothing is left.
 
@@ -184,6 +210,7 @@ def _running(
     checkpoint = settings.checkpoints / "bronze"
     shutil.rmtree(checkpoint, ignore_errors=True)
     offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
+    _refuse_other_topics(lake, broker, writer.position)
     partitions = sum(len(of_topic) for of_topic in offsets.values())
     records = (
         spark.readStream.format("kafka")

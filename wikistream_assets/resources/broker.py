@@ -17,6 +17,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init__ re-exports without saying so
@@ -179,6 +180,11 @@ class Broker:
     def ends(self, topics: Iterable[str]) -> Positions:
         """Return where the topics end now: the offset after the last of each partition, as positions are written."""
         return {topic: {str(number): high for number, (_, high) in self.offsets(topic).items()} for topic in topics}
+
+    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return the id that Kafka gave each topic when it was made; one deleted and made anew has another."""
+        described = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_REQUEST_SECONDS)
+        return {topic.name: str(topic.topic_id) for topic in self._wait(described)}
 
     def tail(self, topic: str, n: int) -> list[Record]:
         """Return the last ``n`` committed records of a topic, oldest first."""

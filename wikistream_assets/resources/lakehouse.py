@@ -7,10 +7,11 @@ a summary is done by this class in milliseconds.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -32,6 +33,7 @@ from pyiceberg.types import (
     StringType,
     TimestamptzType,
 )
+from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
@@ -46,6 +48,10 @@ AUDITED_TAG: Final = "audited"
 POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
 MASKED_KEY: Final = "wikistream.masked"
+TOPICS_KEY: Final = "wikistream.topics"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _ICEBERG_TYPES: Final[dict[ColumnType, IcebergType]] = {
     "string": StringType(),
@@ -77,12 +83,29 @@ TABLE_PROPERTIES: Final[dict[str, str]] = {
 }
 
 # Concurrent commits (a tag while the stream appends) lose the catalog's compare-and-swap and are simply tried again.
-_retry_commit = retry(
+_try_again = retry(
     retry=retry_if_exception_type(CommitFailedException),
     stop=stop_after_attempt(8),
     wait=wait_random_exponential(multiplier=0.05, max=2),
     reraise=True,
 )
+
+
+def _commits(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method that commits try again when another commit was faster; a catalog that takes nothing is one line."""
+    tried = _try_again(method)
+
+    @wraps(method)
+    def committing(*arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return tried(*arguments, **keywords)
+        except OperationalError as error:
+            raise LakeError(
+                f"the catalog cannot be written ({error.orig}): check its rights, the disk, and who else holds it; what was "
+                "committed is whole, start again to go on"
+            ) from error
+
+    return committing
 
 
 @dataclass(frozen=True)
@@ -174,7 +197,7 @@ class Lakehouse:
             properties={**TABLE_PROPERTIES, "comment": spec.description},
         )
 
-    @_retry_commit
+    @_commits
     def _complete(self, spec: TableSpec) -> None:
         """Bring the table to its contract: columns it has gained, and what a process killed while creating it has left out.
 
@@ -200,7 +223,7 @@ class Lakehouse:
         """The table as it is now, freshly loaded from the catalog."""
         return self.catalog.load_table(spec.identifier)
 
-    @_retry_commit
+    @_commits
     def append(
         self,
         spec: TableSpec,
@@ -219,7 +242,13 @@ class Lakehouse:
             branch=branch,
         )
 
-    @_retry_commit
+    @_commits
+    def set_property(self, spec: TableSpec, name: str, value: str) -> None:
+        """Set the table property ``name``; makes no snapshot."""
+        with self.table(spec).transaction() as transaction:
+            transaction.set_properties({name: value})
+
+    @_commits
     def mark_masked(self, spec: TableSpec, before: str) -> None:
         """Append a snapshot without rows that carries main's position on: what is older shows what has been masked since.
 
@@ -272,12 +301,12 @@ class Lakehouse:
 
     # ---- references ---------------------------------------------------------------------------------------------------
 
-    @_retry_commit
+    @_commits
     def tag(self, spec: TableSpec, name: str, snapshot_id: int) -> None:
         """Point tag ``name`` at ``snapshot_id``, moving it if it exists."""
         self.table(spec).manage_snapshots().create_tag(snapshot_id, name).commit()
 
-    @_retry_commit
+    @_commits
     def drop_ref(self, spec: TableSpec, name: str) -> None:
         """Remove the tag or branch ``name`` if it exists."""
         table = self.table(spec)
@@ -286,14 +315,14 @@ class Lakehouse:
             kind = table.metadata.refs[name].snapshot_ref_type
             (manager.remove_tag(name) if kind == "tag" else manager.remove_branch(name)).commit()
 
-    @_retry_commit
+    @_commits
     def fresh_branch(self, spec: TableSpec, name: str = AUDIT_BRANCH) -> None:
         """Make branch ``name`` start anew at main's head; what an earlier attempt left on it is dropped."""
         self.drop_ref(spec, name)
         table = self.table(spec)
         table.manage_snapshots().create_branch(_require(table.current_snapshot()).snapshot_id, name).commit()
 
-    @_retry_commit
+    @_commits
     def publish(self, spec: TableSpec, branch: str = AUDIT_BRANCH) -> int:
         """Fast-forward main to ``branch`` and drop the branch; returns main's new head.
 
@@ -314,7 +343,7 @@ class Lakehouse:
         self.drop_ref(spec, branch)
         return head.snapshot_id
 
-    @_retry_commit
+    @_commits
     def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
         """Point main at ``snapshot_id``, which must be a snapshot of the table."""
         self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()

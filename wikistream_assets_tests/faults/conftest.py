@@ -6,14 +6,26 @@ wikistream_assets_tests.faults.report`` makes docs/RELIABILITY.md.
 """
 
 import json
+import subprocess
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.faults.bronze_sends import EVENTS, LETTERS
 from wikistream_assets_tests.faults.report import RESULTS, Case, Result, commit, read
+from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, totals
 
 _ACCOUNT = pytest.StashKey[list[Case]]()
 
@@ -74,6 +86,58 @@ def kills(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """How often to kill: the first number in the short form, the second in the full one."""
     full = request.config.getoption("--full")
     return lambda short, long: long if full else short
+
+
+Undisturbed = Callable[[Lakehouse, Settings], None]
+
+
+@pytest.fixture
+def assert_undisturbed(settings_factory: SettingsFactory) -> Undisturbed:
+    """Every record of ``bronze_sends`` is there and counted once; the tables are those of a drain that nothing happened to."""
+
+    def check(lake: Lakehouse, settings: Settings, letters: int = LETTERS) -> None:
+        assert totals(lake) == {
+            "records": EVENTS + EVENTS // 10 + letters,
+            "rows": EVENTS,
+            "dead_letters": letters,
+            "duplicates": EVENTS // 10,
+        }
+        assert_sound(lake)
+        calm = settings_factory(bootstrap_servers=settings.bootstrap_servers)
+        open_home(calm)
+        drain(local_session(calm), Lakehouse.local(calm), calm)
+        assert table_hashes(lake) == table_hashes(Lakehouse.local(calm))
+
+    return check
+
+
+SmallDisk = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[SmallDisk]:
+    """Makes a folder that is a disk of so many MiB; it is taken away at the end."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path, megabytes: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting a small disk needs root")
+        mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Fill the disk on which ``folder`` lies, to the last block; removing the file that is returned makes room again."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

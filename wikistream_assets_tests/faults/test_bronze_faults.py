@@ -6,10 +6,10 @@ two writers without the lock; a JVM that outlives its killed Python without the 
 transactions to be committed.
 """
 
+import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +39,11 @@ from wikistream_assets.jobs.failpoints import (
 )
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
-from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, messages, sent_ids
+from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, fill
 from wikistream_assets_tests.jobs.bronze_lakes import (
     PROCESS_SECONDS,
     Stream,
@@ -52,61 +51,16 @@ from wikistream_assets_tests.jobs.bronze_lakes import (
     batches,
     event_ids,
     streaming,
-    totals,
 )
-from wikistream_assets_tests.kafka_records import Message, event_message, judged, produce
+from wikistream_assets_tests.kafka_records import event_message, produce
 from wikistream_assets_tests.producer.samples import ID, line
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
-
-EVENTS = 2_000
-LETTERS = 40
-BATCH_RECORDS = 800
 
 
 @pytest.fixture
 def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
     return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS)
-
-
-def sent_ids() -> list[str]:
-    return [f"id-{number:05d}" for number in range(EVENTS)]
-
-
-def messages() -> Iterator[Message]:
-    """Events over a few hours, each tenth sent twice, with malformed lines in between."""
-    sample = line("timestamp", meta_dt="2026-02-03T0HOUR:00:00Z")
-    letters = iter(range(LETTERS))
-    for number, event_id in enumerate(sent_ids()):
-        message = event_message(event_id, sample.replace(ID, event_id).replace("HOUR", str(number // 500)))
-        yield message
-        if number % 10 == 0:
-            yield message
-        if number % (EVENTS // LETTERS) == 0:
-            yield from judged([b"{malformed %d" % next(letters)])
-
-
-Undisturbed = Callable[[Lakehouse, Settings], None]
-
-
-@pytest.fixture
-def assert_undisturbed(settings_factory: SettingsFactory) -> Undisturbed:
-    """Every record is there once and counted once, and the tables are those of a drain that nothing happened to."""
-
-    def check(lake: Lakehouse, settings: Settings, letters: int = LETTERS) -> None:
-        assert totals(lake) == {
-            "records": EVENTS + EVENTS // 10 + letters,
-            "rows": EVENTS,
-            "dead_letters": letters,
-            "duplicates": EVENTS // 10,
-        }
-        assert_sound(lake)
-        calm = settings_factory(bootstrap_servers=settings.bootstrap_servers)
-        open_home(calm)
-        drain(local_session(calm), Lakehouse.local(calm), calm)
-        assert table_hashes(lake) == table_hashes(Lakehouse.local(calm))
-
-    return check
 
 
 def run_until_killed(settings: Settings, failpoint: str) -> None:
@@ -162,6 +116,35 @@ def test_13_killed_between_data_files_and_commit(
     drain(spark, lake, settings)
     account.settle("13", "Bronze kill -9 between data files and commit", sent=sent_ids(), found=event_ids(lake))
     assert_undisturbed(lake, settings, letters=0)
+
+
+def test_13_killed_at_random(
+    lake: Lakehouse,
+    settings: Settings,
+    assert_undisturbed: Undisturbed,
+    account: Account,
+    kills: Callable[[int, int], int],
+) -> None:
+    """The stream that runs for ever, killed or told to end a random moment after new events came."""
+    moments, tries = random.Random(42), kills(2, 40)
+    everything = list(messages())
+    size = -(-len(everything) // tries)
+    seconds: list[float] = []
+    for number in range(tries):
+        before, started = len(batches(lake)), time.monotonic()
+        with streaming(settings) as stream:
+            produce(settings.bootstrap_servers, everything[number * size : (number + 1) * size])
+            if number % 2:  # amid what comes first after a start
+                wait_until(lambda before=before: len(batches(lake)) > before)
+                seconds.append(time.monotonic() - started)
+            time.sleep(moments.uniform(0, 1 if number % 2 else 8))  # the moment of the fault itself
+            stream.signal(signal.SIGTERM if number % 5 == 4 else signal.SIGKILL)
+            stream.exit_code()
+    with streaming(settings, "--once") as stream:
+        assert stream.exit_code() == 0, stream.log
+    fault = "Bronze kill -9 or SIGTERM at random"
+    account.settle("13", fault, sent=sent_ids(), found=event_ids(lake), tries=tries, seconds=seconds)
+    assert_undisturbed(lake, settings)
 
 
 @pytest.mark.parametrize("locked", [True, False], ids=["locked", "control"])
@@ -462,35 +445,27 @@ def test_26_the_disk_is_full(
     fresh_topics: Broker,
     assert_undisturbed: Undisturbed,
     account: Account,
+    small_disk: SmallDisk,
     tmp_path: Path,
 ) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small disk needs root")
-    try:
-        full = settings_factory(
-            home=disk, bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS
-        )
-        open_home(full)
-        lake = Lakehouse.local(full)
-        produce(full.bootstrap_servers, messages())
-        head = lake.head(RAW_EVENTS)
-        filler = disk / "run" / "filler"
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
-        with streaming(full, "--once") as stream:
-            assert stream.exit_code() == 1, stream.log
-        assert lake.head(RAW_EVENTS) == head
-        filler.unlink()
-        with streaming(full, "--once") as again:
-            assert again.exit_code() == 0, again.log
-        account.settle("26", "disk full while Bronze writes", sent=sent_ids(), found=event_ids(lake))
-        assert_undisturbed(lake, full)
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+    small_disk(disk, 8)
+    full = settings_factory(
+        home=disk, bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS
+    )
+    open_home(full)
+    lake = Lakehouse.local(full)
+    produce(full.bootstrap_servers, messages())
+    head = lake.head(RAW_EVENTS)
+    filler = fill(disk / "run")
+    with streaming(full, "--once") as stream:
+        assert stream.exit_code() == 1, stream.log
+    assert lake.head(RAW_EVENTS) == head
+    filler.unlink()
+    with streaming(full, "--once") as again:
+        assert again.exit_code() == 0, again.log
+    account.settle("26", "disk full while Bronze writes", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, full)
 
 
 def _transaction(settings: Settings) -> Producer:

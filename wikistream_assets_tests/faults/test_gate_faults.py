@@ -1,13 +1,16 @@
-"""Gates, Silver and Gold killed by SIGKILL at named points, and started again: fault cases 20, 21 and 22.
+"""Gates, Silver and Gold killed at named points and at random, and started again: fault cases 20, 21 and 22; two at once.
 
 Each case ends with the hashes of an undisturbed run, and has a control: the same fault against a weaker way of working, seen to
 fail.
 """
 
 import os
+import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from pyspark.sql import SparkSession
@@ -64,16 +67,21 @@ def _settle(gates: GateLake, account: Account, number: str, fault: str, tries: i
     account.settle(number, fault, sent=sent, found=found, tries=tries, control=control)
 
 
-def _kill(gates: GateLake, layer: str, failpoint: str) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-m", "wikistream_assets_tests.jobs.run_layer", layer],
-        env={**os.environ, **child_environment(gates.ctx.settings), "WIKISTREAM_FAILPOINT": failpoint},
-        capture_output=True,
+def _begin(gates: GateLake, *layers: str, **environment: str) -> subprocess.Popen[str]:
+    """Start the jobs of some layers as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "wikistream_assets_tests.jobs.run_layer", *layers],
+        env={**os.environ, **child_environment(gates.ctx.settings), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        check=False,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+
+
+def _kill(gates: GateLake, layer: str, failpoint: str) -> None:
+    with _begin(gates, layer, WIKISTREAM_FAILPOINT=failpoint) as process:
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, errors[-2000:]
 
 
 def test_20_silver_killed_at_each_boundary_ends_the_same(
@@ -150,4 +158,42 @@ def test_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict
     doubled = "select check_id from dq_audit.quality_results group by 1 having count(*) > 1"
     assert gates.rows(doubled) == []
     _settle(gates, account, "22", "Bronze gate kill -9 before its verdict is published")
+    assert table_hashes(gates.lake) == undisturbed
+
+
+CYCLE = ("bronze_gate", "silver", "gold")
+
+
+def test_20_to_22_killed_at_random(
+    gates: GateLake, undisturbed: dict[str, str], account: Account, kills: Callable[[int, int], int]
+) -> None:
+    """A cycle at a time, killed or told to end a random moment after its session stands; what it left, the next one takes up."""
+    moments, tries = random.Random(42), kills(2, 30)
+    rows = clean_rows(RAW_EVENTS)
+    size = -(-len(rows) // tries)
+    for number in range(tries):
+        gates.add_bronze(rows[number * size : (number + 1) * size])
+        with _begin(gates, *CYCLE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            with suppress(subprocess.TimeoutExpired):  # else it was done before its time
+                process.wait(moments.uniform(0, 20))
+            process.send_signal(signal.SIGTERM if number % 4 == 3 else signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            process.kill()  # a JVM call does not hear SIGTERM
+    assert all(report.passed for report in gates.cycle())
+    _settle(gates, account, "20-22", "cycle kill -9 or SIGTERM at random", tries=tries)
+    assert table_hashes(gates.lake) == undisturbed
+
+
+def test_two_cycles_at_once(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
+    """The second one is refused or finds nothing left to do; nothing is done twice."""
+    _start(gates)
+    with _begin(gates, *CYCLE) as first, _begin(gates, *CYCLE) as second:
+        endings = [(process.communicate(timeout=300)[1], process.returncode) for process in (first, second)]
+    assert 0 in {code for _, code in endings}
+    assert all(code == 0 or "is being written by process" in errors for errors, code in endings), endings
+    assert all(report.passed for report in gates.cycle())
+    _settle(gates, account, "more", "two cycles at once")
     assert table_hashes(gates.lake) == undisturbed

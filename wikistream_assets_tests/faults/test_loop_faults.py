@@ -1,13 +1,15 @@
-"""The loop under fire (case 23): daemon, code server and the run itself are killed, and the cycles go on by themselves.
+"""The loop under fire: daemon, code server and the run itself are killed (case 23), Dagster's database is an old one again.
 
 The control is ``test_run_launcher.py``: under Dagster's own launcher such a run stays "started", and the loop would wait for it.
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import dagster as dg
 import psutil
@@ -101,8 +103,31 @@ def test_23_daemon_code_server_and_run_are_killed(
         for victim in victims:
             (kill_family if victim != "daemon" else lambda pid: os.kill(pid, signal.SIGKILL))(pids[victim])
         wait_for_success(instance)
+    assert_all_published(home, instance, account, "23", "daemon, code server and run worker kill -9", tries=3)
 
-    # let the loop publish all there is, then hold what was sent against what came out
+
+def test_dagsters_database_is_restored_from_a_backup(home: Settings, tmp_path: Path, account: Account) -> None:
+    """Two cycles later Dagster knows nothing of them: the tables do, and the sensor tells again what it has forgotten."""
+    backup = tmp_path / "backup"
+    with dagster_instance(home) as instance:
+        wait_for_success(instance)
+    services.down(home)
+    shutil.copytree(home.dagster_home, backup)
+    services.up(home, "synthetic")
+    with dagster_instance(home) as instance:
+        wait_for_success(instance, more=2)
+    services.down(home)
+    shutil.rmtree(home.dagster_home)
+    shutil.copytree(backup, home.dagster_home)
+    services.up(home, "synthetic")
+    with dagster_instance(home) as instance:
+        assert_all_published(home, instance, account, "more", "Dagster's database restored from a backup")
+
+
+def assert_all_published(
+    home: Settings, instance: dg.DagsterInstance, account: Account, number: str, fault: str, tries: int = 1
+) -> None:
+    """Let the loop publish all there is, then hold what was sent against what came out."""
     supervisor.call(home, "stopProcess", "producer")
     lake = Lakehouse.local(home)
     wait_for_success(instance, more=2)
@@ -110,7 +135,7 @@ def test_23_daemon_code_server_and_run_are_killed(
     sent = [row[0] for row in query(lake, "select event_id from bronze.raw_events").rows]
     published = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
     found_ids = [row[0] for row in query(lake, published).rows]
-    account.settle("23", "daemon, code server and run worker kill -9", sent=sent, found=found_ids, tries=3)
+    account.settle(number, fault, sent=sent, found=found_ids, tries=tries)
     [(silver,)] = query(lake, "select count(*) from silver.cleaned_events").rows
     [(gold,)] = query(lake, "select sum(total_events) from gold.hourly_stats").rows
     assert gold == silver

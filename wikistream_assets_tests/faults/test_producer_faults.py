@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from requests_sse import EventSource, InvalidStatusCodeError
 
+from producer.contract import Reason
+from producer.envelope import MAX_ORIGINAL_BYTES
 from producer.eventstreams.generator import Generator, Line
 from producer.eventstreams.recording import Synthetic, offset_id
 from producer.eventstreams.server import Behaviour, EventStreamsServer
@@ -151,8 +154,10 @@ def settle_control(settings: ProducerSettings, account: Account, number: str, fa
     return account.cases[-1]
 
 
-def kill_at_random(begin: Start, server: EventStreamsServer, broker: Broker, kills: int) -> list[float]:
-    """Start, wait for the first records, kill -9 a random moment later, again and again; then let it finish.
+def kill_at_random(
+    begin: Start, server: EventStreamsServer, broker: Broker, kills: int, by: signal.Signals = signal.SIGKILL
+) -> list[float]:
+    """Start, wait for the first records, end it a random moment later, again and again; then let it finish.
 
     Each life gets at most a part of the stream, so that there is something left for the next.
 
@@ -170,6 +175,8 @@ def kill_at_random(begin: Start, server: EventStreamsServer, broker: Broker, kil
             seconds.append(time.monotonic() - started)
             time.sleep(moments.uniform(0, 0.15))  # the moment of the fault itself, not a wait for anything
             assert process.poll() is None
+            process.send_signal(by)
+            assert finish(process) == (0 if by is signal.SIGTERM else -by)
     server.behaviour = Behaviour()
     assert finish(begin()) == 0
     return seconds
@@ -190,10 +197,24 @@ def test_1_killed_at_random(
     account: Account,
     kills: Callable[[int, int], int],
 ) -> None:
-    tries = kills(8, 50)
+    tries = kills(8, 60)
     small = settings.model_copy(update={"producer_batch_events": 40})
     seconds = kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries)
     assert_exactly_once(settings, source, account, "1", "producer kill -9 at random", tries, seconds)
+
+
+def test_told_to_end_at_random(
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    fresh_topics: Broker,
+    account: Account,
+    kills: Callable[[int, int], int],
+) -> None:
+    tries = kills(2, 20)
+    small = settings.model_copy(update={"producer_batch_events": 40})
+    kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries, signal.SIGTERM)
+    assert_exactly_once(settings, source, account, "more", "producer SIGTERM at random", tries)
 
 
 def test_1_control_position_in_memory(
@@ -281,6 +302,30 @@ def test_5_the_server_cuts_the_connection(
     assert cuts > 2
     where = f"inside a {behaviour.cut_inside}" if behaviour.cut_after else "by time"
     assert_exactly_once(settings, source, account, "5", f"the server cuts the connection {where}", cuts)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "fault"),
+    [
+        (Behaviour(cut_after=2_000, refuse_requests=6, refuse_status=429), "the server answers 429 six times"),
+        (Behaviour(cut_after=2_000, refuse_requests=6, refuse_status=500), "the server answers 500 six times"),
+        (Behaviour(stall_after=1_500), "the server stalls after each 1,500 events"),
+    ],
+    ids=["429", "500", "stalls"],
+)
+def test_the_server_refuses_or_stalls(
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    account: Account,
+    behaviour: Behaviour,
+    fault: str,
+) -> None:
+    server.behaviour = behaviour
+    assert finish(start(source, server.url, settings, producer_read_timeout_seconds=1.0)) == 0
+    tries = len(server.requests) - 1
+    assert tries > 4
+    assert_exactly_once(settings, source, account, "more", fault, tries)
 
 
 def plain_client(url: str, last: str | None = None) -> Iterator[str]:
@@ -466,6 +511,23 @@ def test_9_the_broker_hangs(own_broker: Settings, account: Account) -> None:
             server.behaviour = Behaviour()
             assert finish(start(source, server.url, settings)) == 0
     assert_exactly_once(settings, source, account, "9", "broker hangs for 30 s (SIGSTOP) while the producer sends")
+
+
+def test_11_each_kind_of_garbage_is_a_dead_letter(
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account
+) -> None:
+    """Malformed, a megabyte, a wrong type, no id, a clock in the future, ..: the line as it was sent, and why it was rejected."""
+    assert finish(start(source, server.url, settings)) == 0
+    bad = [line for line in GENERATOR.lines() if line.defect is not None]
+    assert {line.defect for line in bad} == set(Reason)
+    letters = [json.loads(record.value() or b"") for record in committed(settings.bootstrap_servers, DLQ_EVENTS)]
+    account.settle(
+        "11",
+        "garbage of each kind",
+        sent=[f"{line.defect} {b64encode(line.data[:MAX_ORIGINAL_BYTES]).decode()}" for line in bad],
+        found=[f"{letter['reason']} {letter['original']}" for letter in letters],
+        tries=len(set(Reason)),
+    )
 
 
 def test_12_the_dead_letter_topic_takes_nothing(

@@ -1,6 +1,7 @@
-"""Run one layer's job as a process of its own: ``python -m wikistream_assets_tests.jobs.run_layer silver``.
+"""Run layers' jobs as a process of its own: ``python -m wikistream_assets_tests.jobs.run_layer bronze_gate silver gold``.
 
-For fault tests, which arm a failpoint in the environment and let this process kill itself.
+For fault tests, which arm a failpoint in the environment and let this process kill itself, or kill it. Prints "ready" when the
+session stands.
 """
 
 import sys
@@ -16,4 +17,5 @@ _JOBS = {"bronze_gate": bronze_gate, "silver": silver, "gold": gold}
 if __name__ == "__main__":
     settings = load_settings()
     context = JobContext(local_session(settings), Lakehouse.local(settings), settings, run_id="killed")
-    sys.exit(0 if _JOBS[sys.argv[1]].run(context).passed else 3)
+    print("ready", flush=True)
+    sys.exit(0 if all(_JOBS[layer].run(context).passed for layer in sys.argv[1:]) else 3)

@@ -1,8 +1,6 @@
 """Maintenance on real tables: fewer files and snapshots, the same rows, and every reader goes on where it stood."""
 
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,14 +8,11 @@ from typing import Any, NoReturn
 import pytest
 from pyspark.sql import SparkSession
 
-from producer.eventstreams.generator import Generator
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import BranchOutdatedError
-from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.maintenance import MaintenanceReport, condition_on, looking_after, maintain, plan
 from wikistream_assets.jobs.silver import consumed
 from wikistream_assets.resources import procedures
-from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
 from wikistream_assets.resources.query import local_path
 from wikistream_assets.resources.spark import local_session, read_range, read_table
@@ -32,10 +27,8 @@ from wikistream_assets.tables import (
     RAW_EVENTS,
     TableSpec,
 )
-from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.jobs.bronze_lakes import event_ids, streaming, totals
+from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
-from wikistream_assets_tests.kafka_records import Message, judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.resources.lakes import arrow
 
@@ -161,46 +154,6 @@ def test_only_old_files_that_no_snapshot_knows_are_orphans(gates: GateLake) -> N
     assert {file for file in folder.rglob("*") if file.is_file()} == known | {young}
     assert len(gates.rows("select 1 from bronze.raw_events")) == 50
     assert read_table(gates.ctx.spark, RAW_EVENTS, gates.lake.head(RAW_EVENTS, AUDIT_BRANCH).snapshot_id).count() == 100
-
-
-@pytest.mark.long
-@pytest.mark.spark
-@pytest.mark.kafka
-def test_beside_a_running_stream_nothing_is_lost_or_doubled(
-    fresh_topics: Broker, settings_factory: SettingsFactory
-) -> None:
-    settings = settings_factory(
-        bootstrap_servers=fresh_topics.bootstrap_servers,
-        bronze_trigger_seconds=0.1,
-        maintenance_snapshot_age_hours=0,
-        maintenance_max_snapshots=3,
-        maintenance_min_input_files=2,
-    )
-    gates = _lake_of(settings)
-    source = Generator(seed=11, events=3_000, hours=0.5, redelivered=0, malformed=0, canary=0)
-    messages = list(judged(line.data for line in source.lines()))
-    done = threading.Event()
-    feeding = threading.Thread(target=_feed, args=(settings, messages, done))
-    with streaming(settings) as stream:
-        feeding.start()
-        wait_until(lambda: gates.lake.newest_position(RAW_EVENTS))
-        reports = []
-        while not done.is_set() or len(reports) < 3:
-            reports.append(look_after(gates, RAW_EVENTS, DEAD_LETTER)[RAW_EVENTS.identifier])
-            assert stream.process.poll() is None, stream.log
-        feeding.join()
-        wait_until(lambda: totals(gates.lake)["records"] == len(messages))
-        stream.signal(signal.SIGTERM)
-        assert stream.exit_code() == 0, stream.log
-    assert sum(report.compacted for report in reports) > 0
-    assert event_ids(gates.lake) == sorted(message.key for message in messages)
-    assert drain(gates.ctx.spark, gates.lake, settings).records == 0
-
-
-def _feed(settings: Settings, messages: list[Message], done: threading.Event) -> None:
-    for part in in_parts(messages, 50):
-        produce(settings.bootstrap_servers, part)
-    done.set()
 
 
 def test_a_table_that_needs_nothing_starts_no_jvm(lake: Lakehouse, settings: Settings) -> None:

@@ -1,0 +1,47 @@
+"""The pipeline as ``make up`` starts it, in a home of its own that is gone afterwards; for the benches that watch it run."""
+
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from wikistream_assets.embedded import services
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.settings import Settings
+
+_PORTS: Final = ("kafka_port", "kafka_controller_port", "source_port", "code_port")
+
+
+@contextmanager
+def pipeline(rate: float, **fields: Any) -> Iterator[Settings]:
+    """Run the pipeline on the synthetic source.
+
+    Args:
+        rate: events a second.
+        fields: further settings.
+    """
+    with tempfile.TemporaryDirectory(prefix="wikistream-bench-") as folder:
+        ports = {name: _free_port() for name in _PORTS}
+        settings = Settings(home=Path(folder) / "home", synthetic_events_per_second=rate, **ports, **fields)
+        open_home(settings)
+        try:
+            services.up(settings, "synthetic")
+            yield settings
+        finally:
+            services.down(settings)
+
+
+def sleep_until(moment: float, what: str) -> None:
+    """Sleep until ``moment`` of the monotonic clock, with a sign of life each minute."""
+    while (left := moment - time.monotonic()) > 0:
+        print(f"  {what}: {left / 60:.1f} minutes to go", flush=True)
+        time.sleep(min(60.0, left))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

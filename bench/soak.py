@@ -1,0 +1,171 @@
+"""The pipeline under ten times the real rate for an hour: does anything grow, and is every event where it belongs?
+
+Watched every few seconds: how far Bronze is behind, the memory of each program with all its children (a cycle is a child of
+``code``), and the number of files in the warehouse, which maintenance has to bound. At the end the producer is stopped, the rest
+drains, and the ids in the tables are held against those that the generator makes anew. ``python -m bench.soak [--minutes M]
+[--rate R]``.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+import psutil
+
+from bench.pipeline import pipeline
+from producer.eventstreams.generator import Generator
+from producer.sink import read_cursor
+from producer.topics import EVENT_TOPICS
+from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.query import query
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RAW_EVENTS
+
+_SAMPLE_SECONDS: Final = 10.0
+_WARM_UP_SECONDS: Final = 180.0
+_DRAIN_SECONDS: Final = 600.0
+_MIB: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look: records that Bronze is behind, MiB resident by program, files in the warehouse."""
+
+    behind: int
+    memory: Mapping[str, float]
+    files: int
+
+
+def run(minutes: float = 60.0, rate: float = 500.0) -> dict[str, Any]:
+    """Watch the pipeline for ``minutes``, then account for every event; print the first and the last quarter side by side."""
+    with pipeline(rate) as settings:
+        lake = Lakehouse.local(settings)
+        samples = _watch(settings, lake, minutes)
+        supervisor.call(settings, "stopProcess", "producer")
+        _settle(settings, lake)
+        accounts = _accounts(settings, lake)
+        [(cycles,)] = query(lake, "select count(distinct run_id) from dq_audit.quality_results").rows
+    first, last = _quarter(samples[: len(samples) // 4]), _quarter(samples[-(len(samples) // 4) :])
+    print(f"\n{'median of the quarter':24}{'first':>10}{'last':>10}{'most':>10}")
+    for name, value in first.items():
+        most = max(_figures(sample).get(name, 0) for sample in samples)
+        print(f"{name:24}{value:>10.0f}{last.get(name, 0):>10.0f}{most:>10.0f}")
+    print(f"{cycles} cycles; {', '.join(f'{name} {number}' for name, number in accounts.items())}")
+    return {
+        "bench": "soak",
+        "minutes": minutes,
+        "events_per_second": rate,
+        "first": first,
+        "last": last,
+        "cycles": cycles,
+        **accounts,
+    }
+
+
+def _watch(settings: Settings, lake: Lakehouse, minutes: float) -> list[Sample]:
+    """Samples after the warm-up, with a line of progress each minute."""
+    samples: list[Sample] = []
+    time.sleep(_WARM_UP_SECONDS)
+    end = time.monotonic() + 60 * minutes
+    told = 0.0
+    while time.monotonic() < end:
+        samples.append(_sample(settings, lake))
+        if time.monotonic() > told + 60:
+            told = time.monotonic()
+            newest = samples[-1]
+            figures = f"{newest.behind} behind, {sum(newest.memory.values()):.0f} MiB, {newest.files} files"
+            print(f"  {(end - told) / 60:5.1f} minutes to go: {figures}", flush=True)
+        time.sleep(_SAMPLE_SECONDS)
+    return samples
+
+
+def _sample(settings: Settings, lake: Lakehouse) -> Sample:
+    newest = lake.newest_position(RAW_EVENTS)
+    position = (newest and newest.position) or {}
+    behind = sum(
+        end - position.get(topic, {}).get(number, 0)
+        for topic, ends in Broker(settings.bootstrap_servers).ends(EVENT_TOPICS).items()
+        for number, end in ends.items()
+    )
+    memory: defaultdict[str, float] = defaultdict(float)
+    for process in supervisor.marked_processes(settings.root):
+        try:
+            memory[supervisor.program_name(process) or "supervisord"] += process.memory_info().rss / _MIB
+        except psutil.Error:  # it has just ended
+            continue
+    return Sample(behind, memory, sum(1 for path in settings.warehouse.rglob("*") if path.is_file()))
+
+
+def _figures(sample: Sample) -> dict[str, float]:
+    memory = {f"{name}, MiB": value for name, value in sorted(sample.memory.items())}
+    return {"records behind": sample.behind, "files": sample.files, **memory}
+
+
+def _quarter(samples: Sequence[Sample]) -> dict[str, float]:
+    figures = [_figures(sample) for sample in samples]
+    names = sorted({name for of_sample in figures for name in of_sample})
+    return {name: round(statistics.median(of_sample.get(name, 0) for of_sample in figures), 1) for name in names}
+
+
+def _settle(settings: Settings, lake: Lakehouse) -> None:
+    """Wait until Bronze has all of Kafka and no gate has anything left to look at."""
+    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while time.monotonic() < deadline:
+        newest = lake.newest_position(RAW_EVENTS)
+        behind = Broker(settings.bootstrap_servers).has_committed_records((newest and newest.position) or {}, ends)
+        if not behind and all(state.pending.empty for state in gate_states(lake)):
+            return
+        time.sleep(_SAMPLE_SECONDS)
+    print(f"the rest was not published within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}")
+
+
+def _accounts(settings: Settings, lake: Lakehouse) -> dict[str, int]:
+    """Ids that the generator makes for the lines that the producer has read, against those in Bronze and in Silver."""
+    chosen = chosen_source(settings)
+    cursor = read_cursor(settings.bootstrap_servers, chosen.source.identity) if chosen else None
+    if cursor is None:
+        raise RuntimeError("the producer has committed nothing")
+    kept = json.loads((settings.root / "run" / "source.json").read_text())["synthetic"]
+    generator = Generator.lasting(datetime.fromisoformat(kept["start"]), kept["events_per_second"], kept["seed"])
+    lines = islice(generator.lines(), cursor.counters.received)
+    sent = {line.event_id for line in lines if line.event_id and line.domain in FOLLOWED_DOMAINS}
+    bronze = _ids(lake, "bronze.raw_events")
+    silver = _ids(lake, "silver.cleaned_events") + _ids(lake, "quarantine.cleaned_events")
+    return {
+        "sent": len(sent),
+        "lost in bronze": len(sent - bronze.keys()),
+        "doubled in bronze": bronze.total() - len(bronze),
+        "lost in silver": len(sent - silver.keys()),
+        "doubled in silver": silver.total() - len(silver),
+    }
+
+
+def _ids(lake: Lakehouse, table: str) -> Counter[str]:
+    rows: Iterable[tuple[Any, ...]] = query(lake, f"select event_id from {table}").rows  # noqa: S608  # a name from above
+    return Counter(row[0] for row in rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long to watch")
+    parser.add_argument("--rate", type=float, default=500.0, help="events a second")
+    options = parser.parse_args()
+    print(json.dumps(run(options.minutes, options.rate)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Case 10: the broker's disk is full; a topic is deleted, and made anew. Loud at once, and nothing passed over in silence."""
+
+from itertools import islice
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import DataFrame, SparkSession
+
+from producer.eventstreams.recording import Synthetic
+from producer.eventstreams.server import Behaviour, EventStreamsServer
+from producer.launch import source_from
+from producer.settings import ProducerSettings
+from producer.topics import RAW_EVENTS as RAW_TOPIC
+from wikistream_assets.embedded import services
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.faults.bronze_sends import messages
+from wikistream_assets_tests.faults.conftest import Account, SmallDisk, fill
+from wikistream_assets_tests.faults.test_producer_faults import (
+    GENERATOR,
+    PROCESS_SECONDS,
+    assert_exactly_once,
+    ended,
+    finish,
+    start,
+)
+from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, streaming
+from wikistream_assets_tests.kafka_records import Message, produce
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+READ, UNREAD = 500, 400
+"""Events that Bronze has read of the deleted topic, and those that it has not."""
+
+
+@pytest.fixture
+def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
+    return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
+
+
+def test_10_the_brokers_disk_is_full(
+    settings_factory: SettingsFactory, small_disk: SmallDisk, account: Account
+) -> None:
+    owned = settings_factory()
+    small_disk(owned.kafka_dir, 64)
+    settings = ProducerSettings(bootstrap_servers=owned.bootstrap_servers, producer_batch_events=100)
+    source = source_from("synthetic", settings, GENERATOR)
+    twenty_seconds = Behaviour(speed=GENERATOR.hours * 3600 / 20)
+    try:
+        services.up(owned)
+        with EventStreamsServer(Synthetic(GENERATOR), twenty_seconds) as server:
+            with ended(start(source, server.url, settings)) as process:
+                wait_until(lambda: _records(owned), PROCESS_SECONDS)
+                filler = fill(owned.kafka_dir)
+                wait_until(lambda: not services.broker_runs(owned), PROCESS_SECONDS)
+                filler.unlink()
+                Broker(owned.bootstrap_servers).wait_ready(PROCESS_SECONDS)
+                code = finish(process)
+            if code != 0:  # it gave up on the broker: its keeper starts it again
+                server.behaviour = Behaviour()
+                assert finish(start(source, server.url, settings)) == 0
+        assert_exactly_once(settings, source, account, "10", "the broker's disk is full while the producer sends")
+    finally:
+        services.down(owned)
+
+
+@pytest.mark.spark
+def test_10_the_topic_is_deleted_and_made_anew(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, fresh_topics: Broker, account: Account
+) -> None:
+    """Also when the new topic is longer than the old one was, which offsets alone do not show."""
+    read = _events(READ)
+    produce(settings.bootstrap_servers, read)
+    with streaming(settings) as stream:
+        wait_until(lambda: len(event_ids(lake)) == READ)
+        _delete(fresh_topics)
+        assert stream.exit_code() == 1, stream.log
+    fresh_topics.ensure_topics(settings)
+    for more in (_events(10), _events(2 * READ)):
+        produce(settings.bootstrap_servers, more)
+        with pytest.raises(BrokerError, match="is another one than Bronze has read"):
+            drain(spark, lake, settings)
+    account.settle(
+        "10", "the topic is deleted and made anew", sent=[message.key or "" for message in read], found=event_ids(lake)
+    )
+    assert_sound(lake)
+
+
+@pytest.mark.spark
+def test_10_control_a_stream_that_does_not_ask(
+    spark: SparkSession, settings: Settings, fresh_topics: Broker, account: Account
+) -> None:
+    """Told not to fail on data loss, Spark goes on at the old topic's offset: what the new one has before it is passed over."""
+    seen: list[str] = []
+    produce(settings.bootstrap_servers, _events(READ))
+    _careless_drain(spark, settings, seen)
+    _delete(fresh_topics)
+    fresh_topics.ensure_topics(settings)
+    new = [Message(RAW_TOPIC, m.value, f"new-{m.key}", 0) for m in _events(READ + UNREAD)]
+    produce(settings.bootstrap_servers, new)
+    _careless_drain(spark, settings, seen)
+    account.settle(
+        "10",
+        "the topic is deleted and made anew; offsets alone",
+        sent=[message.key or "" for message in [*_events(READ), *new]],
+        found=seen,
+        control=True,
+    )
+
+
+def _events(number: int) -> list[Message]:
+    """Events without redeliveries, all in one partition, so that one topic is longer than another or it is not."""
+    once: dict[str, Message] = {}
+    for message in messages():
+        if message.topic == RAW_TOPIC and message.key:
+            once.setdefault(message.key, Message(RAW_TOPIC, message.value, message.key, 0))
+    return list(islice(once.values(), number))
+
+
+def _records(settings: Settings) -> int:
+    return sum(high for _, high in Broker(settings.bootstrap_servers).offsets(RAW_TOPIC).values())
+
+
+def _delete(broker: Broker) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    for future in admin.delete_topics([RAW_TOPIC], operation_timeout=30).values():
+        future.result(timeout=30)
+    wait_until(lambda: RAW_TOPIC not in broker.list_topics())
+
+
+def _careless_drain(spark: SparkSession, settings: Settings, seen: list[str]) -> None:
+    def note(records: DataFrame, _: int) -> None:
+        seen.extend(row["key"] for row in records.selectExpr("cast(key as string) as key").collect())
+
+    (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", settings.bootstrap_servers)
+        .option("subscribe", RAW_TOPIC)
+        .option("kafka.isolation.level", "read_committed")
+        .option("startingOffsets", "earliest")
+        .option("failOnDataLoss", "false")
+        .load()
+        .writeStream.foreachBatch(note)
+        .option("checkpointLocation", str(settings.checkpoints / "careless"))
+        .trigger(availableNow=True)
+        .start()
+        .awaitTermination()
+    )
