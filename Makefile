@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo dev up down health test check audit faults soak bench doctor clean
 
-SOURCE ?= synthetic
+SOURCE ?=
 EVENTS ?=
 
 PYTHON_ENV := .venv/bin
@@ -19,17 +19,18 @@ help: ## Show the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  SOURCE=synthetic (default), live, or the path of a capture; EVENTS=N limits how many events are read."
+	@echo "  SOURCE=synthetic (the default), live, or the path of a capture; 'up' and 'dev' go on with the home's last one."
+	@echo "  EVENTS=N limits how many events 'demo' reads."
 	@echo "  Settings are WIKISTREAM_* variables, e.g. make demo WIKISTREAM_HOME=/tmp/lake WIKISTREAM_KAFKA_PORT=19192"
 
 demo: $(READY) ## Run the whole job once: events in, audited tables out, a summary at the end
-	$(WIKISTREAM) demo --source "$(SOURCE)" $(if $(EVENTS),--events $(EVENTS))
+	$(WIKISTREAM) demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(EVENTS),--events $(EVENTS))
 
 dev: $(READY) ## Start the whole pipeline, with the Dagster UI in front; Ctrl-C stops the UI only
-	$(WIKISTREAM) dev --source "$(SOURCE)"
+	$(WIKISTREAM) dev $(if $(SOURCE),--source "$(SOURCE)")
 
 up: $(READY) ## Start the whole pipeline without the UI: broker, source, producer, Bronze stream, Dagster
-	$(WIKISTREAM) up --source "$(SOURCE)"
+	$(WIKISTREAM) up $(if $(SOURCE),--source "$(SOURCE)")
 
 down: $(READY) ## Stop everything of this home; the data stays
 	$(WIKISTREAM) down

@@ -8,6 +8,7 @@ from producer.cursor import Cursor
 from producer.exceptions import ProducerError
 from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
+from wikistream_assets.alerts.watch import lag
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
@@ -65,7 +66,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
     chosen = chosen_source(settings)
     programs = tuple(services.status(settings))
     lake = Lakehouse.local(settings) if settings.catalog_db.exists() else None
-    cursor, lag = _kafka(settings, chosen, lake)
+    cursor, behind = _kafka(settings, chosen, lake)
     cursor_at = datetime.fromisoformat(cursor.updated_at) if cursor else None
     bronze_at = _moved(lake, RAW_EVENTS)
     blocked = _blocked(lake)
@@ -74,9 +75,9 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append("the pipeline was never started: 'make up' starts it")
     elif chosen.endless and cursor_at and moment - cursor_at > STALE:
         problems.append(f"the producer has not advanced since {cursor_at.isoformat(timespec='seconds')}")
-    if lag and (bronze_at is None or moment - bronze_at > STALE):
+    if behind and (bronze_at is None or moment - bronze_at > STALE):
         since = bronze_at.isoformat(timespec="seconds") if bronze_at else "ever"
-        problems.append(f"Bronze is {lag:,} offsets behind Kafka and has committed nothing since {since}")
+        problems.append(f"Bronze is {behind:,} offsets behind Kafka and has committed nothing since {since}")
     problems += [f"a gate is closed by {check}: see 'wikistream gate status'" for check in blocked]
     return Health(
         at=moment,
@@ -84,7 +85,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         programs=programs,
         received=cursor.counters.received if cursor else None,
         cursor_at=cursor_at,
-        bronze_lag=lag,
+        bronze_lag=behind,
         bronze_at=bronze_at,
         silver_at=_moved(lake, CLEANED_EVENTS),
         gold_at=min((at for spec in GOLD_TABLES if (at := _moved(lake, spec))), default=None),
@@ -108,15 +109,10 @@ def _kafka(
 
 
 def _lag(broker: Broker, lake: Lakehouse) -> int:
+    behind = sum(sum(partitions.values()) for partitions in lag(broker, lake).values())
     newest = lake.newest_position(RAW_EVENTS)
     position = (newest and newest.position) or {}
-    behind = 0
-    ends: dict[str, dict[str, int]] = {}
-    for topic in EVENT_TOPICS:
-        for number, (low, high) in broker.offsets(topic).items():
-            behind += max(0, high - position.get(topic, {}).get(str(number), low))
-            ends.setdefault(topic, {})[str(number)] = high
-    return behind if behind and broker.has_committed_records(position, ends) else 0
+    return behind if behind and broker.has_committed_records(position, broker.ends(EVENT_TOPICS)) else 0
 
 
 def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:

@@ -19,8 +19,9 @@ from wikistream_assets.embedded import services
 from wikistream_assets.embedded.ports import refuse_taken_port
 from wikistream_assets.embedded.programs import ui_command, ui_environment
 from wikistream_assets.embedded.services import ServiceStatus
+from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.resources.broker import Broker, Record
-from wikistream_assets.settings import load_settings
+from wikistream_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # it imports pyspark, which most of these commands need not wait for
     from wikistream_assets.health import Health
@@ -31,11 +32,17 @@ NOT_WELL = 3
 topics_app = typer.Typer(help="Look into the Kafka topics, or bring them into shape.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-SourceOption = Annotated[str, typer.Option(help="synthetic, live, or the path of a .jsonl[.gz] or .sse[.gz] capture")]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="synthetic, live, or the path of a .jsonl[.gz] or .sse[.gz] capture; default: what this home reads already, at "
+        "first synthetic"
+    ),
+]
 TopicArgument = Annotated[str, typer.Argument(help="name of the topic, as 'wikistream topics list' shows it")]
 
 
-def up(source: SourceOption = "synthetic") -> None:
+def up(source: SourceOption = None) -> None:
     """Start the whole pipeline without the UI and wait until it works; what runs already is left alone.
 
     Broker, source, producer, Bronze stream, Dagster's code server and daemon, all on loopback, kept running until 'wikistream
@@ -43,17 +50,17 @@ def up(source: SourceOption = "synthetic") -> None:
     homes run side by side.
     """
     settings = load_settings()
-    services.up(settings, source)
+    services.up(settings, source or _source_of(settings))
     for service in services.status(settings):
         typer.echo(f"{service.name:<8} {service.state}" + (f" on 127.0.0.1:{service.port}" if service.port else ""))
     typer.echo("'wikistream health' tells how it is, 'wikistream down' stops it")
 
 
-def dev(source: SourceOption = "synthetic") -> None:
+def dev(source: SourceOption = None) -> None:
     """Start the whole pipeline, with the Dagster UI in front. Ctrl-C stops the UI only, 'wikistream down' stops all."""
     settings = load_settings()
     refuse_taken_port("Dagster UI", "WIKISTREAM_DAGSTER_PORT", settings.dagster_port)
-    services.up(settings, source)
+    services.up(settings, source or _source_of(settings))
     typer.echo(f"Dagster UI on http://127.0.0.1:{settings.dagster_port}; Ctrl-C stops it, the pipeline goes on")
     with subprocess.Popen(ui_command(settings), env=ui_environment(settings)) as ui:
         signal.signal(signal.SIGTERM, lambda *_: ui.terminate())
@@ -64,6 +71,11 @@ def dev(source: SourceOption = "synthetic") -> None:
             ui.wait()
     typer.echo("the UI has stopped, the pipeline goes on: 'make dev' opens the UI again, 'make down' stops all")
     raise typer.Exit(code if code > 0 else 0)
+
+
+def _source_of(settings: Settings) -> str:
+    chosen = chosen_source(settings)
+    return chosen.spec if chosen else "synthetic"
 
 
 def down() -> None:

@@ -338,9 +338,9 @@ def _daily_parity(
     expected.update({f"{row['stat_date']} {row['risk_level']}": row["count"] for row in scored})
     found: Counter[str] = Counter()
     for row in candidates[DAILY_ANALYTICS_SUMMARY].collect():
-        found[f"{row['summary_date']} events"] = row["total_events"] or 0
+        found[f"{row['summary_date']} events"] += row["total_events"] or 0
         for level in risk_scores.LEVELS:
-            found[f"{row['summary_date']} {level}"] = row[f"{level.lower()}_risk_user_count"] or 0
+            found[f"{row['summary_date']} {level}"] += row[f"{level.lower()}_risk_user_count"] or 0
     differences = {
         name: found[name] - expected[name]
         for name in sorted(expected.keys() | found.keys())

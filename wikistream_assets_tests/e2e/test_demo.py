@@ -2,7 +2,6 @@
 
 import json
 import re
-from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +11,7 @@ from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, GOLD_TABLES, QUARANTINE
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.kafka_records import Message, envelope, produce
+from wikistream_assets_tests.e2e.unknown_type import send_an_unknown_type
 
 pytestmark = pytest.mark.e2e
 
@@ -33,7 +32,7 @@ def test_demo_failed_gate_and_way_out(settings: Settings) -> None:
     assert "nothing new" in second.stdout
     assert (table_hashes(lake), _heads(lake)) == (hashes, heads)
 
-    _send_an_unknown_type(settings)
+    send_an_unknown_type(settings)
     published = _heads(lake, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
     stopped = wikistream("demo", "--events", EVENTS, settings=settings)
     assert stopped.returncode == 3
@@ -83,27 +82,3 @@ def test_a_wrong_source_is_one_line_and_leaves_nothing_behind(
 
 def _heads(lake: Lakehouse, *specs: object) -> dict[str, int]:
     return {spec.identifier: lake.head(spec).snapshot_id for spec in specs or ALL_TABLES}  # type: ignore[attr-defined]
-
-
-def _send_an_unknown_type(settings: Settings) -> None:
-    """Put one event into Kafka whose type no producer would have let through unseen: the contract knows it only as a name."""
-    event = {
-        "$schema": "/mediawiki/recentchange/1.0.0",
-        "meta": {
-            "id": "11111111-2222-4333-8444-555555555555",
-            "domain": "en.wikipedia.org",
-            "dt": "2026-03-03T10:00:00Z",
-        },
-        "type": "flow!",
-        "timestamp": int(datetime(2026, 3, 3, 10, tzinfo=UTC).timestamp()),
-        "user": "Ada",
-        "bot": False,
-        "title": "Tea",
-    }
-    line = json.dumps(event)
-    services.up(settings)
-    try:
-        event_id = event["meta"]["id"]  # type: ignore[index]
-        produce(settings.bootstrap_servers, [Message("raw-events", envelope().event_value(event_id, line), event_id)])
-    finally:
-        services.down(settings)

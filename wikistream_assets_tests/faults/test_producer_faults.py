@@ -562,7 +562,7 @@ def test_12_control_letters_are_sent_and_forgotten(fresh_topics: Broker, account
 
 @contextmanager
 def refusing(broker: Broker, topic: str) -> Iterator[None]:
-    """Let a topic refuse every record for a while: none is small enough for it."""
+    """Let a topic refuse every record for a while: none is small enough for it; the markers of transactions are."""
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     name = "max.message.bytes"
     usual = broker.describe_config(topic)[name]
@@ -574,7 +574,7 @@ def refusing(broker: Broker, topic: str) -> Iterator[None]:
             future.result(timeout=30)
         wait_until(lambda: broker.describe_config(topic)[name] == value)
 
-    put("10")
+    put("100")
     try:
         yield
     finally:

@@ -1,0 +1,29 @@
+"""An event that closes the Bronze gate: its type is none that the rule ``event_type_valid`` knows."""
+
+import json
+from datetime import UTC, datetime
+
+from wikistream_assets.embedded import services
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.kafka_records import Message, envelope, produce
+
+EVENT_ID = "11111111-2222-4333-8444-555555555555"
+
+
+def send_an_unknown_type(settings: Settings) -> None:
+    """Put it into Kafka past the producer, which knows types only as names; the broker is started and stopped for it."""
+    event = {
+        "$schema": "/mediawiki/recentchange/1.0.0",
+        "meta": {"id": EVENT_ID, "domain": "en.wikipedia.org", "dt": "2026-03-03T10:00:00Z"},
+        "type": "flow!",
+        "timestamp": int(datetime(2026, 3, 3, 10, tzinfo=UTC).timestamp()),
+        "user": "Ada",
+        "bot": False,
+        "title": "Tea",
+    }
+    services.up(settings)
+    try:
+        value = envelope().event_value(EVENT_ID, json.dumps(event))
+        produce(settings.bootstrap_servers, [Message("raw-events", value, EVENT_ID)])
+    finally:
+        services.down(settings)
