@@ -50,8 +50,8 @@ COUNTS_KEY: Final = "wikistream.counts"
 MASKED_KEY: Final = "wikistream.masked"
 TOPICS_KEY: Final = "wikistream.topics"
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _ICEBERG_TYPES: Final[dict[ColumnType, IcebergType]] = {
     "string": StringType(),
@@ -91,12 +91,12 @@ _try_again = retry(
 )
 
 
-def _commits(method: Callable[P, R]) -> Callable[P, R]:
+def _commits(method: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a method that commits try again when another commit was faster; a catalog that takes nothing is one line."""
     tried = _try_again(method)
 
     @wraps(method)
-    def committing(*arguments: P.args, **keywords: P.kwargs) -> R:
+    def committing(*arguments: _P.args, **keywords: _P.kwargs) -> _R:
         try:
             return tried(*arguments, **keywords)
         except OperationalError as error:
