@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka import KafkaError as ConfluentError
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from producer.cursor import Cursor
 from producer.exceptions import FencedError, KafkaError
@@ -23,6 +24,7 @@ TRANSACTION_SECONDS: Final = 60.0
 _ATTEMPTS: Final = 3
 _START_SECONDS: Final = 30.0
 _SLICE_SECONDS: Final = 1.0
+_NO_LEADER: Final = (ConfluentError.NOT_LEADER_FOR_PARTITION, ConfluentError.LEADER_NOT_AVAILABLE)
 _ABORT_SECONDS: Final = 10.0
 
 _FENCED: Final = frozenset(
@@ -210,10 +212,7 @@ def _newest_values(consumer: Consumer, wanted: Callable[[bytes], bool]) -> dict[
         raise KafkaException(topic.error)
     consumer.assign([TopicPartition(SSE_CURSOR, partition, OFFSET_BEGINNING) for partition in topic.partitions])
     # Up to the present end: while others write more often than a fetch waits, the client never reports an end.
-    ends = {
-        partition: consumer.get_watermark_offsets(TopicPartition(SSE_CURSOR, partition), timeout=_START_SECONDS)[1]
-        for partition in topic.partitions
-    }
+    ends = {partition: _end(consumer, partition) for partition in topic.partitions}
     unread = set(topic.partitions)
     newest: dict[bytes, bytes] = {}
     deadline = time.monotonic() + _START_SECONDS
@@ -234,6 +233,21 @@ def _newest_values(consumer: Consumer, wanted: Callable[[bytes], bool]) -> dict[
             if key is not None and value is not None and wanted(key):
                 newest[key] = value  # one key lies in one partition, so the last one read is the newest
     return newest
+
+
+def _has_no_leader_yet(error: BaseException) -> bool:
+    """True of a topic made a moment ago, and of a broker that has just come back."""
+    return isinstance(error, KafkaException) and error.args[0].code() in _NO_LEADER
+
+
+@retry(
+    retry=retry_if_exception(_has_no_leader_yet),
+    stop=stop_after_delay(_START_SECONDS),
+    wait=wait_fixed(0.1),
+    reraise=True,
+)
+def _end(consumer: Consumer, partition: int) -> int:
+    return int(consumer.get_watermark_offsets(TopicPartition(SSE_CURSOR, partition), timeout=_START_SECONDS)[1])
 
 
 def _kafka_error(bootstrap_servers: str, error: KafkaException) -> KafkaError:
