@@ -13,6 +13,7 @@ from bench.bronze import fill
 from bench.pipeline import pipeline
 from producer.topics import EVENT_TOPICS
 from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.resources.broker import Broker, Positions
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
 from wikistream_assets.settings import Settings
@@ -47,7 +48,7 @@ def run(events: int = 180_000, rate: float = 50.0) -> dict[str, Any]:
             time.sleep(_POLL_SECONDS)
         done = [v for v in lake.history(RAW_EVENTS) if v.position is not None and v.timestamp_ms / 1000 > begun]
         last = next(version for version in reversed(done) if _reached(version, backlog, broker))
-    records = _records(last) - _records(before)
+    records = (Counts.total_of(last) - Counts.total_of(before)).records
     seconds = last.timestamp_ms / 1000 - ready
     figures = {
         "bench": "catch_up",
@@ -70,10 +71,6 @@ def _ready(settings: Settings) -> bool:
 
 def _reached(version: Version | None, ends: Positions, broker: Broker) -> bool:
     return not broker.has_committed_records((version and version.position) or {}, ends)
-
-
-def _records(version: Version | None) -> int:
-    return int(version.counts["total"]["records"]) if version is not None and version.counts is not None else 0
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def pipeline(rate: float, **fields: Any) -> Iterator[Settings]:
         fields: further settings.
     """
     with tempfile.TemporaryDirectory(prefix="wikistream-bench-") as folder:
-        ports = {name: _free_port() for name in _PORTS}
+        ports: dict[str, Any] = {name: _free_port() for name in _PORTS}
         settings = Settings(home=Path(folder) / "home", synthetic_events_per_second=rate, **ports, **fields)
         open_home(settings)
         try:

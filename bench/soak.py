@@ -13,19 +13,18 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
 import psutil
 
 from bench.pipeline import pipeline
-from producer.eventstreams.generator import Generator
 from producer.sink import read_cursor
 from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.alerts.watch import lag
 from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -92,13 +91,8 @@ def _watch(settings: Settings, lake: Lakehouse, minutes: float) -> list[Sample]:
 
 
 def _sample(settings: Settings, lake: Lakehouse) -> Sample:
-    newest = lake.newest_position(RAW_EVENTS)
-    position = (newest and newest.position) or {}
-    behind = sum(
-        end - position.get(topic, {}).get(number, 0)
-        for topic, ends in Broker(settings.bootstrap_servers).ends(EVENT_TOPICS).items()
-        for number, end in ends.items()
-    )
+    waiting = lag(Broker(settings.bootstrap_servers), lake)
+    behind = sum(sum(partitions.values()) for partitions in waiting.values())
     memory: defaultdict[str, float] = defaultdict(float)
     for process in supervisor.marked_processes(settings.root):
         try:
@@ -121,11 +115,12 @@ def _quarter(samples: Sequence[Sample]) -> dict[str, float]:
 
 def _settle(settings: Settings, lake: Lakehouse) -> None:
     """Wait until Bronze has all of Kafka and no gate has anything left to look at."""
-    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
+    broker = Broker(settings.bootstrap_servers)
+    ends = broker.ends(EVENT_TOPICS)
     deadline = time.monotonic() + _DRAIN_SECONDS
     while time.monotonic() < deadline:
         newest = lake.newest_position(RAW_EVENTS)
-        behind = Broker(settings.bootstrap_servers).has_committed_records((newest and newest.position) or {}, ends)
+        behind = broker.has_committed_records((newest and newest.position) or {}, ends)
         if not behind and all(state.pending.empty for state in gate_states(lake)):
             return
         time.sleep(_SAMPLE_SECONDS)
@@ -134,13 +129,11 @@ def _settle(settings: Settings, lake: Lakehouse) -> None:
 
 def _accounts(settings: Settings, lake: Lakehouse) -> dict[str, int]:
     """Ids that the generator makes for the lines that the producer has read, against those in Bronze and in Silver."""
-    chosen = chosen_source(settings)
-    cursor = read_cursor(settings.bootstrap_servers, chosen.source.identity) if chosen else None
-    if cursor is None:
+    source = choose_source(settings, "synthetic").source  # the one it has: rate and seed are kept in the home
+    cursor = read_cursor(settings.bootstrap_servers, source.identity)
+    if cursor is None or source.generator is None:
         raise RuntimeError("the producer has committed nothing")
-    kept = json.loads((settings.root / "run" / "source.json").read_text())["synthetic"]
-    generator = Generator.lasting(datetime.fromisoformat(kept["start"]), kept["events_per_second"], kept["seed"])
-    lines = islice(generator.lines(), cursor.counters.received)
+    lines = islice(source.generator.lines(), cursor.counters.received)
     sent = {line.event_id for line in lines if line.event_id and line.domain in FOLLOWED_DOMAINS}
     bronze = _ids(lake, "bronze.raw_events")
     silver = _ids(lake, "silver.cleaned_events") + _ids(lake, "quarantine.cleaned_events")

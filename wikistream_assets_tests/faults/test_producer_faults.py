@@ -189,32 +189,31 @@ def _records(broker: Broker) -> int:
         return 0
 
 
-def test_1_killed_at_random(
+@pytest.mark.parametrize(
+    ("by", "few", "many", "number", "fault"),
+    [
+        (signal.SIGKILL, 8, 60, "1", "producer kill -9 at random"),
+        (signal.SIGTERM, 2, 20, "more", "producer SIGTERM at random"),
+    ],
+    ids=["killed", "told"],
+)
+def test_1_ended_at_random(
     server: EventStreamsServer,
     settings: ProducerSettings,
     source: Source,
     fresh_topics: Broker,
     account: Account,
     kills: Callable[[int, int], int],
+    by: signal.Signals,
+    few: int,
+    many: int,
+    number: str,
+    fault: str,
 ) -> None:
-    tries = kills(8, 60)
+    tries = kills(few, many)
     small = settings.model_copy(update={"producer_batch_events": 40})
-    seconds = kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries)
-    assert_exactly_once(settings, source, account, "1", "producer kill -9 at random", tries, seconds)
-
-
-def test_told_to_end_at_random(
-    server: EventStreamsServer,
-    settings: ProducerSettings,
-    source: Source,
-    fresh_topics: Broker,
-    account: Account,
-    kills: Callable[[int, int], int],
-) -> None:
-    tries = kills(2, 20)
-    small = settings.model_copy(update={"producer_batch_events": 40})
-    kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries, signal.SIGTERM)
-    assert_exactly_once(settings, source, account, "more", "producer SIGTERM at random", tries)
+    seconds = kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries, by)
+    assert_exactly_once(settings, source, account, number, fault, tries, seconds)
 
 
 def test_1_control_position_in_memory(
