@@ -72,14 +72,16 @@ def _events(settings: Settings) -> list[tuple[float, float]]:
 
 
 def _bronze_lags(settings: Settings) -> list[float]:
-    commits, _ = _batches(settings)
+    events = _events(settings)
+    commits, _ = _batches(settings)  # after the events, so that the commit of each of them is among them
     # a batch is committed some time after it began and before the next one begins
-    return [commits[bisect.bisect_left(commits, batch)] - sent for sent, batch in _events(settings)]
+    return [commits[bisect.bisect_left(commits, batch)] - sent for sent, batch in events]
 
 
 def _gold_lags(settings: Settings) -> list[float]:
     """From sent to seen in Gold, of the events that Gold had published before the pipeline was stopped."""
     lake = Lakehouse.local(settings)
+    events = _events(settings)
     commits, snapshot_of = _batches(settings)
     order = {snapshot_of[commit]: number for number, commit in enumerate(commits)}
     bronze_of = {v.snapshot_id: v.position[RAW_EVENTS.identifier] for v in lake.history(CLEANED_EVENTS) if v.position}
@@ -98,7 +100,7 @@ def _gold_lags(settings: Settings) -> list[float]:
     covered.sort()
     numbers = [number for number, _ in covered]
     lags = []
-    for sent, batch in _events(settings):
+    for sent, batch in events:
         at = bisect.bisect_left(numbers, bisect.bisect_left(commits, batch))
         if at < len(covered):
             lags.append(covered[at][1] - sent)

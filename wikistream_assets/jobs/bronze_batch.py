@@ -35,6 +35,8 @@ from wikistream_assets.tables.bronze import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.transforms.bronze.dead_letter import dead_letters
 from wikistream_assets.transforms.bronze.raw_events import at_places, first_places, parse
 
+_MANY_HOURS: Final = 200
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -71,7 +73,7 @@ class _Found:
         records / letters: records of the batch; those of them that are no events.
         next_offsets: the offset after the last record, by topic and partition.
         next_letter_offsets: the same for dead letters alone.
-        hours: (event_date, event_hour) of the events.
+        spans: earliest and latest time of the events of each (event_date, event_hour), microseconds since 1970.
         ages: of the events when the batch began.
     """
 
@@ -79,7 +81,7 @@ class _Found:
     letters: int = 0
     next_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     next_letter_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
-    hours: frozenset[tuple[str, int]] = frozenset()
+    spans: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     ages: tuple[AgeGroup, ...] = ()
 
 
@@ -139,7 +141,7 @@ class BatchWriter:
             parsed.unpersist()
 
     def _commit(self, parsed: DataFrame, found: _Found, started: float) -> None:
-        places = first_places(parsed, _known_ids(parsed, found.hours)).persist(StorageLevel.MEMORY_AND_DISK)
+        places = first_places(parsed, _known_ids(parsed, found.spans)).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             rows = places.count()
             batch = Counts(found.records, rows, found.letters, found.records - found.letters - rows)
@@ -202,17 +204,24 @@ def _find(parsed: DataFrame) -> _Found:
     keys = ("kafka_topic", "kafka_partition", "event_date", "event_hour")
     groups = (
         parsed.groupBy(*keys, is_letter.alias("is_letter"), age_class.alias("age_class"))
-        .agg(sf.count("*").alias("records"), sf.max("kafka_offset").alias("last"), sf.avg(age).alias("age"))
+        .agg(
+            sf.count("*").alias("records"),
+            sf.max("kafka_offset").alias("last"),
+            sf.avg(age).alias("age"),
+            sf.min(sf.unix_micros("event_timestamp")).alias("earliest"),
+            sf.max(sf.unix_micros("event_timestamp")).alias("latest"),
+        )
         .collect()
     )
     letters = [group for group in groups if group["is_letter"]]
+    events = [group for group in groups if not group["is_letter"]]
     return _Found(
         records=sum(group["records"] for group in groups),
         letters=sum(group["records"] for group in letters),
         next_offsets=_next_offsets(groups),
         next_letter_offsets=_next_offsets(letters),
-        hours=frozenset((group["event_date"], group["event_hour"]) for group in groups if not group["is_letter"]),
-        ages=tuple(AgeGroup(group["records"], group["age"]) for group in groups if not group["is_letter"]),
+        spans=_spans(events),
+        ages=tuple(AgeGroup(group["records"], group["age"]) for group in events),
     )
 
 
@@ -237,11 +246,29 @@ def _advanced(position: Positions, next_offsets: Mapping[tuple[str, int], int]) 
     return advanced
 
 
-def _known_ids(parsed: DataFrame, hours: frozenset[tuple[str, int]]) -> DataFrame:
-    """The ids that Bronze holds in ``hours``: one column of exactly these partitions, whatever else the table holds."""
-    by_date: dict[str, list[int]] = {}
-    for date, hour in sorted(hours):
-        by_date.setdefault(date, []).append(hour)
-    touched = [(sf.col("event_date") == date) & sf.col("event_hour").isin(of_day) for date, of_day in by_date.items()]
+def _spans(groups: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int]]:
+    spans: dict[tuple[str, int], tuple[int, int]] = {}
+    for group in groups:
+        hour, earliest, latest = (group["event_date"], group["event_hour"]), group["earliest"], group["latest"]
+        before = spans.get(hour, (earliest, latest))
+        spans[hour] = (min(before[0], earliest), max(before[1], latest))
+    return spans
+
+
+def _known_ids(parsed: DataFrame, spans: Mapping[tuple[str, int], tuple[int, int]]) -> DataFrame:
+    """The ids that Bronze holds of the times that ``parsed`` touches: an event that comes again has the time it had before.
+
+    The hours are partitions. Within one, Iceberg leaves out by their metrics the files of other times, which are nearly all of
+    them in a live stream: else each batch would open every small file of the hour.
+    """
+    event_time = sf.col("event_timestamp")
+    touched: list[Column] = [
+        (sf.col("event_date") == date)
+        & (sf.col("event_hour") == hour)
+        & event_time.between(sf.timestamp_micros(sf.lit(earliest)), sf.timestamp_micros(sf.lit(latest)))
+        for (date, hour), (earliest, latest) in sorted(spans.items())
+    ]
+    if len(touched) > _MANY_HOURS:  # of a hostile source: Spark would not survive an expression of thousands
+        touched = [sf.col("event_date").between(min(spans)[0], max(spans)[0])]
     bronze = read_table(parsed.sparkSession, RAW_EVENTS)
     return bronze.where(reduce(or_, touched, sf.lit(False))).select("event_id")

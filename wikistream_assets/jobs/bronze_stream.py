@@ -44,6 +44,8 @@ LOCK: Final = RAW_EVENTS.identifier
 _EARLIEST: Final = -2
 """Kafka source: from the first offset the broker has."""
 
+_FETCH_WAIT_MS: Final = 20
+
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 3.0
 _WAIT_SECONDS: Final = 900.0
@@ -217,6 +219,9 @@ def _running(
         .option("kafka.bootstrap.servers", settings.bootstrap_servers)
         .option("subscribe", ",".join(EVENT_TOPICS))
         .option("kafka.isolation.level", "read_committed")
+        # A partition's newest offset is a transaction's marker, after which there is nothing to send: the broker would answer
+        # only after its default of 500 ms, in every batch.
+        .option("kafka.fetch.max.wait.ms", _FETCH_WAIT_MS)
         .option("startingOffsets", json.dumps(starting_offsets(writer.position, offsets)))
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", settings.bronze_batch_records)

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -141,10 +142,38 @@ def _assert_hours_are_pruned(spark: SparkSession, lake: Lakehouse) -> None:
     one_hour = bronze.where((bronze.event_date == date) & (bronze.event_hour == hour))
     everything, some = _files_read(bronze), _files_read(one_hour)
     assert 0 < some <= everything / len(hours) * 2
-    # and so does the look for known events, which reads the hours of its batch alone
-    known = bronze_batch._known_ids(bronze, frozenset({(date, hour)}))
-    assert _files_read(known) == some
-    assert _files_read(bronze_batch._known_ids(bronze, frozenset())) == 0
+    # and so does the look for known events, which reads the hours of its batch alone, and of these the files of its time
+    times = [
+        round(row["event_timestamp"].timestamp() * 1e6)
+        for row in table_rows(lake, RAW_EVENTS, "event_timestamp", "event_date", "event_hour")
+        if (row["event_date"], row["event_hour"]) == (date, hour)
+    ]
+    assert _files_read(bronze_batch._known_ids(bronze, {(date, hour): (min(times), max(times))})) == some
+    assert 0 < _files_read(bronze_batch._known_ids(bronze, {(date, hour): (min(times), min(times))})) <= some
+    assert _files_read(bronze_batch._known_ids(bronze, {(date, hour): (min(times) - 9, min(times) - 1)})) == 0
+    assert _files_read(bronze_batch._known_ids(bronze, {})) == 0
+
+
+def test_a_batch_may_touch_very_many_hours(lake: Lakehouse, settings: Settings, spark: SparkSession) -> None:
+    """A hostile source spreads its events over the years; what comes again is still known."""
+    began = datetime(2002, 1, 1, tzinfo=UTC)
+    events = [
+        {
+            "meta": {
+                "id": f"id-{number}",
+                "domain": "en.wikipedia.org",
+                "dt": (began + timedelta(hours=37 * number)).isoformat(),
+            }
+        }
+        | {"type": "edit"}
+        for number in range(3 * bronze_batch._MANY_HOURS)
+    ]
+    lines = [json.dumps(event).encode() for event in events]
+    for _ in range(2):
+        produce(settings.bootstrap_servers, judged(lines))
+        drain(spark, lake, settings)
+    assert sorted(event_ids(lake)) == sorted(event["meta"]["id"] for event in events)
+    assert totals(lake)["duplicates"] == len(events)
 
 
 def _files_read(rows: DataFrame) -> int:
