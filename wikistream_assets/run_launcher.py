@@ -1,24 +1,65 @@
-"""Dagster's default launcher, and the one thing it does not do: notice that a run's process is gone.
+"""Dagster's default launcher, and two things it does not do: notice that a run's process is gone, and use one that is warm.
 
 Its code server reports a run whose process it sees die. When both die (a crash of the machine, ``kill -9`` of the whole group)
 the run would stay "started" until its time limit, and the loop would wait for it. ``dagster.yaml`` names this class; run
 monitoring asks it, and run retries start the run again.
+
+A run of a job with the tag ``WARM`` is left to ``run_worker`` if one is there; else it gets a process of its own, as any other.
 """
 
-from typing import Any, Self
+from contextlib import suppress
+from typing import Any, Final, Self
 
 import dagster as dg
 import psutil
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
+
+from wikistream_assets.embedded.home import is_locked
+from wikistream_assets.settings import load_settings
+
+WARM: Final = "wikistream/warm"
+"""Tag of a job whose runs are short and come one at a time: its value does not matter."""
+
+HANDED_OVER: Final = "wikistream/handed-over"
+"""Tag of a run that was left to the worker; its value is the run's own id, because a retry inherits the tags."""
+
+WORKER_LOCK: Final = "run-worker"
+"""The home's lock that a worker holds as long as it takes runs."""
+
+_END_SECONDS: Final = 30.0
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """Launches runs as processes of this machine and can tell whether they are still there."""
+    """Launches runs in processes of this machine and can tell whether they are still there."""
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Any) -> Self:
         return cls(inst_data=inst_data)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Leave the run to the worker, or start a process for it."""
+        run = context.dagster_run
+        if WARM in run.tags and is_locked(load_settings(), WORKER_LOCK):
+            self._instance.add_run_tags(run.run_id, {HANDED_OVER: run.run_id})
+            self._instance.report_engine_event("Left to the run worker.", run, cls=self.__class__)
+        else:
+            super().launch_run(context)
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run. The worker is killed for it, like any process that may die at any time; the next one starts clean."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished or run.tags.get(HANDED_OVER) != run_id:
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]  # Dagster's method has no types
+        self._instance.report_run_canceling(run)
+        if (process := self._process_of(run)) is not None:
+            family = [process, *process.children(recursive=True)]  # its JVM
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
+            psutil.wait_procs(family, timeout=_END_SECONDS)
+        self._instance.report_run_canceled(run)
+        return True
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -30,14 +71,22 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if started is None:
             # monitoring would take "unknown" for "dead"
             return CheckRunHealthResult(WorkerStatus.RUNNING, "no process has reported for the run yet")
+        if self._process_of(run) is not None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, f"process {started[0]} is gone")
+
+    def _process_of(self, run: dg.DagsterRun) -> psutil.Process | None:
+        """The process that executes the run; None if it is gone or has not reported yet."""
+        started = self._started_in(run)
+        if started is None:
+            return None
         pid, moment = started
         try:
+            process = psutil.Process(pid)
             # a process id may have been given to somebody else since
-            if psutil.Process(pid).create_time() <= moment:
-                return CheckRunHealthResult(WorkerStatus.RUNNING)
+            return process if process.create_time() <= moment else None
         except psutil.NoSuchProcess:
-            pass
-        return CheckRunHealthResult(WorkerStatus.FAILED, f"process {pid} is gone")
+            return None
 
     def _started_in(self, run: dg.DagsterRun) -> tuple[int, float] | None:
         """Process id and time of the newest event in which a process says that it executes the run."""

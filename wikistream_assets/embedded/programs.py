@@ -76,7 +76,15 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
     if chosen is None:
         return (broker,)
     source = () if chosen.source.url else (_source(settings, chosen),)
-    return (broker, *source, _producer(settings, chosen), _stream(settings), _code(settings), _daemon(settings))
+    return (
+        broker,
+        *source,
+        _producer(settings, chosen),
+        _stream(settings),
+        _code(settings),
+        _worker(settings),
+        _daemon(settings),
+    )
 
 
 def ui_command(settings: Settings) -> list[str]:
@@ -158,6 +166,17 @@ def _code(settings: Settings) -> Program:
         environment=_dagster_variables(settings),
         needs=("broker",),
         prepare=lambda: _prepare_dagster(settings),
+    )
+
+
+def _worker(settings: Settings) -> Program:
+    return Program(
+        name="worker",
+        command=lambda: [sys.executable, "-m", "wikistream_assets.run_worker"],
+        wait_ready=None,  # who launches a run before it is ready starts a process of its own
+        settled_seconds=20,
+        environment=_dagster_variables(settings),
+        needs=("code",),
     )
 
 

@@ -8,6 +8,7 @@ from wikistream_assets.defs.silver.assets import silver
 from wikistream_assets.jobs.decisions import Action
 from wikistream_assets.jobs.gate_control import decide_on_failure
 from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark
+from wikistream_assets.run_launcher import WARM
 from wikistream_assets.settings import load_settings
 
 _LIMIT = {
@@ -22,7 +23,7 @@ _BRONZE = dg.AssetSelection.assets(bronze).without_checks()
 cycle = dg.define_asset_job(
     "cycle",
     selection=dg.AssetSelection.assets(bronze, silver, gold),
-    tags={**_LIMIT, "wikistream/job": "cycle"},
+    tags={**_LIMIT, "wikistream/job": "cycle", WARM: "true"},
     description="Drain Kafka, Bronze gate, Silver with its gate, Gold with its gate. Stops at the first gate that blocks.",
 )
 bronze_job = dg.define_asset_job(

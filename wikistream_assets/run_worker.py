@@ -1,0 +1,67 @@
+"""The process that executes cycles, one after the other, and stays: imports, JVM and compiled code are paid for once.
+
+A process of its own for each run, which is Dagster's default, spends more time on its start than on the rows of a short cycle.
+``run_launcher`` hands a run over by a tag, and Dagster's own storage is the queue. What kills this process kills its run as
+well: run monitoring notices, a retry follows, and the process manager has another worker ready.
+``python -m wikistream_assets.run_worker``.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from typing import Final
+
+import dagster as dg
+from dagster._cli.api import _execute_run_command_body
+
+from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.exceptions import WikistreamError
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.run_launcher import HANDED_OVER, WORKER_LOCK
+from wikistream_assets.settings import load_settings
+
+_POLL_SECONDS: Final = 0.3
+
+_log: Final = logging.getLogger(__name__)
+
+
+def next_run(instance: dg.DagsterInstance) -> str | None:
+    """The oldest run that was handed over and has not been begun."""
+    starting = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]), ascending=True)
+    return next((run.run_id for run in starting if run.tags.get(HANDED_OVER) == run.run_id), None)
+
+
+def execute(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Execute a run in this process. How it ends is Dagster's to say, in its own events."""
+    _log.info("run %s", run_id)
+    _execute_run_command_body(run_id, instance, lambda _: None, set_exit_code_on_failure=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Take runs until told to stop; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m wikistream_assets.run_worker", description=__doc__)
+    parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    try:
+        settings = load_settings()
+        with writer_lock(settings, WORKER_LOCK), dagster_instance(settings) as instance:
+            local_session(settings).range(1).count()  # the JVM is there before the first run
+            # Told to stop amid a run, it goes at once: a killed run is started again, a cancelled one would wait for a person.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            pause = threading.Event()
+            while True:
+                if (run_id := next_run(instance)) is not None:
+                    execute(instance, run_id)
+                pause.wait(_POLL_SECONDS)
+    except WikistreamError as error:
+        _log.error("%s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
