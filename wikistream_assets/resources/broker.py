@@ -41,7 +41,9 @@ Positions = Mapping[str, Mapping[str, int]]
 
 _REQUEST_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 30.0
-_POLL_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.05
+_FETCH_WAIT_MS: Final = 20
+"""Who looks whether there is more must not wait for more: the broker would hold its answer back for 500 ms."""
 _VISIBLE_POLL_SECONDS: Final = 0.02
 _HOUR_MS: Final = 3_600_000
 _OVERHEAD_BYTES: Final = 1_048_576
@@ -274,6 +276,7 @@ class Broker:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": _FETCH_WAIT_MS,
             }
         )
         try:

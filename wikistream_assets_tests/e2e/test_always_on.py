@@ -89,9 +89,9 @@ def sent(settings: Settings) -> tuple[Counter[str], int]:
 @pytest.mark.long
 def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) -> None:
     wait_for_more_rows(home)
-    assert [service.name for service in services.status(home) if service.state == "RUNNING"] == [
-        "broker", "source", "producer", "stream", "code", "daemon",
-    ]  # fmt: skip
+    wait_until(lambda: all(service.state == "RUNNING" for service in services.status(home)))
+    names = ["broker", "source", "producer", "stream", "code", "worker", "daemon"]
+    assert [service.name for service in services.status(home)] == names
     before = {service.name: service.pid for service in services.status(home)}
     again = wikistream("up", settings=home)
     assert again.returncode == 0, again.stderr
@@ -101,7 +101,7 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     told = json.loads(health.stdout)
     assert (health.returncode, told["problems"], told["source"]) == (0, [], "synthetic"), health.stdout
 
-    for name in ("producer", "source", "stream", "broker", "code", "daemon"):
+    for name in ("producer", "source", "stream", "broker", "code", "worker", "daemon"):
         killed = pid_of(home, name)
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
@@ -129,5 +129,5 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     assert letters is not None
     assert letters.total_records == malformed
 
-    assert services.down(home) == ["broker", "code", "daemon", "source", "stream"]
+    assert services.down(home) == ["broker", "code", "daemon", "source", "stream", "worker"]
     assert processes_of(home) == []

@@ -27,7 +27,7 @@ def test_a_home_without_a_source_has_a_broker(settings: Settings) -> None:
 
 def test_the_synthetic_source_is_served_and_read_for_ever(settings: Settings) -> None:
     made = rows(settings, "synthetic")
-    assert list(made) == ["broker", "source", "producer", "stream", "code", "daemon"]
+    assert list(made) == ["broker", "source", "producer", "stream", "code", "worker", "daemon"]
     for number, program in enumerate(made.values()):
         assert set(program.needs) <= set(list(made)[:number]), "nobody needs one that is started later"
     assert "--continuous" in made["source"].command()

@@ -21,6 +21,7 @@ from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
+from wikistream_assets.run_launcher import HANDED_OVER
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
@@ -95,6 +96,7 @@ def test_23_daemon_code_server_and_run_are_killed(
     home: Settings, instance: dg.DagsterInstance, account: Account
 ) -> None:
     wait_for_success(instance)
+    assert any(HANDED_OVER in record.dagster_run.tags for record in cycles(instance)), "the run is the worker's"
     for victims in (("run",), ("daemon",), ("code", "run")):
         wait_until(lambda: working(instance) is not None, SECONDS)
         found = working(instance)
