@@ -12,11 +12,11 @@ from typing import Any, Final
 from bench.bronze import fill
 from bench.pipeline import pipeline
 from producer.topics import EVENT_TOPICS
-from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.embedded import supervisor
+from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.resources.broker import Broker, Positions
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
-from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 
 WANTED_PER_SECOND: Final = 5_000
@@ -41,7 +41,7 @@ def run(events: int = 180_000, rate: float = 50.0) -> dict[str, Any]:
         backlog = broker.ends(EVENT_TOPICS)
         begun = time.time()
         supervisor.call(settings, "startProcess", "stream", False)  # supervisord's own signature
-        while not _ready(settings):
+        while not is_locked(settings, RAW_EVENTS.identifier):  # the stream has its JVM and is Bronze's writer
             time.sleep(_POLL_SECONDS)
         ready = time.time()
         while not _reached(lake.newest_position(RAW_EVENTS), backlog, broker):
@@ -63,10 +63,6 @@ def run(events: int = 180_000, rate: float = 50.0) -> dict[str, Any]:
         f"(at least {WANTED_PER_SECOND})"
     )
     return figures
-
-
-def _ready(settings: Settings) -> bool:
-    return any(service.name == "stream" and service.state == "RUNNING" for service in services.status(settings))
 
 
 def _reached(version: Version | None, ends: Positions, broker: Broker) -> bool:
