@@ -15,10 +15,12 @@ import dagster as dg
 import psutil
 import pytest
 
+from producer.topics import EVENT_TOPICS
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
 from wikistream_assets.run_launcher import HANDED_OVER
@@ -131,9 +133,16 @@ def assert_all_published(
 ) -> None:
     """Let the loop publish all there is, then hold what was sent against what came out."""
     supervisor.call(home, "stopProcess", "producer")
-    lake = Lakehouse.local(home)
-    wait_for_success(instance, more=2)
+    lake, broker = Lakehouse.local(home), Broker(home.bootstrap_servers)
+    ends = broker.ends(EVENT_TOPICS)
+
+    def read_up() -> bool:
+        newest = lake.newest_position(RAW_EVENTS)
+        return not broker.has_committed_records((newest and newest.position) or {}, ends)
+
+    wait_until(read_up, SECONDS)
     wait_until(lambda: all(state.pending.empty for state in gate_states(lake)), SECONDS)
+    wait_until(lambda: all(record.dagster_run.is_finished for record in cycles(instance)), SECONDS)
     sent = [row[0] for row in query(lake, "select event_id from bronze.raw_events").rows]
     published = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
     found_ids = [row[0] for row in query(lake, published).rows]
