@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka import KafkaError as ConfluentError
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from producer.cursor import Cursor
 from producer.exceptions import FencedError, KafkaError
@@ -212,7 +212,7 @@ def _newest_values(consumer: Consumer, wanted: Callable[[bytes], bool]) -> dict[
         raise KafkaException(topic.error)
     consumer.assign([TopicPartition(SSE_CURSOR, partition, OFFSET_BEGINNING) for partition in topic.partitions])
     # Up to the present end: while others write more often than a fetch waits, the client never reports an end.
-    ends = {partition: _end(consumer, partition) for partition in topic.partitions}
+    ends = {partition: watermarks(consumer, SSE_CURSOR, partition)[1] for partition in topic.partitions}
     unread = set(topic.partitions)
     newest: dict[bytes, bytes] = {}
     deadline = time.monotonic() + _START_SECONDS
@@ -240,14 +240,17 @@ def _has_no_leader_yet(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in _NO_LEADER
 
 
-@retry(
-    retry=retry_if_exception(_has_no_leader_yet),
-    stop=stop_after_delay(_START_SECONDS),
-    wait=wait_fixed(0.1),
-    reraise=True,
-)
-def _end(consumer: Consumer, partition: int) -> int:
-    return int(consumer.get_watermark_offsets(TopicPartition(SSE_CURSOR, partition), timeout=_START_SECONDS)[1])
+def watermarks(consumer: Consumer, topic: str, partition: int, timeout: float = _START_SECONDS) -> tuple[int, int]:
+    """The first offset of a partition and the one after its last; a partition without a leader is asked again.
+
+    Raises:
+        KafkaException: the cluster does not answer within ``timeout`` seconds, or the partition has no leader all that time.
+    """
+    asked_again = Retrying(
+        retry=retry_if_exception(_has_no_leader_yet), stop=stop_after_delay(timeout), wait=wait_fixed(0.1), reraise=True
+    )
+    low, high = asked_again(consumer.get_watermark_offsets, TopicPartition(topic, partition), timeout=timeout)
+    return int(low), int(high)
 
 
 def _kafka_error(bootstrap_servers: str, error: KafkaException) -> KafkaError:

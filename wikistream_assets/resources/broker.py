@@ -32,6 +32,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
 )
 
 from producer.envelope import MAX_ORIGINAL_BYTES
+from producer.sink import watermarks
 from producer.topics import DLQ_EVENTS, RAW_EVENTS, SSE_CURSOR
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.settings import Settings
@@ -291,7 +292,7 @@ class Broker:
         if metadata.error is not None:
             raise BrokerError(f"topic {topic} does not exist on {self.bootstrap_servers}: run 'wikistream topics sync'")
         return {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_SECONDS)
+            partition: watermarks(consumer, topic, partition, _REQUEST_SECONDS)
             for partition in sorted(metadata.partitions)
         }
 
