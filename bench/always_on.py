@@ -111,13 +111,19 @@ def _recoveries(settings: Settings, name: str, kills: int) -> list[float]:
     """Seconds from ``kill -9`` of a program to Bronze's next commit of rows, each time."""
     seconds = []
     for _ in range(kills):
+        # who dies again before it has settled is taken for one that cannot start, and is given a pause
+        while (service := _service(settings, name)).state != "RUNNING":
+            time.sleep(_POLL_SECONDS)
         _next_commit(settings, time.time())  # it works
-        pid = next(service.pid for service in services.status(settings) if service.name == name)
         killed = time.time()
-        os.kill(int(pid or 0), signal.SIGKILL)
+        os.kill(int(service.pid or 0), signal.SIGKILL)
         # what the stream had in hand when the producer or the broker died is no recovery
         seconds.append(_next_commit(settings, killed + (1.5 if name != "stream" else 0)) - killed)
     return seconds
+
+
+def _service(settings: Settings, name: str) -> services.ServiceStatus:
+    return next(service for service in services.status(settings) if service.name == name)
 
 
 def _next_commit(settings: Settings, after: float) -> float:
