@@ -52,7 +52,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if run is None or run.is_finished or run.tags.get(HANDED_OVER) != run_id:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]  # Dagster's method has no types
         self._instance.report_run_canceling(run)
-        if (process := self._process_of(run)) is not None:
+        started = self._started_in(run)
+        if started is not None and (process := _still_there(*started)) is not None:
             family = [process, *process.children(recursive=True)]  # its JVM
             for member in family:
                 with suppress(psutil.NoSuchProcess):
@@ -71,22 +72,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if started is None:
             # monitoring would take "unknown" for "dead"
             return CheckRunHealthResult(WorkerStatus.RUNNING, "no process has reported for the run yet")
-        if self._process_of(run) is not None:
+        if _still_there(*started) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"process {started[0]} is gone")
-
-    def _process_of(self, run: dg.DagsterRun) -> psutil.Process | None:
-        """The process that executes the run; None if it is gone or has not reported yet."""
-        started = self._started_in(run)
-        if started is None:
-            return None
-        pid, moment = started
-        try:
-            process = psutil.Process(pid)
-            # a process id may have been given to somebody else since
-            return process if process.create_time() <= moment else None
-        except psutil.NoSuchProcess:
-            return None
 
     def _started_in(self, run: dg.DagsterRun) -> tuple[int, float] | None:
         """Process id and time of the newest event in which a process says that it executes the run."""
@@ -97,3 +85,12 @@ class WatchedRunLauncher(DefaultRunLauncher):
             if "pid" in metadata:
                 found = (int(str(metadata["pid"].value)), entry.timestamp)
         return found
+
+
+def _still_there(pid: int, moment: float) -> psutil.Process | None:
+    """The process that had this id at ``moment``, seconds since 1970; None if it is gone, whoever has its id now."""
+    try:
+        process = psutil.Process(pid)
+        return process if process.create_time() <= moment else None
+    except psutil.NoSuchProcess:
+        return None
