@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from producer.cursor import Cursor
 from producer.exceptions import FencedError, KafkaError
 from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE, Failpoint
-from producer.topics import MAX_MESSAGE_BYTES, SSE_CURSOR
+from producer.topics import FETCH_WAIT_MS, MAX_MESSAGE_BYTES, SSE_CURSOR
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def read_newest(bootstrap_servers: str, wanted: Callable[[bytes], bool]) -> dict
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,  # the last offset is a transaction's marker, so the end is learnt from an empty answer
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
             "log_level": 0,  # librdkafka would write to stderr by itself; what matters comes as an error
         }
     )

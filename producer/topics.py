@@ -17,3 +17,7 @@ SSE_CURSOR = "sse-cursor"
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 """``max.message.bytes`` that the topics need: an event of the size limit grows when its JSON is quoted into the envelope, and a
 rejected one by a third in base64; Kafka's default of 1 MiB would refuse both."""
+
+FETCH_WAIT_MS: Final = 20
+"""How long the broker may hold back an answer to a reader who wants what is there and not more. The last offset of a partition is
+a transaction's marker, after which there is nothing to send: with Kafka's default, each look at the end would take 500 ms."""

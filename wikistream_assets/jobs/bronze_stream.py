@@ -26,7 +26,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from producer.topics import EVENT_TOPICS
+from producer.topics import EVENT_TOPICS, FETCH_WAIT_MS
 from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.exceptions import BrokerError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
@@ -43,8 +43,6 @@ LOCK: Final = RAW_EVENTS.identifier
 
 _EARLIEST: Final = -2
 """Kafka source: from the first offset the broker has."""
-
-_FETCH_WAIT_MS: Final = 20
 
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 3.0
@@ -219,9 +217,7 @@ def _running(
         .option("kafka.bootstrap.servers", settings.bootstrap_servers)
         .option("subscribe", ",".join(EVENT_TOPICS))
         .option("kafka.isolation.level", "read_committed")
-        # A partition's newest offset is a transaction's marker, after which there is nothing to send: the broker would answer
-        # only after its default of 500 ms, in every batch.
-        .option("kafka.fetch.max.wait.ms", _FETCH_WAIT_MS)
+        .option("kafka.fetch.max.wait.ms", FETCH_WAIT_MS)
         .option("startingOffsets", json.dumps(starting_offsets(writer.position, offsets)))
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", settings.bronze_batch_records)

@@ -33,7 +33,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
 
 from producer.envelope import MAX_ORIGINAL_BYTES
 from producer.sink import watermarks
-from producer.topics import DLQ_EVENTS, RAW_EVENTS, SSE_CURSOR
+from producer.topics import DLQ_EVENTS, FETCH_WAIT_MS, RAW_EVENTS, SSE_CURSOR
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.settings import Settings
 
@@ -43,8 +43,6 @@ Positions = Mapping[str, Mapping[str, int]]
 _REQUEST_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
-_FETCH_WAIT_MS: Final = 20
-"""Who looks whether there is more must not wait for more: the broker would hold its answer back for 500 ms."""
 _VISIBLE_POLL_SECONDS: Final = 0.02
 _HOUR_MS: Final = 3_600_000
 _OVERHEAD_BYTES: Final = 1_048_576
@@ -277,7 +275,7 @@ class Broker:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": _FETCH_WAIT_MS,
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
             }
         )
         try:
