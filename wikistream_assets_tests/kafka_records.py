@@ -48,16 +48,15 @@ def judged(lines: Iterable[str | bytes], domains: frozenset[str] | None = None) 
 
 
 def produce(bootstrap_servers: str, messages: Iterable[Message], per_transaction: int = 5_000) -> int:
-    """Commit the messages; returns how many."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "transactional.id": f"test-{uuid.uuid4()}",
-            "compression.type": "zstd",
-            "message.max.bytes": 20_000_000,
-            "log_level": 0,
-        }
-    )
+    """Commit the messages, and return how many when a reader of committed records sees them all."""
+    config: dict[str, str | int] = {
+        "bootstrap.servers": bootstrap_servers,
+        "transactional.id": f"test-{uuid.uuid4()}",
+        "compression.type": "zstd",
+        "message.max.bytes": 20_000_000,
+        "log_level": 0,
+    }
+    producer = Producer(config)
     producer.init_transactions(30)
     produced = 0
     remaining = iter(messages)
@@ -67,4 +66,6 @@ def produce(bootstrap_servers: str, messages: Iterable[Message], per_transaction
             producer.produce(message.topic, message.value, message.key, message.partition)
         producer.commit_transaction(60)
         produced += len(chunk)
+    # A commit is answered before its markers are in the partitions; a successor is let in only when they are.
+    Producer(config).init_transactions(30)
     return produced

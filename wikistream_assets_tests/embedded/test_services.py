@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 from producer.eventstreams.generator import Generator
+from producer.topics import RAW_EVENTS
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
@@ -22,6 +23,7 @@ from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
+from wikistream_assets_tests.kafka_records import Message, produce
 
 pytestmark = pytest.mark.kafka
 
@@ -63,16 +65,11 @@ def processes_of(settings: Settings) -> list[int]:
 
 
 def commit(settings: Settings, values: list[str]) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "test", "log_level": 0})
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    for value in values:
-        producer.produce("raw-events", value=value)
-    producer.commit_transaction(30)
+    produce(settings.bootstrap_servers, [Message(RAW_EVENTS, value.encode()) for value in values])
 
 
 def values_in(settings: Settings) -> list[bytes | None]:
-    return [record.value for record in Broker(settings.bootstrap_servers).tail("raw-events", 100_000)]
+    return [record.value for record in Broker(settings.bootstrap_servers).tail(RAW_EVENTS, 100_000)]
 
 
 def test_up_once_up_twice_other_settings_down(running_home: HomeFactory, settings_factory: SettingsFactory) -> None:
@@ -88,7 +85,7 @@ def test_up_once_up_twice_other_settings_down(running_home: HomeFactory, setting
     changed = settings.model_copy(update={"kafka_retention_hours": 24})
     services.up(changed)
     assert broker_state(changed).pid != first.pid
-    assert Broker(changed.bootstrap_servers).describe_config("raw-events")["retention.ms"] == "86400000"
+    assert Broker(changed.bootstrap_servers).describe_config(RAW_EVENTS)["retention.ms"] == "86400000"
     assert values_in(changed) == [b"kept"]
 
     listeners = [
@@ -110,7 +107,7 @@ def test_a_killed_broker_comes_back_with_everything_committed(running_home: Home
     unfinished = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "cut", "log_level": 0})
     unfinished.init_transactions(30)
     unfinished.begin_transaction()
-    unfinished.produce("raw-events", value="never committed")
+    unfinished.produce(RAW_EVENTS, value="never committed")
     unfinished.flush(30)
     killed = broker_state(settings).pid
     assert killed is not None

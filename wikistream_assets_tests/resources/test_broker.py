@@ -44,10 +44,13 @@ def write(producer: Producer, topic: str, partition: int, values: Sequence[str])
         producer.produce(topic, value=value, partition=partition)
 
 
-def commit(producer: Producer, topic: str, partition: int, values: Sequence[str]) -> None:
+def commit(broker: Broker, producer: Producer, topic: str, partition: int, values: Sequence[str]) -> None:
+    """A transaction, and its marker: that is written a moment after the commit is answered."""
+    before = broker.offsets(topic)[partition][1]
     producer.begin_transaction()
     write(producer, topic, partition, values)
     producer.commit_transaction(20)
+    wait_until(lambda: broker.offsets(topic)[partition][1] == before + len(values) + 1)
 
 
 def ends(broker: Broker, topic: str) -> dict[str, dict[str, int]]:
@@ -96,7 +99,7 @@ def test_the_largest_accepted_event_fits(fresh_topics: Broker, broker_settings: 
 
 def test_tail_gives_the_last_committed_records(broker: Broker, topic: str, producer: Producer) -> None:
     for number in range(30):  # each commit takes an offset of its own, so the last 5 records lie about 10 offsets back
-        commit(producer, topic, number % 2, [f"value-{number}"])
+        commit(broker, producer, topic, number % 2, [f"value-{number}"])
     producer.begin_transaction()
     write(producer, topic, 0, ["aborted"])
     producer.flush(20)
@@ -111,7 +114,7 @@ def test_tail_gives_the_last_committed_records(broker: Broker, topic: str, produ
 
 def test_a_marker_at_the_end_is_nothing_left_to_read(broker: Broker, topic: str, producer: Producer) -> None:
     assert not broker.has_committed_records({}, ends(broker, topic))
-    commit(producer, topic, 0, ["a", "b"])
+    commit(broker, producer, topic, 0, ["a", "b"])
     until = ends(broker, topic)
     assert until == {topic: {"0": 3, "1": 0}}  # two records and the marker of their commit
     assert broker.has_committed_records({}, until)
@@ -121,10 +124,10 @@ def test_a_marker_at_the_end_is_nothing_left_to_read(broker: Broker, topic: str,
 
 
 def test_records_beyond_the_end_and_in_other_partitions(broker: Broker, topic: str, producer: Producer) -> None:
-    commit(producer, topic, 0, ["a"])
+    commit(broker, producer, topic, 0, ["a"])
     until = ends(broker, topic)
-    commit(producer, topic, 0, ["later"])
-    commit(producer, topic, 1, ["later"])
+    commit(broker, producer, topic, 0, ["later"])
+    commit(broker, producer, topic, 1, ["later"])
     assert not broker.has_committed_records({topic: {"0": 1}}, until)
     assert broker.has_committed_records({topic: {"0": 1}}, ends(broker, topic))
     assert broker.has_committed_records({topic: {"0": 4}}, ends(broker, topic))  # partition 1 is read from its start
@@ -142,7 +145,7 @@ def test_aborted_and_unfinished_records_do_not_count(broker: Broker, topic: str,
     producer.flush(20)
     assert not broker.has_committed_records({}, ends(broker, topic))
     producer.commit_transaction(20)
-    assert broker.has_committed_records({}, ends(broker, topic))
+    wait_until(lambda: broker.has_committed_records({}, ends(broker, topic)))
 
 
 def test_an_absent_topic_is_named(broker: Broker) -> None:
