@@ -63,6 +63,8 @@ class Memory:
     Attributes:
         reported: newest Bronze snapshot that has been reported to Dagster.
         waiting_on / waiting_since: since when records have been waiting behind which newest snapshot.
+        instance: the stream's process, as it was seen last; None if the next one is no news.
+        revived_at: when its keeper was seen to have started it again, until it commits.
         tries / tried_at: restarts in a row that have not helped, and the last one.
         given_up: they have been given up.
     """
@@ -70,6 +72,8 @@ class Memory:
     reported: int | None = None
     waiting_on: int | None = None
     waiting_since: datetime | None = None
+    instance: str | None = None
+    revived_at: datetime | None = None
     tries: int = 0
     tried_at: datetime | None = None
     given_up: bool = False
@@ -81,13 +85,17 @@ class Memory:
     def from_json(cls, document: dict[str, Any]) -> Self:
         moments = {
             name: datetime.fromisoformat(document[name]) if document.get(name) else None
-            for name in ("waiting_since", "tried_at")
+            for name in ("waiting_since", "revived_at", "tried_at")
         }
         return cls(**{**document, **moments})
 
 
 def remember(memory: Memory, seen: Seen) -> Memory:
-    """Note since when records have been waiting without a commit."""
+    """Note since when records have been waiting without a commit, and whether the stream has been started again."""
+    instance = seen.stream.instance
+    if instance is not None and instance != memory.instance:
+        revived = memory.instance is not None and seen.stream.died is not None
+        memory = replace(memory, instance=instance, revived_at=seen.now if revived else memory.revived_at)
     if not seen.lag:
         return replace(memory, waiting_on=None, waiting_since=None)
     if memory.waiting_since is None or memory.waiting_on != seen.snapshot_id:
@@ -123,13 +131,13 @@ def next_step(memory: Memory, now: datetime, settings: Settings) -> Step:
 
 
 def tried(memory: Memory, now: datetime) -> Memory:
-    """Note a restart: the time of waiting begins anew."""
-    return replace(memory, tries=memory.tries + 1, tried_at=now, waiting_since=None)
+    """Note a restart: the time of waiting begins anew, and the next instance is expected."""
+    return replace(memory, tries=memory.tries + 1, tried_at=now, waiting_since=None, instance=None)
 
 
 def recovered(memory: Memory) -> Memory:
     """Note that the stream commits again."""
-    return replace(memory, tries=0, tried_at=None, given_up=False)
+    return replace(memory, revived_at=None, tries=0, tried_at=None, given_up=False)
 
 
 def instant(milliseconds: int | None) -> datetime | None:

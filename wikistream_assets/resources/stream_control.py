@@ -30,12 +30,14 @@ class StreamState:
         running: a process is there.
         instance: names that very process, e.g. ``4711:1767225600``; None if there is none.
         since: when it started, or if it does not run, when it ended; None if never.
+        died: when the instance before it ended, if its keeper has started it again by itself; None for a first one.
         detail: one line for a person.
     """
 
     running: bool
     instance: str | None
     since: datetime | None
+    died: datetime | None
     detail: str
 
 
@@ -68,11 +70,13 @@ class SupervisedStream:
         try:
             infos = supervisor.process_infos(self._settings)
         except SetupError as error:
-            return StreamState(False, None, None, str(error))
+            return StreamState(False, None, None, None, str(error))
         if infos is None:
-            return StreamState(False, None, None, "no supervisord runs for this home: 'make up' starts the stream")
+            return StreamState(
+                False, None, None, None, "no supervisord runs for this home: 'make up' starts the stream"
+            )
         if STREAM not in infos:
-            return StreamState(False, None, None, "the stream has not been started: 'make up' starts it")
+            return StreamState(False, None, None, None, "the stream has not been started: 'make up' starts it")
         return _state(infos[STREAM])
 
     def restart(self, instance: str | None) -> bool:
@@ -99,10 +103,11 @@ class SupervisedStream:
 
 
 def _state(info: dict[str, Any]) -> StreamState:
-    moment = info["start"] if info["pid"] else info["stop"]
+    started, ended = (datetime.fromtimestamp(info[name], UTC) if info[name] else None for name in ("start", "stop"))
     return StreamState(
         running=bool(info["pid"]),
         instance=f"{info['pid']}:{info['start']}" if info["pid"] else None,
-        since=datetime.fromtimestamp(moment, UTC) if moment else None,
+        since=started if info["pid"] else ended,
+        died=ended if info["pid"] else None,  # a program that 'up' starts anew is a new one for supervisord
         detail=f"{info['statename']}: {info['description']}",
     )

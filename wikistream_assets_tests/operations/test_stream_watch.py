@@ -24,8 +24,8 @@ def at(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def running(instance: str = "1:0", since: float = -3600) -> StreamState:
-    return StreamState(True, instance, at(since), "RUNNING")
+def running(instance: str = "1:0", since: float = -3600, died: float | None = None) -> StreamState:
+    return StreamState(True, instance, at(since), None if died is None else at(died), "RUNNING")
 
 
 def seen(seconds: float, **changes: Any) -> Seen:
@@ -69,12 +69,12 @@ def test_a_stream_that_has_just_been_started_is_given_time() -> None:
 
 
 def test_where_no_stream_is_kept_nothing_is_judged() -> None:
-    none = StreamState(False, None, None, "no supervisord")
+    none = StreamState(False, None, None, None, "no supervisord")
     assert verdict(seen(0, lag=True, stream=none), seen(600, lag=True, stream=none)) is Verdict.UNMANAGED
 
 
 def test_memory_survives_as_json() -> None:
-    memory = Memory(reported=1, waiting_on=2, waiting_since=NOON, tries=3, tried_at=NOON, given_up=True)
+    memory = Memory(1, 2, NOON, instance="1:0", revived_at=NOON, tries=3, tried_at=NOON, given_up=True)
     assert Memory.from_json(memory.as_json()) == memory
 
 
@@ -130,6 +130,41 @@ def test_a_restart_that_somebody_else_made_is_not_counted(alerts: Alerts) -> Non
         memory, _ = watch(remember(memory, look), look, Beaten(), alerts, SETTINGS)
     assert memory.tries == 0
     assert not alerts.is_open(AlertKind.STREAM_RESTARTED, STREAM)
+
+
+def watched(alerts: Alerts, *looks: Seen) -> Memory:
+    memory = Memory()
+    for look in looks:
+        memory, _ = watch(remember(memory, look), look, Keeper(), alerts, SETTINGS)
+    return memory
+
+
+def test_a_stream_that_died_and_was_started_again_is_told_until_it_commits(alerts: Alerts) -> None:
+    alive, gone = seen(0), seen(5, committed_at=NOON, stream=StreamState(False, None, at(3), None, "BACKOFF"))
+    back = seen(10, committed_at=NOON, lag=True, stream=running("2:0", since=6, died=3))
+    later = replace(back, now=at(15))
+    watched(alerts, alive, gone, back, later)
+    (opened,) = alerts.open_alerts()
+    assert (opened.notice.kind, opened.notice.subject, opened.count) == ("stream_restarted", STREAM, 1)
+    assert opened.notice.message == f"the stream died at {at(3)} and was started again"
+    memory = watched(alerts, alive, gone, back, later, replace(later, now=at(30), committed_at=at(29), snapshot_id=2))
+    assert alerts.open_alerts() == []
+    assert (memory.instance, memory.revived_at) == ("2:0", None)
+
+
+def test_a_stream_that_was_started_on_purpose_is_no_news(alerts: Alerts) -> None:
+    watched(alerts, seen(0), seen(5, stream=running("2:0", since=3)))
+    watched(alerts, seen(5, stream=running("2:0", since=3, died=1)))
+    assert alerts.open_alerts() == [], "a first instance, and one that was there before anyone looked"
+
+
+def test_a_stream_that_the_sensor_restarted_is_told_once(alerts: Alerts) -> None:
+    stuck = [seen(second, committed_at=at(-5), lag=True) for second in (0, 60)]
+    back = seen(65, committed_at=at(-5), lag=True, stream=running("2:0", since=62, died=61))
+    watched(alerts, *stuck, back)
+    (opened,) = alerts.open_alerts()
+    assert "restarted it, try 1 of 3" in opened.notice.message
+    assert opened.count == 1
 
 
 def test_a_silent_source_is_told_and_cleared(alerts: Alerts) -> None:

@@ -72,6 +72,7 @@ def test_who_asks_for_an_instance_that_is_gone_gets_nothing(settings: Settings, 
     assert first.instance is not None
     assert first.instance.startswith(starts.read_text().strip() + ":")
     assert first.since is not None
+    assert first.died is None
     assert datetime.now(UTC) - timedelta(minutes=1) < first.since <= datetime.now(UTC)
     assert not control.restart("1:1")
     assert not control.restart(None)
@@ -85,7 +86,10 @@ def test_who_asks_for_an_instance_that_is_gone_gets_nothing(settings: Settings, 
 
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(ask, range(2))) == [False, True]
-    assert running(control).instance != first.instance
+    second = running(control)
+    assert second.instance != first.instance
+    assert second.died is not None
+    assert first.since <= second.died <= datetime.now(UTC)
     wait_until(lambda: count(starts) == 2)
 
     # The control: without the comparison, each of them ends what it finds.

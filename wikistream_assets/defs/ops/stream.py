@@ -78,9 +78,13 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
         alerts.fire(Alert(AlertKind.SOURCE_SILENT, STREAM, message, severity=Severity.WARNING))
     elif verdict is not Verdict.UNMANAGED and not seen.lag:
         alerts.clear(AlertKind.SOURCE_SILENT, STREAM, f"the source sends again, last at {seen.source_at}")
+    if memory.revived_at == seen.now:
+        message = f"the stream died at {seen.stream.died} and was started again"
+        details = {"instance": seen.stream.instance, "is": seen.stream.detail}
+        alerts.fire(Alert(AlertKind.STREAM_RESTARTED, STREAM, message, details, severity=Severity.WARNING))
     if verdict is Verdict.STALLED:
         return _help(memory, seen, control, alerts, settings), told
-    if verdict in (Verdict.FRESH, Verdict.QUIET) and memory.tries and _commits_again(memory, seen):
+    if verdict in (Verdict.FRESH, Verdict.QUIET) and _commits_again(memory, seen):
         for kind in (AlertKind.STREAM_RESTARTED, AlertKind.STREAM_GIVEN_UP):
             alerts.clear(kind, STREAM, f"Bronze commits again, last at {seen.committed_at}")
         return recovered(memory), told
@@ -88,7 +92,8 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
 
 
 def _commits_again(memory: Memory, seen: Seen) -> bool:
-    return bool(seen.committed_at and memory.tried_at and seen.committed_at > memory.tried_at)
+    restarted_at = max(filter(None, (memory.revived_at, memory.tried_at)), default=None)
+    return bool(seen.committed_at and restarted_at and seen.committed_at > restarted_at)
 
 
 def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, settings: Settings) -> Memory:
