@@ -10,7 +10,8 @@ import argparse
 import logging
 import signal
 import sys
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import dagster as dg
@@ -51,13 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         with writer_lock(settings, WORKER_LOCK), dagster_instance(settings) as instance:
             local_session(settings).range(1).count()  # the JVM is there before the first run
             # Told to stop amid a run, it goes at once: a killed run is started again, a cancelled one would wait for a person.
+            # In the main thread Dagster would put its own handlers in place and end the run, but not this process.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            pause = threading.Event()
-            while True:
-                if (run_id := next_run(instance)) is not None:
-                    execute(instance, run_id)
-                pause.wait(_POLL_SECONDS)
+            with ThreadPoolExecutor(1) as beside:
+                while True:
+                    if (run_id := next_run(instance)) is not None:
+                        beside.submit(execute, instance, run_id).result()
+                    time.sleep(_POLL_SECONDS)
     except WikistreamError as error:
         _log.error("%s", error)
         return 1

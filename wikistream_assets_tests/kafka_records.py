@@ -25,9 +25,9 @@ class Message:
     partition: int = -1  # by key
 
 
-def envelope(mode: SourceMode = "replay") -> Envelope:
+def envelope(mode: SourceMode = "replay", ingested_at: datetime = INGESTED_AT) -> Envelope:
     """The producer's envelope, with a clock that stands still."""
-    return Envelope("local", "test-source", mode, now=lambda: INGESTED_AT)
+    return Envelope("local", "test-source", mode, now=lambda: ingested_at)
 
 
 def event_message(event_id: str, line: str, partition: int = -1) -> Message:
@@ -35,9 +35,11 @@ def event_message(event_id: str, line: str, partition: int = -1) -> Message:
     return Message(RAW_EVENTS, envelope().event_value(event_id, line), event_id, partition)
 
 
-def judged(lines: Iterable[str | bytes], domains: frozenset[str] | None = None) -> Iterator[Message]:
+def judged(
+    lines: Iterable[str | bytes], domains: frozenset[str] | None = None, ingested_at: datetime = INGESTED_AT
+) -> Iterator[Message]:
     """What the producer makes of the lines of a source; canaries and unfollowed domains make nothing."""
-    wrap, contract = envelope(), Contract(domains, max_event_bytes=1_000_000)
+    wrap, contract = envelope(ingested_at=ingested_at), Contract(domains, max_event_bytes=1_000_000)
     for line in lines:
         verdict = contract.judge(line)
         text = line.encode() if isinstance(line, str) else line

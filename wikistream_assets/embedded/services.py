@@ -17,7 +17,7 @@ from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report
 from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.embedded.ports import refuse_taken_port
-from wikistream_assets.embedded.programs import Program, programs
+from wikistream_assets.embedded.programs import ENDS_BEFORE, Program, programs
 from wikistream_assets.embedded.source import choose_source, chosen_source
 from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
 from wikistream_assets.resources.broker import Broker
@@ -276,6 +276,7 @@ def _section(program: Program) -> str:
         f"startsecs={program.settled_seconds}",
         f"startretries={_RETRIES}",
         f"stopwaitsecs={supervisor.STOP_SECONDS}",
+        f"priority={ENDS_BEFORE.index(program.name)}",
         "killasgroup=true",  # SIGTERM is for the program alone: what it finishes, its children must live to finish
         "redirect_stderr=true",
         f"stdout_logfile=logs/{program.name}.out",

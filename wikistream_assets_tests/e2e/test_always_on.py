@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -14,16 +15,15 @@ from producer import position
 from producer.eventstreams.generator import TOPIC, Generator
 from producer.eventstreams.recording import FIRST_OFFSET
 from producer.launch import read_cursor
-from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.running import pid_of, wait_until_read
 
 pytestmark = pytest.mark.e2e
 
@@ -40,10 +40,6 @@ def home(settings_factory: SettingsFactory) -> Iterator[Settings]:
         yield settings
     finally:
         services.down(settings)
-
-
-def pid_of(settings: Settings, name: str) -> int | None:
-    return next(service.pid for service in services.status(settings) if service.name == name)
 
 
 def rows(settings: Settings) -> int:
@@ -103,9 +99,8 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
 
     for name in ("producer", "source", "stream", "broker", "code", "worker", "daemon"):
         killed = pid_of(home, name)
-        assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda name=name, killed=killed: pid_of(home, name) not in (None, killed))
+        wait_until(lambda name=name, killed=killed: pid_of(home, name) != killed)
         wait_for_more_rows(home)
     wait_until(lambda: all(service.state == "RUNNING" for service in services.status(home)))
 
@@ -114,15 +109,9 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     silent = wikistream("status", settings=home)
     assert silent.returncode == 3
     assert "producer  STOPPED" in silent.stdout
-    broker, lake = Broker(home.bootstrap_servers), Lakehouse.local(home)
-    ends = broker.ends(EVENT_TOPICS)
-
-    def read_up() -> bool:
-        newest = lake.newest_position(RAW_EVENTS)
-        return not broker.has_committed_records((newest and newest.position) or {}, ends)
-
-    wait_until(read_up)
+    wait_until_read(home)
     expected, malformed = sent(home)
+    lake = Lakehouse.local(home)
     found = lake.table(RAW_EVENTS).scan(selected_fields=("event_id",)).to_arrow()["event_id"].to_pylist()
     assert Counter(found) == expected
     letters = lake.head(DEAD_LETTER)
@@ -130,4 +119,7 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     assert letters.total_records == malformed
 
     assert services.down(home) == ["broker", "code", "daemon", "source", "stream", "worker"]
+    log = (home.root / "logs" / "supervisord.log").read_text()
+    ended = re.findall(r"stopped: (\w+) ", log)[-6:]
+    assert ended == ["daemon", "worker", "code", "stream", "source", "broker"], "nobody is missed by who is still there"
     assert processes_of(home) == []

@@ -1,8 +1,12 @@
-"""An event that closes the Bronze gate: its type is none that the rule ``event_type_valid`` knows."""
+"""An event that closes the Bronze gate: its type is none that the rule ``event_type_valid`` knows.
+
+It is also dated after the producer's receipt of it, of which ``no_future_timestamps`` warns.
+"""
 
 import json
 from datetime import UTC, datetime
 
+from producer.topics import RAW_EVENTS
 from wikistream_assets.embedded import services
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.kafka_records import Message, envelope, produce
@@ -10,8 +14,8 @@ from wikistream_assets_tests.kafka_records import Message, envelope, produce
 EVENT_ID = "11111111-2222-4333-8444-555555555555"
 
 
-def send_an_unknown_type(settings: Settings) -> None:
-    """Put it into Kafka past the producer, which knows types only as names; the broker is started and stopped for it."""
+def unknown_type() -> Message:
+    """The event as a record for Kafka, past the producer, which knows types only as names."""
     event = {
         "$schema": "/mediawiki/recentchange/1.0.0",
         "meta": {"id": EVENT_ID, "domain": "en.wikipedia.org", "dt": "2026-03-03T10:00:00Z"},
@@ -21,9 +25,13 @@ def send_an_unknown_type(settings: Settings) -> None:
         "bot": False,
         "title": "Tea",
     }
+    return Message(RAW_EVENTS, envelope().event_value(EVENT_ID, json.dumps(event)), EVENT_ID)
+
+
+def send_an_unknown_type(settings: Settings) -> None:
+    """Put it into Kafka; the broker is started and stopped for it."""
     services.up(settings)
     try:
-        value = envelope().event_value(EVENT_ID, json.dumps(event))
-        produce(settings.bootstrap_servers, [Message("raw-events", value, EVENT_ID)])
+        produce(settings.bootstrap_servers, [unknown_type()])
     finally:
         services.down(settings)

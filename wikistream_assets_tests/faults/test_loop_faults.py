@@ -7,20 +7,16 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import pytest
 
-from producer.topics import EVENT_TOPICS
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.jobs.gate_control import gate_states
-from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
 from wikistream_assets.run_launcher import HANDED_OVER
@@ -29,10 +25,17 @@ from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.running import (
+    SECONDS,
+    cycles,
+    kill_family,
+    pid_of,
+    wait_for_success,
+    wait_for_work,
+    wait_until_read,
+)
 
 pytestmark = [pytest.mark.faults]
-
-SECONDS = 300.0
 
 
 @pytest.fixture
@@ -53,61 +56,25 @@ def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def cycles(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> list[dg.RunRecord]:
-    """The cycles in these states, oldest first."""
-    return list(instance.get_run_records(dg.RunsFilter(job_name="cycle", statuses=list(statuses) or None)))[::-1]
-
-
-def working(instance: dg.DagsterInstance) -> tuple[str, int] | None:
-    """Run id and process id of a cycle that has begun its first step."""
-    for record in cycles(instance, dg.DagsterRunStatus.STARTED):
-        run_id = record.dagster_run.run_id
-        events = instance.all_logs(run_id)
-        pids = [
-            int(str(event.engine_event_data.metadata["pid"].value))
-            for entry in events
-            if (event := entry.dagster_event) is not None
-            and event.is_engine_event
-            and "pid" in event.engine_event_data.metadata
-        ]
-        if pids and any(entry.dagster_event and entry.dagster_event.is_step_start for entry in events):
-            return run_id, pids[-1]
-    return None
-
-
-def wait_for_success(instance: dg.DagsterInstance, more: int = 1) -> None:
-    before = len(cycles(instance, dg.DagsterRunStatus.SUCCESS))
-    wait_until(lambda: len(cycles(instance, dg.DagsterRunStatus.SUCCESS)) >= before + more, SECONDS)
-
-
-def kill_family(pid: int) -> None:
-    """Kill -9 a process and all under it, as the end of a machine does."""
-    with suppress(psutil.NoSuchProcess):
-        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
-
-
-def pid_of(settings: Settings, name: str) -> int:
-    pid = next(service.pid for service in services.status(settings) if service.name == name)
-    assert pid is not None
-    return pid
-
-
 def test_23_daemon_code_server_and_run_are_killed(
     home: Settings, instance: dg.DagsterInstance, account: Account
 ) -> None:
     wait_for_success(instance)
     assert any(HANDED_OVER in record.dagster_run.tags for record in cycles(instance)), "the run is the worker's"
     for victims in (("run",), ("daemon",), ("code", "run")):
-        wait_until(lambda: working(instance) is not None, SECONDS)
-        found = working(instance)
-        assert found is not None
-        pids = {"run": found[1]} | {name: pid_of(home, name) for name in ("code", "daemon")}
+        _, worker = wait_for_work(instance)
+        pids = {"run": worker} | {name: pid_of(home, name) for name in ("code", "daemon")}
         for victim in victims:
             (kill_family if victim != "daemon" else lambda pid: os.kill(pid, signal.SIGKILL))(pids[victim])
         wait_for_success(instance)
-    assert_all_published(home, instance, account, "23", "daemon, code server and run worker kill -9", tries=3)
+    wait_for_work(instance)
+    services.down(home)
+    assert "killing" not in (home.root / "logs" / "supervisord.log").read_text(), "the worker goes when it is told to"
+    services.up(home, "synthetic")
+    wait_for_success(instance)
+    assert_all_published(
+        home, instance, account, "23", "daemon, code server and run worker kill -9, and stopped", tries=4
+    )
 
 
 def test_dagsters_database_is_restored_from_a_backup(home: Settings, tmp_path: Path, account: Account) -> None:
@@ -133,14 +100,8 @@ def assert_all_published(
 ) -> None:
     """Let the loop publish all there is, then hold what was sent against what came out."""
     supervisor.call(home, "stopProcess", "producer")
-    lake, broker = Lakehouse.local(home), Broker(home.bootstrap_servers)
-    ends = broker.ends(EVENT_TOPICS)
-
-    def read_up() -> bool:
-        newest = lake.newest_position(RAW_EVENTS)
-        return not broker.has_committed_records((newest and newest.position) or {}, ends)
-
-    wait_until(read_up, SECONDS)
+    wait_until_read(home)
+    lake = Lakehouse.local(home)
     wait_until(lambda: all(state.pending.empty for state in gate_states(lake)), SECONDS)
     wait_until(lambda: all(record.dagster_run.is_finished for record in cycles(instance)), SECONDS)
     sent = [row[0] for row in query(lake, "select event_id from bronze.raw_events").rows]

@@ -1,0 +1,215 @@
+"""Alerts of a pipeline that runs by itself: each cause is brought about, its alert fires, and clears when all is well again.
+
+The tests share one pipeline and go on one after the other; what an alert says and when it is sent is tested in ``alerts`` and
+``defs/test_alert_sensors.py``.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from producer.eventstreams.generator import Generator
+from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.exceptions import WriterBusyError
+from wikistream_assets.jobs.bronze_stream import LOCK
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.alerts.servers import Inbox, http_server
+from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.conftest import free_port, wait_until
+from wikistream_assets_tests.e2e.unknown_type import unknown_type
+from wikistream_assets_tests.kafka_records import judged, produce
+from wikistream_assets_tests.running import (
+    SECONDS,
+    cycles,
+    kill_family,
+    pid_of,
+    wait_for_success,
+    wait_for_work,
+    wait_until_read,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]
+
+_PORTS = ("kafka_port", "kafka_controller_port", "source_port", "code_port", "dagster_port", "stream_metrics_port")
+
+
+@dataclass(frozen=True)
+class Running:
+    """The pipeline, and Slack's side of it."""
+
+    settings: Settings
+    slack: Inbox
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Up on the synthetic source, loop included, with limits that are soon reached; stopped at the end whatever happens."""
+    settings = Settings(
+        home=tmp_path_factory.mktemp("alerts") / "home",
+        **{name: free_port() for name in _PORTS},
+        synthetic_events_per_second=20.0,
+        spark_memory_mb=1024,
+        allowed_lateness_hours=48,
+        cycle_blocked_seconds=5,
+        cycle_max_seconds=150,
+        stream_restart_tries=1,
+        source_silent_seconds=20,
+        alert_lag_records=300,
+        alert_dlq_per_minute=20,
+    )
+    with http_server() as slack:
+        try:
+            secret = {"WIKISTREAM_ALERT_SLACK_WEBHOOK_URL": slack.url}
+            started = wikistream("up", settings=settings, WIKISTREAM_ALERT_ROUTES='{"*": ["log", "slack"]}', **secret)
+            assert started.returncode == 0, started.stderr
+            with dagster_instance(settings) as instance:
+                wait_until(lambda: cycles(instance, dg.DagsterRunStatus.SUCCESS), SECONDS)
+            yield Running(settings, slack)
+        finally:
+            services.down(settings)
+
+
+@pytest.fixture
+def home(running: Running) -> Settings:
+    return running.settings
+
+
+@pytest.fixture
+def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
+    with dagster_instance(home) as opened:
+        yield opened
+
+
+class Told:
+    """What the alert log says from now on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path: Path = settings.root / "logs" / "alerts.jsonl"
+        self._before = len(self._lines())
+
+    def _lines(self) -> list[str]:
+        return self._path.read_text(encoding="ascii").splitlines() if self._path.exists() else []
+
+    def events(self, kind: str, subject: str) -> list[str]:
+        """``fired`` and ``cleared`` of one alert, in their order."""
+        notices = [json.loads(line) for line in self._lines()[self._before :]]
+        return [it["event"] for it in notices if (it["kind"], it["subject"]) == (kind, subject)]
+
+    def wait_for(self, event: str, kind: str, subject: str) -> None:
+        wait_until(lambda: event in self.events(kind, subject), SECONDS)
+
+
+def test_a_stream_that_died(running: Running) -> None:
+    home = running.settings
+    told = Told(home)
+    kill_family(pid_of(home, "stream"))
+    told.wait_for("fired", "stream_restarted", "bronze_stream")
+    told.wait_for("cleared", "stream_restarted", "bronze_stream")
+    assert told.events("stream_restarted", "bronze_stream") == ["fired", "cleared"]
+    wait_until(lambda: sum("stream_restarted" in body for body in running.slack.bodies) == 2)
+
+
+def test_a_stream_that_restarts_do_not_help(home: Settings) -> None:
+    """Another process writes Bronze and does not get on: the stream waits for it, and so does everything behind."""
+    told = Told(home)
+    with in_place_of_the_stream(home):
+        told.wait_for("fired", "lag", "raw-events")
+        told.wait_for("fired", "freshness", "bronze.raw_events")
+        told.wait_for("fired", "stream_given_up", "bronze_stream")
+        assert told.events("stream_given_up", "bronze_stream") == ["fired"]
+    for kind, subject in (
+        ("stream_given_up", "bronze_stream"),
+        ("stream_restarted", "bronze_stream"),
+        ("lag", "raw-events"),
+        ("freshness", "bronze.raw_events"),
+    ):
+        told.wait_for("cleared", kind, subject)
+
+
+@contextmanager
+def in_place_of_the_stream(settings: Settings) -> Iterator[None]:
+    """Kill the stream and hold its lock until the end of the block."""
+    kill_family(pid_of(settings, "stream"))
+    with ExitStack() as held:
+
+        def taken() -> bool:
+            with suppress(WriterBusyError):
+                held.enter_context(writer_lock(settings, LOCK))
+                return True
+            return False
+
+        wait_until(taken)
+        yield
+
+
+def test_a_source_that_falls_silent(home: Settings) -> None:
+    told = Told(home)
+    supervisor.call(home, "stopProcess", "source")
+    told.wait_for("fired", "source_silent", "bronze_stream")
+    supervisor.call(home, "startProcess", "source")
+    told.wait_for("cleared", "source_silent", "bronze_stream")
+
+
+def test_dead_letters_at_a_high_rate(home: Settings) -> None:
+    told = Told(home)
+
+    def fired() -> bool:
+        produce(home.bootstrap_servers, judged([f"garbage {number}" for number in range(10)]))
+        time.sleep(5)
+        return "fired" in told.events("dlq_rate", "dlq-events")
+
+    wait_until(fired, SECONDS)
+    told.wait_for("cleared", "dlq_rate", "dlq-events")
+
+
+def test_a_closed_gate_and_a_warning(home: Settings) -> None:
+    told = Told(home)
+    produce(home.bootstrap_servers, [unknown_type()])
+    blocked, warned = "bronze.raw_events.event_type_valid", "bronze.raw_events.no_future_timestamps"
+    told.wait_for("fired", "gate_failed", blocked)
+    told.wait_for("fired", "check_failed", warned)
+    where = ("--where", "event_type = 'flow!'", "--reason", "test")
+    rejected = wikistream("gate", "reject", "bronze.raw_events", "event_type_valid", *where, settings=home)
+    assert rejected.returncode == 0, rejected.stderr
+    told.wait_for("cleared", "gate_failed", blocked)
+    told.wait_for("cleared", "check_failed", warned)
+
+
+def test_a_run_that_breaks(home: Settings, instance: dg.DagsterInstance) -> None:
+    told = Told(home)
+    _, worker = wait_for_work(instance)
+    kill_family(worker)
+    told.wait_for("fired", "run_failed", "cycle")
+    told.wait_for("cleared", "run_failed", "cycle")
+
+
+def test_a_run_over_its_time_limit(home: Settings, instance: dg.DagsterInstance) -> None:
+    told = Told(home)
+    _, worker = wait_for_work(instance)
+    for process in (psutil.Process(worker), *psutil.Process(worker).children(recursive=True)):
+        process.suspend()
+    told.wait_for("fired", "run_timeout", "cycle")
+    told.wait_for("cleared", "run_timeout", "cycle")
+
+
+def test_users_at_high_risk(home: Settings, instance: dg.DagsterInstance) -> None:
+    """News, not a state: told once for each user and day, and never cleared."""
+    told = Told(home)
+    yesterday = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    history = Generator(seed=11, events=12_000, start=yesterday, hours=20.0)
+    produce(home.bootstrap_servers, judged((line.data for line in history.lines()), ingested_at=datetime.now(UTC)))
+    user = f"{yesterday:%Y-%m-%d}/Sweeping Broom"
+    told.wait_for("fired", "high_risk_user", user)
+    wait_until_read(home)
+    wait_for_success(instance)
+    assert told.events("high_risk_user", user) == ["fired"]

@@ -1,0 +1,86 @@
+"""What tests ask of a pipeline that runs by itself, and what they do to it."""
+
+import signal
+from contextlib import suppress
+
+import dagster as dg
+import psutil
+
+from producer.topics import EVENT_TOPICS
+from wikistream_assets.embedded import services
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets_tests.conftest import wait_until
+
+SECONDS = 300.0
+"""Longest wait for anything that the loop does by itself."""
+
+
+def pid_of(settings: Settings, name: str) -> int:
+    """The process of a program, waited for while it is being started again."""
+    found: list[int] = []
+
+    def there() -> bool:
+        found[:] = [service.pid for service in services.status(settings) if service.name == name and service.pid]
+        return bool(found)
+
+    wait_until(there)
+    return found[0]
+
+
+def wait_until_read(settings: Settings) -> None:
+    """Return once Bronze holds everything that is in Kafka now."""
+    lake, broker = Lakehouse.local(settings), Broker(settings.bootstrap_servers)
+    ends = broker.ends(EVENT_TOPICS)
+
+    def read_up() -> bool:
+        newest = lake.newest_position(RAW_EVENTS)
+        return not broker.has_committed_records((newest and newest.position) or {}, ends)
+
+    wait_until(read_up, SECONDS)
+
+
+def cycles(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> list[dg.RunRecord]:
+    """The cycles in these states, oldest first."""
+    return list(instance.get_run_records(dg.RunsFilter(job_name="cycle", statuses=list(statuses) or None)))[::-1]
+
+
+def wait_for_success(instance: dg.DagsterInstance, more: int = 1) -> None:
+    """Return once so many further cycles have passed."""
+    before = len(cycles(instance, dg.DagsterRunStatus.SUCCESS))
+    wait_until(lambda: len(cycles(instance, dg.DagsterRunStatus.SUCCESS)) >= before + more, SECONDS)
+
+
+def wait_for_work(instance: dg.DagsterInstance) -> tuple[str, int]:
+    """Wait until a cycle is in its first step; return its run id and its process id."""
+    found: list[tuple[str, int]] = []
+
+    def at_work() -> bool:
+        found[:] = [
+            it for record in cycles(instance, dg.DagsterRunStatus.STARTED) if (it := _working(instance, record))
+        ]
+        return bool(found)
+
+    wait_until(at_work, SECONDS)
+    return found[0]
+
+
+def _working(instance: dg.DagsterInstance, record: dg.RunRecord) -> tuple[str, int] | None:
+    run_id = record.dagster_run.run_id
+    events = [entry.dagster_event for entry in instance.all_logs(run_id) if entry.dagster_event is not None]
+    pids = [
+        int(str(event.engine_event_data.metadata["pid"].value))
+        for event in events
+        if event.is_engine_event and "pid" in event.engine_event_data.metadata
+    ]
+    return (run_id, pids[-1]) if pids and any(event.is_step_start for event in events) else None
+
+
+def kill_family(pid: int) -> None:
+    """Kill -9 a process and all under it, as the end of a machine does."""
+    with suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
