@@ -1,7 +1,7 @@
 """The pipeline under ten times the real rate for an hour: does anything grow, and is every event where it belongs?
 
-Watched every few seconds: how far Bronze is behind, the memory of each program with all its children (a cycle is a child of
-``code``), and the number of files in the warehouse, which maintenance has to bound. At the end the producer is stopped, the rest
+Watched every few seconds: how far Bronze is behind, the memory of each program with all its children (``worker`` executes the
+cycles), and the number of files in the warehouse, which maintenance has to bound. At the end the producer is stopped, the rest
 drains, and the ids in the tables are held against those that the generator makes anew. ``python -m bench.soak [--minutes M]
 [--rate R]``.
 """

@@ -57,8 +57,8 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     ),
     AlertKind.RUN_TIMEOUT: KindInfo(
         "job",
-        "a run was cancelled at its time limit",
-        "open the linked run, see which step was slow; start the job again: that is always safe",
+        "a run was cancelled at its time limit; it is started again, three times at most",
+        "open the linked run, see which step was slow",
     ),
     AlertKind.FRESHNESS: KindInfo(
         "table",
