@@ -53,7 +53,8 @@ audit: $(READY) ## Look the dependencies up in the lists of known holes (needs t
 	$(PYTHON_ENV)/pip-audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
 
 faults: $(READY) ## Run every fault case in full, going on where a run was broken off; writes docs/RELIABILITY.md
-	$(PYTHON_ENV)/python -m pytest -m "faults or long" --full --resume --timeout=5400 -n 2 --dist loadfile
+	$(PYTHON_ENV)/python -m pytest -m "(faults or long) and not alone" --full --resume --timeout=5400 -n 2 --dist loadfile
+	$(PYTHON_ENV)/python -m pytest -m alone --full --resume --timeout=5400
 	$(PYTHON_ENV)/python -m wikistream_assets_tests.faults.report
 
 soak: $(READY) ## Run the pipeline for an hour at 500 events/s; prints what grew and what became of every event

@@ -75,6 +75,7 @@ def pipeline(settings_factory: SettingsFactory) -> Iterator[Settings]:
 
 @pytest.mark.e2e
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_every_command_of_the_runbook_runs(pipeline: Settings, tmp_path: Path) -> None:
     assert EVENT_ID in RUNBOOK

@@ -39,7 +39,7 @@ from wikistream_assets_tests.running import (
     wait_until_read,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 _PORTS = ("kafka_port", "kafka_controller_port", "source_port", "code_port", "dagster_port", "stream_metrics_port")
 

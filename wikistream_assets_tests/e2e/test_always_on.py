@@ -83,6 +83,7 @@ def sent(settings: Settings) -> tuple[Counter[str], int]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) -> None:
     wait_for_more_rows(home)
     wait_until(lambda: all(service.state == "RUNNING" for service in services.status(home)))

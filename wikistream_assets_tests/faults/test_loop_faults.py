@@ -35,7 +35,7 @@ from wikistream_assets_tests.running import (
     wait_until_read,
 )
 
-pytestmark = [pytest.mark.faults]
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 
 @pytest.fixture
