@@ -6,6 +6,7 @@
 import json
 import statistics
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -82,10 +83,11 @@ def page(results: Iterable[Result]) -> str:
     controls = sorted((case for case in cases if case.control), key=_order)
     failed = sorted(result.test for result in newest.values() if not result.passed)
     days = sorted(result.at[:10] for result in newest.values())
+    commits = [name for name, _ in Counter(result.commit for result in newest.values()).most_common()]
     lines = [
         _HEAD,
-        f"Last run: {days[-1]}; {len(newest)} tests, {len(failed)} failed; {sum(c.tries for c in proofs)} faults, "
-        f"{sum(c.lost for c in proofs)} lost, {sum(c.doubled for c in proofs)} doubled.",
+        f"Last run: {days[-1]}, commit {', '.join(commits)}; {len(newest)} tests, {len(failed)} failed; "
+        f"{sum(c.tries for c in proofs)} faults, {sum(c.lost for c in proofs)} lost, {sum(c.doubled for c in proofs)} doubled.",
         *(f"- FAILED: `{test}`" for test in failed),
         "",
         "| # | fault | tries | events sent | lost | doubled | seconds to recover, median (most) |",
