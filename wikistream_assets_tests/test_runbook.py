@@ -37,7 +37,8 @@ SAYS_WHAT_IS_WRONG = (
 def commands() -> list[str]:
     """The lines of all console blocks, without their comments."""
     blocks = re.findall(r"^```console\n(.*?)^```", RUNBOOK, flags=re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for text in block.splitlines() if (line := re.sub(r"\s+# .*", "", text).strip())]
+    lines = (text for block in blocks for text in block.replace("\\\n", "").splitlines())
+    return [line for text in lines if (line := re.sub(r"\s+# .*", "", text).strip())]
 
 
 @pytest.mark.unit
@@ -61,6 +62,7 @@ def pipeline(settings_factory: SettingsFactory) -> Iterator[Settings]:
             synthetic_events_per_second=5.0,
             cycle_first_seconds=86_400,
             cycle_pause_seconds=86_400,
+            maintenance_every_minutes=59,  # its turn and the command's at the same moment end the command
         )
         try:
             assert wikistream("demo", "--events", "4000", settings=settings).returncode == 0

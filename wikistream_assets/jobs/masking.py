@@ -9,6 +9,7 @@ it, whatever its age, and with it the old files: see ``retained``, and docs/adr/
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
@@ -85,7 +86,7 @@ def mask(
     if settings.privacy_mask_after_days == 0:
         return
     cutoff = (today - timedelta(days=settings.privacy_mask_after_days)).isoformat()
-    with looking_after(settings, layer):
+    with nullcontext() if dry_run else looking_after(settings, layer):
         for spec in ORDER[layer]:
             report = _due(lake, spec, cutoff)
             if report.dates and not dry_run:

@@ -136,7 +136,7 @@ def test_13_killed_at_random(
         with streaming(settings) as stream:
             produce(settings.bootstrap_servers, everything[number * size : (number + 1) * size])
             if number % 2:  # amid what comes first after a start
-                wait_until(lambda before=before: len(batches(lake)) > before)
+                wait_until(lambda before=before: len(batches(lake)) > before, PROCESS_SECONDS)
                 seconds.append(time.monotonic() - started)
             time.sleep(moments.uniform(0, 1 if number % 2 else 8))  # the moment of the fault itself
             stream.signal(signal.SIGTERM if number % 5 == 4 else signal.SIGKILL)
@@ -461,7 +461,8 @@ def test_26_the_disk_is_full(
     head = lake.head(RAW_EVENTS)
     filler = fill(disk / "run")
     with streaming(full, "--once") as stream:
-        assert stream.exit_code() == 1, stream.log
+        # 1, or Python's own 120: its last words may not fit on the disk either
+        assert stream.exit_code() in (1, 120), stream.log
     assert lake.head(RAW_EVENTS) == head
     filler.unlink()
     with streaming(full, "--once") as again:

@@ -15,7 +15,7 @@ from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.resources.lakes import add
@@ -64,6 +64,7 @@ def test_a_backup_under_writes_is_one_instant_and_copies_only_what_is_new(
     try:
         back_up(settings, tmp_path / "backup")
         before = len(added)
+        wait_until(lambda: len(added) > before)
         second = back_up(settings, tmp_path / "backup", dagster=True)
     finally:
         stop.set()
