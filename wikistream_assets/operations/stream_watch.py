@@ -112,10 +112,15 @@ def judge(memory: Memory, seen: Seen, settings: Settings) -> Verdict:
         waiting_since = max(filter(None, (memory.waiting_since, seen.stream.since)), default=seen.now)
         stuck = seen.now - waiting_since >= timedelta(seconds=settings.bronze_stall_seconds)
         return Verdict.STALLED if stuck else Verdict.FRESH
-    if seen.source_at and seen.now - seen.source_at >= timedelta(seconds=settings.source_silent_seconds):
+    if source_is_silent(seen, settings):
         return Verdict.SOURCE_SILENT
     fresh = timedelta(seconds=settings.bronze_fresh_seconds)
     return Verdict.FRESH if seen.committed_at and seen.now - seen.committed_at < fresh else Verdict.QUIET
+
+
+def source_is_silent(seen: Seen, settings: Settings) -> bool:
+    """Whether the producer has received nothing for too long, whatever still waits for Bronze."""
+    return bool(seen.source_at and seen.now - seen.source_at >= timedelta(seconds=settings.source_silent_seconds))
 
 
 def next_step(memory: Memory, now: datetime, settings: Settings) -> Step:

@@ -23,6 +23,7 @@ from wikistream_assets.operations.stream_watch import (
     next_step,
     recovered,
     remember,
+    source_is_silent,
     tried,
 )
 from wikistream_assets.resources.broker import Broker
@@ -76,7 +77,7 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
             f"the producer has received nothing since {seen.source_at}, not even a canary; or its capture is at its end"
         )
         alerts.fire(Alert(AlertKind.SOURCE_SILENT, STREAM, message, severity=Severity.WARNING))
-    elif verdict is not Verdict.UNMANAGED and not seen.lag:
+    elif verdict is not Verdict.UNMANAGED and not source_is_silent(seen, settings):
         alerts.clear(AlertKind.SOURCE_SILENT, STREAM, f"the source sends again, last at {seen.source_at}")
     if memory.revived_at == seen.now:
         message = f"the stream died at {seen.stream.died} and was started again"
