@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -106,11 +107,13 @@ def test_every_command_of_the_runbook_runs(pipeline: Settings, tmp_path: Path) -
 
 
 def _with_real_names(command: str, settings: Settings, folder: Path) -> str:
-    """The command with this test's folders and two snapshots of its table in place of the examples'."""
+    """The command with this test's folders, two snapshots of its table and an unmasked day in place of the examples'."""
     names: dict[str, object] = {"/mnt/backup": folder / "backup", "/srv/new": folder / "new"}
     if " 123 " in command:
         published = [v.snapshot_id for v in Lakehouse.local(settings).history(HOURLY_STATS) if v.position is not None]
         names |= {"123": published[1], "456": published[0]}
+    if "recompute_days" in command:
+        names |= dict.fromkeys(("2026-03-01", "2026-03-02"), datetime.now(UTC).date())
     for example, name in names.items():
         command = command.replace(example, str(name))
     return command
