@@ -1,50 +1,46 @@
 """The running pipeline: how soon an event is seen in Bronze and in Gold, and how soon each part is back after ``kill -9``.
 
-The pipeline is started as ``make up`` starts it, on the synthetic source in the time of the clock. Sent is an event when its
-``meta.dt`` says; seen in Bronze when its snapshot is committed; seen in Gold when the step that published it has told Dagster so,
-which is a moment later than readers could see it. ``python -m bench.always_on [--minutes M] [--rate R] [--kills N]``.
+The pipeline is started as ``make up`` starts it, on the synthetic source in the time of the clock; what sent and seen mean says
+``bench.latency``. ``python -m bench.always_on [--minutes M] [--rate R] [--kills N]``.
 """
 
 import argparse
-import bisect
 import json
 import os
 import signal
 import statistics
 import time
-from collections.abc import Iterable
 from typing import Any, Final
 
-from bench.pipeline import pipeline, sleep_until
-from wikistream_assets.asset_factory import asset_key
-from wikistream_assets.dagster_home import dagster_instance
+from bench.latency import WARM_UP_SECONDS, Observer, percentiles
+from bench.pipeline import pipeline
+from producer.sink import read_cursor
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import query
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.tables import RAW_EVENTS
 
 WANTED: Final = {"bronze_paused": 3.0, "bronze_cycling": 6.0, "gold_cycling": 90.0}
 """p95 from sent to seen, seconds."""
 
 RECOVERY_WANTED: Final = {"producer": 3.0, "stream": 30.0, "broker": 20.0}
-"""From ``kill -9`` to the first new commit of Bronze, seconds."""
+"""From ``kill -9`` to the first new commit, seconds: of the producer to Kafka; of Bronze where stream or broker died."""
 
-_WARM_UP_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 60.0
 
 
 def run(minutes: float = 30.0, rate: float = 50.0, kills: int = 5) -> dict[str, Any]:
-    """Measure ``minutes`` with cycles paused, as long with cycles back to back, then the recoveries; print a table."""
+    """Measure ``minutes`` with cycles paused, then the recoveries, then as long with cycles back to back; print a table."""
     figures: dict[str, Any] = {"bench": "always_on", "minutes": minutes, "events_per_second": rate}
     with pipeline(rate, cycle_first_seconds=86_400) as settings:
-        sleep_until(time.monotonic() + _WARM_UP_SECONDS + 60 * minutes, "cycles paused")
-        figures["bronze_paused"] = _percentiles(_bronze_lags(settings))
+        figures["bronze_paused"] = percentiles(_observe(settings, minutes, "cycles paused").bronze_lags())
         figures["recovery"] = {name: _recoveries(settings, name, kills) for name in RECOVERY_WANTED}
     with pipeline(rate, cycle_first_seconds=0, cycle_pause_seconds=0) as settings:
-        sleep_until(time.monotonic() + _WARM_UP_SECONDS + 60 * minutes, "cycles back to back")
-        figures["bronze_cycling"] = _percentiles(_bronze_lags(settings))
-        figures["gold_cycling"] = _percentiles(_gold_lags(settings))
+        observer = _observe(settings, minutes, "cycles back to back")
+        figures["bronze_cycling"] = percentiles(observer.bronze_lags())
+        figures["gold_cycling"] = percentiles(observer.gold_lags())
     for name, wanted in WANTED.items():
         print(f"{name:15} p50 {figures[name]['p50']:6.1f} s  p95 {figures[name]['p95']:6.1f} s (at most {wanted:g})")
     for name, wanted in RECOVERY_WANTED.items():
@@ -55,60 +51,19 @@ def run(minutes: float = 30.0, rate: float = 50.0, kills: int = 5) -> dict[str, 
     return figures
 
 
-def _batches(settings: Settings) -> tuple[list[float], dict[float, int]]:
-    """When each batch with rows was committed, in order of time, and the snapshot it made; seconds since 1970."""
-    versions = [v for v in Lakehouse.local(settings).history(RAW_EVENTS) if v.position is not None and v.added_records]
-    commits = {version.timestamp_ms / 1000: version.snapshot_id for version in versions}
-    return sorted(commits), commits
-
-
-def _events(settings: Settings) -> list[tuple[float, float]]:
-    """(sent, start of its batch) of each event after the warm-up, seconds since 1970."""
-    sent = "epoch(cast(json_extract_string(payload, '$.meta.dt') as timestamptz))"
-    sql = f"select {sent}, epoch(bronze_processed_at) from bronze.raw_events"  # noqa: S608
-    rows = list(query(Lakehouse.local(settings), sql).rows)
-    begin = min(batch for _, batch in rows) + _WARM_UP_SECONDS
-    return [(at, batch) for at, batch in rows if at >= begin]
-
-
-def _bronze_lags(settings: Settings) -> list[float]:
-    events = _events(settings)
-    commits, _ = _batches(settings)  # after the events, so that the commit of each of them is among them
-    # a batch is committed some time after it began and before the next one begins
-    return [commits[bisect.bisect_left(commits, batch)] - sent for sent, batch in events]
-
-
-def _gold_lags(settings: Settings) -> list[float]:
-    """From sent to seen in Gold, of the events that Gold had published before the pipeline was stopped."""
-    lake = Lakehouse.local(settings)
-    events = _events(settings)
-    commits, snapshot_of = _batches(settings)
-    order = {snapshot_of[commit]: number for number, commit in enumerate(commits)}
-    bronze_of = {v.snapshot_id: v.position[RAW_EVENTS.identifier] for v in lake.history(CLEANED_EVENTS) if v.position}
-    with dagster_instance(settings) as instance:
-        records = instance.fetch_materializations(asset_key(HOURLY_STATS), limit=5_000).records
-    published: dict[str, float] = {}
-    for record in records:  # newest first: what stays is the first time the snapshot was told
-        if record.asset_materialization is not None:
-            published[str(record.asset_materialization.metadata["snapshot"].value)] = record.timestamp
-    covered: list[tuple[int, float]] = []
-    for version in lake.history(HOURLY_STATS):
-        told = published.get(str(version.snapshot_id))
-        bronze = bronze_of.get(version.position[CLEANED_EVENTS.identifier]) if version.position else None
-        if told is not None and bronze in order:
-            covered.append((order[bronze], told))
-    covered.sort()
-    numbers = [number for number, _ in covered]
-    lags = []
-    for sent, batch in events:
-        at = bisect.bisect_left(numbers, bisect.bisect_left(commits, batch))
-        if at < len(covered):
-            lags.append(covered[at][1] - sent)
-    return lags
+def _observe(settings: Settings, minutes: float, what: str) -> Observer:
+    """Watch the pipeline for so long after its warm-up, with a sign of life each minute."""
+    observer = Observer(settings)
+    end = time.monotonic() + WARM_UP_SECONDS + 60 * minutes
+    while (left := end - time.monotonic()) > 0:
+        print(f"  {what}: {left / 60:.1f} minutes to go", flush=True)
+        time.sleep(min(_LOOK_SECONDS, left))
+        observer.look()
+    return observer
 
 
 def _recoveries(settings: Settings, name: str, kills: int) -> list[float]:
-    """Seconds from ``kill -9`` of a program to Bronze's next commit of rows, each time."""
+    """Seconds from ``kill -9`` of a program to the next commit, each time."""
     seconds = []
     for _ in range(kills):
         # who dies again before it has settled is taken for one that cannot start, and is given a pause
@@ -117,8 +72,10 @@ def _recoveries(settings: Settings, name: str, kills: int) -> list[float]:
         _next_commit(settings, time.time())  # it works
         killed = time.time()
         os.kill(int(service.pid or 0), signal.SIGKILL)
-        # what the stream had in hand when the producer or the broker died is no recovery
-        seconds.append(_next_commit(settings, killed + (1.5 if name != "stream" else 0)) - killed)
+        if name == "producer":
+            seconds.append(_next_transaction(settings) - killed)
+        else:  # what the stream had in hand when the broker died is no recovery
+            seconds.append(_next_commit(settings, killed + (1.5 if name == "broker" else 0)) - killed)
     return seconds
 
 
@@ -127,17 +84,22 @@ def _service(settings: Settings, name: str) -> services.ServiceStatus:
 
 
 def _next_commit(settings: Settings, after: float) -> float:
+    """When Bronze made its first commit of rows later than ``after``, seconds since 1970."""
     while True:
-        commits, _ = _batches(settings)
-        later = [commit for commit in commits if commit > after]
-        if later:
-            return later[0]
+        history = Lakehouse.local(settings).history(RAW_EVENTS)
+        commits = [v.timestamp_ms / 1000 for v in history if v.position is not None and v.added_records]
+        if later := [commit for commit in commits if commit > after]:
+            return min(later)
         time.sleep(_POLL_SECONDS)
 
 
-def _percentiles(lags: Iterable[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(lags, n=100)
-    return {"p50": round(cuts[49], 2), "p95": round(cuts[94], 2), "p99": round(cuts[98], 2)}
+def _next_transaction(settings: Settings) -> float:
+    """When the producer's place was first seen further on than it is now, seconds since 1970."""
+    identity = choose_source(settings, "synthetic").source.identity
+    before = read_cursor(settings.bootstrap_servers, identity)
+    while read_cursor(settings.bootstrap_servers, identity) == before:
+        time.sleep(_POLL_SECONDS)
+    return time.time()
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +31,6 @@ def pipeline(rate: float, **fields: Any) -> Iterator[Settings]:
             yield settings
         finally:
             services.down(settings)
-
-
-def sleep_until(moment: float, what: str) -> None:
-    """Sleep until ``moment`` of the monotonic clock, with a sign of life each minute."""
-    while (left := moment - time.monotonic()) > 0:
-        print(f"  {what}: {left / 60:.1f} minutes to go", flush=True)
-        time.sleep(min(60.0, left))
 
 
 def _free_port() -> int:

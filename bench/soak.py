@@ -1,4 +1,4 @@
-"""The pipeline under ten times the real rate for an hour: does anything grow, and is every event where it belongs?
+"""The pipeline under ten times the real rate for an hour: how late are events, what grows, is every event in its place?
 
 Watched every few seconds: how far Bronze is behind, the memory of each program with all its children (``worker`` executes the
 cycles), and the number of files in the warehouse, which maintenance has to bound. At the end the producer is stopped, the rest
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import psutil
 
+from bench.latency import Observer, percentiles
 from bench.pipeline import pipeline
 from producer.sink import read_cursor
 from producer.topics import EVENT_TOPICS
@@ -51,16 +52,20 @@ def run(minutes: float = 60.0, rate: float = 500.0) -> dict[str, Any]:
     """Watch the pipeline for ``minutes``, then account for every event; print the first and the last quarter side by side."""
     with pipeline(rate) as settings:
         lake = Lakehouse.local(settings)
-        samples = _watch(settings, lake, minutes)
+        observer = Observer(settings)
+        samples = _watch(settings, lake, minutes, observer)
         supervisor.call(settings, "stopProcess", "producer")
         _settle(settings, lake)
         accounts = _accounts(settings, lake)
+        late = {"bronze": percentiles(observer.bronze_lags()), "gold": percentiles(observer.gold_lags())}
         [(cycles,)] = query(lake, "select count(distinct run_id) from dq_audit.quality_results").rows
     first, last = _quarter(samples[: len(samples) // 4]), _quarter(samples[-(len(samples) // 4) :])
     print(f"\n{'median of the quarter':24}{'first':>10}{'last':>10}{'most':>10}")
     for name, value in first.items():
         most = max(_figures(sample).get(name, 0) for sample in samples)
         print(f"{name:24}{value:>10.0f}{last.get(name, 0):>10.0f}{most:>10.0f}")
+    for layer, seconds in late.items():
+        print(f"seen in {layer}: p50 {seconds['p50']:.1f} s  p95 {seconds['p95']:.1f} s")
     print(f"{cycles} cycles; {', '.join(f'{name} {number}' for name, number in accounts.items())}")
     return {
         "bench": "soak",
@@ -68,12 +73,13 @@ def run(minutes: float = 60.0, rate: float = 500.0) -> dict[str, Any]:
         "events_per_second": rate,
         "first": first,
         "last": last,
+        "late": late,
         "cycles": cycles,
         **accounts,
     }
 
 
-def _watch(settings: Settings, lake: Lakehouse, minutes: float) -> list[Sample]:
+def _watch(settings: Settings, lake: Lakehouse, minutes: float, observer: Observer) -> list[Sample]:
     """Samples after the warm-up, with a line of progress each minute."""
     samples: list[Sample] = []
     time.sleep(_WARM_UP_SECONDS)
@@ -81,6 +87,7 @@ def _watch(settings: Settings, lake: Lakehouse, minutes: float) -> list[Sample]:
     told = 0.0
     while time.monotonic() < end:
         samples.append(_sample(settings, lake))
+        observer.look()
         if time.monotonic() > told + 60:
             told = time.monotonic()
             newest = samples[-1]
