@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,12 @@ from typing import Any, Final
 from bench import bronze, catch_up, cycle, producer
 
 _RESULTS: Final = Path(__file__).parent / "results" / "results.jsonl"
-_BENCHES: Final = {"producer": producer.run, "bronze": bronze.run, "cycle": cycle.run, "catch_up": catch_up.run}
+_BENCHES: Final[dict[str, Callable[[], dict[str, Any]]]] = {
+    "producer": producer.run,
+    "bronze": bronze.run,
+    "cycle": cycle.run,
+    "catch_up": catch_up.run,
+}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,8 +122,8 @@ def run(rounds: int = 5, new_events: int = NEW_EVENTS, history_events: int = HIS
             files = fresh.newest_files()
             measured = {
                 "cycle": _timed(fresh.cycle),
-                "plain": _timed(lambda bronze=bronze: plain.run(bronze)),
-                "duckdb": _timed(lambda files=files: _duckdb(files, root)),
+                "plain": _timed(partial(plain.run, bronze)),
+                "duckdb": _timed(partial(_duckdb, files, root)),
                 "cycle on history": _timed(grown.cycle),
             }
             shown = "  ".join(f"{side} {spent:6.2f} s" for side, spent in measured.items())

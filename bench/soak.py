@@ -126,8 +126,7 @@ def _settle(settings: Settings, lake: Lakehouse) -> None:
     ends = broker.ends(EVENT_TOPICS)
     deadline = time.monotonic() + _DRAIN_SECONDS
     while time.monotonic() < deadline:
-        newest = lake.newest_position(RAW_EVENTS)
-        behind = broker.has_committed_records((newest and newest.position) or {}, ends)
+        behind = broker.has_committed_records(lake.position(RAW_EVENTS), ends)
         if not behind and all(state.pending.empty for state in gate_states(lake)):
             return
         time.sleep(_SAMPLE_SECONDS)

@@ -110,9 +110,9 @@ def _kafka(
 
 def _lag(broker: Broker, lake: Lakehouse) -> int:
     behind = sum(sum(partitions.values()) for partitions in lag(broker, lake).values())
-    newest = lake.newest_position(RAW_EVENTS)
-    position = (newest and newest.position) or {}
-    return behind if behind and broker.has_committed_records(position, broker.ends(EVENT_TOPICS)) else 0
+    return (
+        behind if behind and broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)) else 0
+    )
 
 
 def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:

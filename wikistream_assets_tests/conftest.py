@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 SettingsFactory = Callable[..., Settings]
+_Found = TypeVar("_Found")
 
 
 def free_port() -> int:
@@ -45,12 +47,13 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return {f"WIKISTREAM_{name.upper()}": str(value) for name, value in fields.items()}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Return once ``condition`` holds; fail if it does not within ``seconds``."""
+def wait_until(condition: Callable[[], _Found], seconds: float = 120.0) -> _Found:
+    """Return what ``condition`` says once it holds; fail if it does not within ``seconds``."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
         threading.Event().wait(0.1)
+    return found
 
 
 @pytest.fixture

@@ -20,26 +20,14 @@ SECONDS = 300.0
 
 def pid_of(settings: Settings, name: str) -> int:
     """The process of a program, waited for while it is being started again."""
-    found: list[int] = []
-
-    def there() -> bool:
-        found[:] = [service.pid for service in services.status(settings) if service.name == name and service.pid]
-        return bool(found)
-
-    wait_until(there)
-    return found[0]
+    return wait_until(lambda: [it.pid for it in services.status(settings) if it.name == name and it.pid])[0]
 
 
 def wait_until_read(settings: Settings) -> None:
     """Return once Bronze holds everything that is in Kafka now."""
     lake, broker = Lakehouse.local(settings), Broker(settings.bootstrap_servers)
     ends = broker.ends(EVENT_TOPICS)
-
-    def read_up() -> bool:
-        newest = lake.newest_position(RAW_EVENTS)
-        return not broker.has_committed_records((newest and newest.position) or {}, ends)
-
-    wait_until(read_up, SECONDS)
+    wait_until(lambda: not broker.has_committed_records(lake.position(RAW_EVENTS), ends), SECONDS)
 
 
 def cycles(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> list[dg.RunRecord]:
@@ -55,16 +43,12 @@ def wait_for_success(instance: dg.DagsterInstance, more: int = 1) -> None:
 
 def wait_for_work(instance: dg.DagsterInstance) -> tuple[str, int]:
     """Wait until a cycle is in its first step; return its run id and its process id."""
-    found: list[tuple[str, int]] = []
 
-    def at_work() -> bool:
-        found[:] = [
-            it for record in cycles(instance, dg.DagsterRunStatus.STARTED) if (it := _working(instance, record))
-        ]
-        return bool(found)
+    def at_work() -> list[tuple[str, int]]:
+        started = cycles(instance, dg.DagsterRunStatus.STARTED)
+        return [found for record in started if (found := _working(instance, record))]
 
-    wait_until(at_work, SECONDS)
-    return found[0]
+    return wait_until(at_work, SECONDS)[0]
 
 
 def _working(instance: dg.DagsterInstance, record: dg.RunRecord) -> tuple[str, int] | None:

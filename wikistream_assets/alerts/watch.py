@@ -34,8 +34,7 @@ def lag(broker: Broker, lake: Lakehouse) -> Lag:
     Raises:
         BrokerError: the broker does not answer.
     """
-    newest = lake.newest_position(BRONZE)
-    position = (newest and newest.position) or {}
+    position = lake.position(BRONZE)
     return {
         topic: {
             number: max(0, high - position.get(topic, {}).get(str(number), low))

@@ -101,9 +101,8 @@ def drain(
                 _drain(spark, lake, settings, broker)
             break
         except WriterBusyError as busy:
-            newest = lake.newest_position(RAW_EVENTS)
             waited = True
-            if not broker.has_committed_records((newest and newest.position) or {}, ends):
+            if not broker.has_committed_records(lake.position(RAW_EVENTS), ends):
                 break
             if time.monotonic() > deadline:
                 raise WriterBusyError(

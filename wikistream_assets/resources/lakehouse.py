@@ -299,6 +299,11 @@ class Lakehouse:
         """The newest ancestor of ``ref`` that carries a position (compaction's ``replace`` snapshots carry none)."""
         return next((version for version in self.history(spec, ref) if version.position is not None), None)
 
+    def position(self, spec: TableSpec) -> dict[str, Any]:
+        """How far the table has read: the newest position on main; empty before the first."""
+        newest = self.newest_position(spec)
+        return (newest and newest.position) or {}
+
     # ---- references ---------------------------------------------------------------------------------------------------
 
     @_commits

@@ -70,13 +70,11 @@ class SupervisedStream:
         try:
             infos = supervisor.process_infos(self._settings)
         except SetupError as error:
-            return StreamState(False, None, None, None, str(error))
+            return _no_process(str(error))
         if infos is None:
-            return StreamState(
-                False, None, None, None, "no supervisord runs for this home: 'make up' starts the stream"
-            )
+            return _no_process("no supervisord runs for this home: 'make up' starts the stream")
         if STREAM not in infos:
-            return StreamState(False, None, None, None, "the stream has not been started: 'make up' starts it")
+            return _no_process("the stream has not been started: 'make up' starts it")
         return _state(infos[STREAM])
 
     def restart(self, instance: str | None) -> bool:
@@ -100,6 +98,10 @@ class SupervisedStream:
         except (OSError, Fault):  # no supervisord, no such program, or about to be started already
             return False
         return True
+
+
+def _no_process(detail: str) -> StreamState:
+    return StreamState(running=False, instance=None, since=None, died=None, detail=detail)
 
 
 def _state(info: dict[str, Any]) -> StreamState:

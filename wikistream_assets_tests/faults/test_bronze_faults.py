@@ -484,9 +484,8 @@ def _transaction(settings: Settings) -> Producer:
 def _lag(settings: Settings, lake: Lakehouse) -> bool:
     """Whether Kafka has something that Bronze has not; None of it counts while the broker does not answer."""
     broker = Broker(settings.bootstrap_servers)
-    newest = lake.newest_position(RAW_EVENTS)
     try:
-        return broker.has_committed_records((newest and newest.position) or {}, broker.ends(EVENT_TOPICS))
+        return broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS))
     except BrokerError:
         return True
 
