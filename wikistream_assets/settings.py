@@ -21,6 +21,7 @@ PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
     "local": {},
     "source": {
         "bronze_trigger_seconds": 180,
+        "alert_latency_seconds": 240,
         "bronze_fresh_seconds": 180,
         "bronze_stall_seconds": 540,
         "tables_fresh_seconds": 2_100,
@@ -29,7 +30,8 @@ PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
         "cycle_after_failed_gate": "stop",
     },
 }
-"""Defaults by ``WIKISTREAM_PROFILE``; a setting that is given wins. Those of ``source``: FEATURES, ORC-03..12 and BRZ-03, 11."""
+"""Defaults by ``WIKISTREAM_PROFILE``; a setting that is given wins. Those of ``source``: FEATURES, ORC-03..12 and BRZ-03, 11;
+an event waits up to a trigger's 180 s there, to which the minute is added that is local's limit."""
 
 
 class Settings(ProducerSettings):
@@ -118,6 +120,11 @@ class Settings(ProducerSettings):
     )
     alert_sns_endpoint_url: str | None = Field(None, description="another endpoint than AWS's own, for tests")
     alert_lag_records: int = Field(10_000, ge=1, description="more records than so many waiting in Kafka are an alert")
+    alert_latency_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="events that reach Bronze later than this for five minutes (95th percentile) are an alert",
+    )
     alert_dlq_per_minute: float = Field(10.0, ge=0, description="more dead letters a minute than so many are an alert")
 
     @field_validator("alert_routes", mode="before")

@@ -20,7 +20,9 @@ class AlertKind(StrEnum):
     STREAM_GIVEN_UP = "stream_given_up"
     SOURCE_SILENT = "source_silent"
     LAG = "lag"
+    LATENCY = "latency"
     DLQ_RATE = "dlq_rate"
+    PRODUCER_CPU = "producer_cpu"
     HIGH_RISK_USER = "high_risk_user"
     TEST = "test"
 
@@ -85,10 +87,22 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
         "more records wait in Kafka for Bronze than WIKISTREAM_ALERT_LAG_RECORDS",
         "`wikistream status`: does the stream run? If it does, it catches up by itself",
     ),
+    AlertKind.LATENCY: KindInfo(
+        "table",
+        "for five minutes, one event in twenty has reached Bronze later than WIKISTREAM_ALERT_LATENCY_SECONDS; the events of a"
+        " capture are old anyway",
+        "`wikistream health`: if nothing waits, the source sends late; if records wait, Bronze catches up after an outage, or the"
+        " machine is too busy",
+    ),
     AlertKind.DLQ_RATE: KindInfo(
         "topic",
         "more dead letters a minute arrive than WIKISTREAM_ALERT_DLQ_PER_MINUTE",
         "`wikistream dlq list` names the reasons, `wikistream dlq show` the originals",
+    ),
+    AlertKind.PRODUCER_CPU: KindInfo(
+        "program",
+        "the producer has used more than 80 % of a processor, twice in a row for five minutes",
+        "does so much arrive, as after an outage? If not, its log tells what it does over and over",
     ),
     AlertKind.HIGH_RISK_USER: KindInfo(
         "date/user", "a user's risk level on that day is HIGH", "read `evidence` in gold.risk_scores", once=True

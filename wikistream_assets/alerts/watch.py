@@ -1,4 +1,5 @@
-"""What is watched by metadata alone: records waiting for Bronze, dead letters arriving, HIGH risk users in new Gold rows.
+"""What is watched by metadata alone: records waiting for Bronze, events late in Bronze, dead letters arriving, the producer's
+processor time, HIGH risk users in new Gold rows.
 
 Each function takes what it saw last time and returns what to remember for the next; what to do with it is the caller's.
 """
@@ -19,8 +20,13 @@ from wikistream_assets.tables import RAW_EVENTS as BRONZE
 from wikistream_assets.tables import RISK_SCORES
 
 _MINUTE: Final = 60.0
-_MINUTES_OVER: Final = 2
-"""So many minutes in a row have to be over the limit: one burst is none."""
+_LOOKS_OVER: Final = 2
+"""So many looks in a row have to be over the limit: one burst is none."""
+_CPU_SECONDS: Final = 300.0
+_CPU_MOST: Final = 0.8
+"""Share of a processor; with ``_CPU_SECONDS`` and ``_LOOKS_OVER`` the source system's alarm on its producer (MON-01)."""
+_LATE_SECONDS: Final = 300.0
+"""Events have to be late for so long: one batch after a restart is none."""
 _FIRST_DAYS: Final = 2
 """In a lake that no one has looked at before, HIGH risk users of so many days are news; older ones are history."""
 
@@ -60,43 +66,90 @@ def watch_lag(alerts: Alerts, found: Lag, most: int) -> None:
             alerts.clear(AlertKind.LAG, topic, f"{waiting:,} records of {topic} wait for Bronze")
 
 
+def watch_latency(alerts: Alerts, lake: Lakehouse, since: float | None, now: float, most: float) -> float | None:
+    """Fire ``latency`` when Bronze's batches have had a 95th percentile of more than ``most`` seconds for five minutes.
+
+    Cleared by a batch that has not. ``since`` is when such a batch was first seen, and what is returned for the next look.
+    """
+    newest = lake.newest_position(BRONZE)
+    milliseconds = ((newest and newest.counts) or {}).get("lag_ms", {}).get("p95")
+    if milliseconds is None:  # no batch yet, or one without events
+        return since
+    late = milliseconds / 1000
+    if late <= most:
+        alerts.clear(AlertKind.LATENCY, BRONZE.identifier, f"events reach Bronze within {late:.0f} s")
+        return None
+    since = now if since is None else since
+    if now - since >= _LATE_SECONDS:
+        message = f"for five minutes events have reached Bronze late, now by {late:.0f} s, more than {most:g} s"
+        details = {"p95 seconds": late, "threshold": most}
+        alerts.fire(Alert(AlertKind.LATENCY, BRONZE.identifier, message, details, severity=Severity.WARNING))
+    return since
+
+
 @dataclass(frozen=True)
-class DeadLetters:
-    """The running total of dead letters as it was seen.
+class Growth:
+    """A running total as it was seen.
 
     Attributes:
         at: seconds since the epoch.
-        total: Bronze's running total.
-        minutes_over: looks in a row at which the rate was over the limit.
+        total: what it was then.
+        looks_over: looks in a row at which it had grown faster than it may.
     """
 
     at: float
-    total: int
-    minutes_over: int = 0
+    total: float
+    looks_over: int = 0
+
+    @property
+    def over(self) -> bool:
+        """It has grown too fast for long enough."""
+        return self.looks_over >= _LOOKS_OVER
 
 
-def watch_dead_letters(
-    alerts: Alerts, lake: Lakehouse, seen: DeadLetters | None, now: float, most: float
-) -> DeadLetters:
+def _growth(seen: Growth | None, total: float, now: float, seconds: float, most: float) -> tuple[Growth, float | None]:
+    """Look again after so many ``seconds``; return what to remember, and the growth a second, None if it is no time to look."""
+    if seen is None or total < seen.total:  # counted anew, as after a restart
+        return Growth(now, total), None
+    if now - seen.at < seconds:
+        return seen, None
+    rate = (total - seen.total) / (now - seen.at)
+    return Growth(now, total, seen.looks_over + 1 if rate > most else 0), rate
+
+
+def watch_dead_letters(alerts: Alerts, lake: Lakehouse, seen: Growth | None, now: float, most: float) -> Growth:
     """Fire ``dlq_rate`` when two minutes in a row brought more than ``most`` dead letters each; clear it after a better one.
 
     Counted in Bronze's totals, which hold the producer's and the stream's. Looking again within a minute changes nothing.
     """
     newest = lake.newest_position(BRONZE)
     total = newest.counts["total"]["dead_letters"] if newest is not None and newest.counts else 0
-    if seen is None or total < seen.total:
-        return DeadLetters(now, total)
-    if now - seen.at < _MINUTE:
-        return seen
-    rate = (total - seen.total) * _MINUTE / (now - seen.at)
-    over = seen.minutes_over + 1 if rate > most else 0
-    if over >= _MINUTES_OVER:
-        details = {"per minute": rate, "threshold": most, "total": total}
-        message = f"{rate:.0f} dead letters a minute, more than {most:g}"
-        alerts.fire(Alert(AlertKind.DLQ_RATE, DLQ_EVENTS, message, details))
-    elif not over:
-        alerts.clear(AlertKind.DLQ_RATE, DLQ_EVENTS, f"{rate:.0f} dead letters a minute")
-    return DeadLetters(now, total, over)
+    found, rate = _growth(seen, total, now, _MINUTE, most / _MINUTE)
+    if rate is not None:
+        said = f"{rate * _MINUTE:.0f} dead letters a minute"
+        if found.over:
+            details = {"per minute": rate * _MINUTE, "threshold": most, "total": total}
+            alerts.fire(Alert(AlertKind.DLQ_RATE, DLQ_EVENTS, f"{said}, more than {most:g}", details))
+        elif not found.looks_over:
+            alerts.clear(AlertKind.DLQ_RATE, DLQ_EVENTS, said)
+    return found
+
+
+def watch_cpu(alerts: Alerts, program: str, spent: float, seen: Growth | None, now: float) -> Growth:
+    """Fire ``producer_cpu`` when ``spent``, a program's processor seconds, grew by more than 80 % of the time, twice in a row.
+
+    Cleared after a better look; looking again within five minutes changes nothing.
+    """
+    found, rate = _growth(seen, spent, now, _CPU_SECONDS, _CPU_MOST)
+    if rate is not None:
+        said = f"the {program} used {rate:.0%} of a processor"
+        if found.over:
+            details = {"share": rate, "threshold": _CPU_MOST}
+            message = f"{said}, more than {_CPU_MOST:.0%}"
+            alerts.fire(Alert(AlertKind.PRODUCER_CPU, program, message, details, severity=Severity.WARNING))
+        elif not found.looks_over:
+            alerts.clear(AlertKind.PRODUCER_CPU, program, said)
+    return found
 
 
 def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None) -> int | None:

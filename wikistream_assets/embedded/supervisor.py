@@ -94,6 +94,22 @@ def process_infos(settings: Settings) -> dict[str, dict[str, Any]] | None:
         ) from None
 
 
+def processor_seconds(settings: Settings, name: str) -> float | None:
+    """Processor time that a program's process has used since it started, its children's not counted; None if there is none.
+
+    Raises:
+        SetupError: supervisord does not answer.
+    """
+    info = (process_infos(settings) or {}).get(name)
+    if info is None or not info["pid"]:
+        return None
+    try:
+        times = psutil.Process(info["pid"]).cpu_times()
+    except psutil.NoSuchProcess:
+        return None
+    return float(times.user + times.system)
+
+
 def revive(settings: Settings, pid: int) -> None:
     """End a supervised process, gently first, its children with it at last; supervisord starts it again by itself.
 

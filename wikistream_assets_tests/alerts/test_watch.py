@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from wikistream_assets.alerts import AlertKind, Alerts
-from wikistream_assets.alerts.watch import watch_dead_letters, watch_lag, watch_risks
+from wikistream_assets.alerts.watch import watch_cpu, watch_dead_letters, watch_lag, watch_latency, watch_risks
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
@@ -30,6 +30,45 @@ def test_lag(settings: Settings, alerts: Alerts) -> None:
     for waiting in (10_000, 10_001, 12_000, 10_000, 0):
         watch_lag(alerts, {"raw-events": {0: waiting - waiting // 2, 1: waiting // 2}, "dlq-events": {0: 1}}, 10_000)
     assert told(settings) == [("fired", "raw-events"), ("cleared", "raw-events")]
+
+
+def test_latency(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
+    since, states = None, []
+    #      second, 95th percentile of the newest batch, milliseconds; None of a batch without events
+    for second, late in (
+        (0, None),
+        (10, 59_000),
+        (40, 61_000),
+        (100, None),
+        (339, 90_000),
+        (340, 61_000),
+        (400, 60_000),
+    ):
+        lag = {} if late is None else {"p50": 1, "p95": late}
+        lake.append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": lag}))
+        since = watch_latency(alerts, lake, since, float(second), 60)
+        states.append(alerts.is_open(AlertKind.LATENCY, "bronze.raw_events"))
+    assert states == [False, False, False, False, False, True, False]
+    assert [event for event, _ in told(settings)] == ["fired", "cleared"]
+
+
+def test_processor_time_of_the_producer(settings: Settings, alerts: Alerts) -> None:
+    seen, states = None, []
+    #      second, processor seconds so far; the fifth is those of a new process
+    for second, spent in (
+        (0, 500),
+        (300, 741),
+        (450, 890),
+        (600, 982),
+        (900, 10),
+        (1200, 251),
+        (1500, 492),
+        (1800, 732),
+    ):
+        seen = watch_cpu(alerts, "producer", spent, seen, float(second))
+        states.append(alerts.is_open(AlertKind.PRODUCER_CPU, "producer"))
+    assert states == [False, False, False, True, True, True, True, False]
+    assert [event for event, _ in told(settings)] == ["fired", "cleared"]
 
 
 def test_dead_letters(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:

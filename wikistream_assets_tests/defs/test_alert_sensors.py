@@ -14,9 +14,11 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.defs.ops import alerts as sensors
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
+from wikistream_assets.resources.lakehouse import summary_properties
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RISK_SCORES
+from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.alerts.servers import http_server
 from wikistream_assets_tests.resources.lakes import add, full_row
 
@@ -235,11 +237,13 @@ def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.Dagst
     lake = LocalLakehouse().open()
     high = full_row(RISK_SCORES, stat_date="2026-03-02", entity_id="Ann", risk_level="HIGH", risk_score=90.0)
     add(lake, RISK_SCORES, high)
-    of_risks, of_letters, of_lag = (
-        Ticks(sensor, instance) for sensor in (sensors.risk_alerts, sensors.dlq_alerts, sensors.lag_alerts)
-    )
+    of_risks, of_letters = (Ticks(sensor, instance) for sensor in (sensors.risk_alerts, sensors.dlq_alerts))
+    # there is no broker, no batch and no producer: these have nothing to say
+    others = [
+        Ticks(sensor, instance) for sensor in (sensors.lag_alerts, sensors.latency_alerts, sensors.producer_alerts)
+    ]
     for _ in range(2):
-        for sensor in (of_risks, of_letters, of_lag):  # there is no broker: the last one has nothing to say
+        for sensor in (of_risks, of_letters, *others):
             sensor.tick()
     assert told(home) == [("fired", "high_risk_user", "2026-03-02/Ann")]
     head = lake.head(RISK_SCORES)
@@ -248,7 +252,25 @@ def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.Dagst
     assert json.loads(of_letters.cursor or "")["total"] == 0
 
 
+def test_late_events_are_told_unless_they_are_a_captures(
+    home: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    LocalLakehouse().open().append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": {"p95": 61_000}}))
+    long_ago = str(time.time() - 301)
+    (tmp_path / "old.jsonl").write_text("{}\n")
+    for source, expected in (
+        (str(tmp_path / "old.jsonl"), []),
+        ("synthetic", [("fired", "latency", "bronze.raw_events")]),
+    ):
+        choose_source(home, source)
+        sensor = Ticks(sensors.latency_alerts, instance)
+        sensor.cursor = long_ago
+        sensor.tick()
+        assert told(home) == expected
+    assert sensor.cursor == long_ago
+
+
 def test_every_sensor_runs_by_default() -> None:
     found = [value for value in vars(sensors).values() if isinstance(value, dg.SensorDefinition)]
-    assert len(found) == 7
+    assert len(found) == 9
     assert all(sensor.default_status is dg.DefaultSensorStatus.RUNNING for sensor in found)

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 
 from producer.eventstreams.generator import Generator
 from producer.topics import RAW_EVENTS
-from wikistream_assets.embedded import services
+from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
 from wikistream_assets.embedded.programs import Program, programs
@@ -113,7 +113,10 @@ def test_a_killed_broker_comes_back_with_everything_committed(running_home: Home
     assert killed is not None
 
     os.kill(killed, signal.SIGSTOP)
+    spent = supervisor.processor_seconds(settings, "broker")
     wait_until(lambda: broker_state(settings).state == "SILENT")
+    assert supervisor.processor_seconds(settings, "broker") == spent
+    assert spent
     os.kill(killed, signal.SIGCONT)
     wait_until(lambda: broker_state(settings).state == "RUNNING")
 
@@ -219,6 +222,7 @@ def test_a_broker_that_cannot_start_leaves_nothing_running(settings: Settings) -
 
 
 def test_status_of_a_home_that_is_not_there(settings: Settings) -> None:
+    assert supervisor.processor_seconds(settings, "broker") is None
     assert broker_state(settings).state == "STOPPED"
     assert services.down(settings) == []
     assert not settings.root.exists()

@@ -8,6 +8,7 @@ takes that for the same news.
 import json
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -18,9 +19,19 @@ from dagster._core.events.log import EventLogEntry
 from dagster_shared.error import SerializableErrorInfo
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
-from wikistream_assets.alerts.watch import DeadLetters, lag, watch_dead_letters, watch_lag, watch_risks
+from wikistream_assets.alerts.watch import (
+    Growth,
+    lag,
+    watch_cpu,
+    watch_dead_letters,
+    watch_lag,
+    watch_latency,
+    watch_risks,
+)
 from wikistream_assets.asset_factory import CHECK_FAILED
-from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.embedded import supervisor
+from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.exceptions import BrokerError, SetupError
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
 from wikistream_assets.settings import load_settings
@@ -96,15 +107,43 @@ def lag_alerts(
     return dg.SkipReason(f"waiting: {json.dumps(found)}")
 
 
+@dg.sensor(
+    minimum_interval_seconds=30, default_status=_RUNNING, description="How late events are when Bronze has them."
+)
+def latency_alerts(
+    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
+) -> dg.SkipReason:
+    settings = load_settings()
+    chosen = chosen_source(settings)
+    if chosen is not None and not chosen.endless:
+        return dg.SkipReason("the events of a capture are old")
+    since = float(context.cursor) if context.cursor else None
+    late = watch_latency(notifier.open(), lakehouse.open(), since, time.time(), settings.alert_latency_seconds)
+    context.update_cursor("" if late is None else str(late))
+    return dg.SkipReason("in time" if late is None else f"late since {datetime.fromtimestamp(late, UTC):%H:%M:%S} UTC")
+
+
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Dead letters a minute.")
 def dlq_alerts(
     context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
 ) -> dg.SkipReason:
-    seen = DeadLetters(**json.loads(context.cursor)) if context.cursor else None
     most = load_settings().alert_dlq_per_minute
-    found = watch_dead_letters(notifier.open(), lakehouse.open(), seen, time.time(), most)
+    found = watch_dead_letters(notifier.open(), lakehouse.open(), _growth(context), time.time(), most)
     context.update_cursor(json.dumps(asdict(found)))
-    return dg.SkipReason(f"{found.total} dead letters so far")
+    return dg.SkipReason(f"{found.total:.0f} dead letters so far")
+
+
+@dg.sensor(minimum_interval_seconds=60, default_status=_RUNNING, description="The producer's share of a processor.")
+def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+    try:
+        spent = supervisor.processor_seconds(load_settings(), "producer")
+    except SetupError as error:
+        return dg.SkipReason(str(error))
+    if spent is None:
+        return dg.SkipReason("the producer does not run")
+    found = watch_cpu(notifier.open(), "producer", spent, _growth(context), time.time())
+    context.update_cursor(json.dumps(asdict(found)))
+    return dg.SkipReason(f"{spent:.0f} s of processor time so far")
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="HIGH risk users in new rows of Gold.")
@@ -122,6 +161,10 @@ def alert_delivery(context: dg.SensorEvaluationContext, notifier: LocalNotifier)
     return dg.SkipReason(
         f"sent {delivery.sent}, waiting {delivery.waiting}; {'; '.join(delivery.problems) or 'no problem'}"
     )
+
+
+def _growth(context: dg.SensorEvaluationContext) -> Growth | None:
+    return Growth(**json.loads(context.cursor)) if context.cursor else None
 
 
 def _new_events(context: dg.SensorEvaluationContext, *types: DagsterEventType) -> dict[int, EventLogEntry]:
