@@ -145,14 +145,19 @@ def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter
         position = {RAW_EVENTS.identifier: covered.end}
         if bad:
             rows = quarantined(marked, processed_at=ran_at)
-            append_rows(rows, QUARANTINE, _summary(ctx.lake, QUARANTINE, position, bad), AUDIT_BRANCH)
+            append_rows(_gathered(rows), QUARANTINE, _summary(ctx.lake, QUARANTINE, position, bad), AUDIT_BRANCH)
         else:
             ctx.lake.append(QUARANTINE, properties=_summary(ctx.lake, QUARANTINE, position, 0), branch=AUDIT_BRANCH)
         summary = _summary(ctx.lake, CLEANED_EVENTS, position, hours.total() - bad)
-        append_rows(good(marked), CLEANED_EVENTS, summary, AUDIT_BRANCH)
+        append_rows(_gathered(good(marked)), CLEANED_EVENTS, summary, AUDIT_BRANCH)
     finally:
         marked.unpersist()
     return hours
+
+
+def _gathered(rows: DataFrame) -> DataFrame:
+    """The rows in as few tasks as their size wants: as they come, each file of Bronze would make one in each partition."""
+    return rows.hint("rebalance")
 
 
 def _summary(lake: Lakehouse, spec: TableSpec, position: dict[str, int], rows: int) -> dict[str, str]:

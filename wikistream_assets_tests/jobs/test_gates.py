@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
+from producer.wikis import REGION_BY_DOMAIN
 from wikistream_assets.exceptions import GateError
 from wikistream_assets.jobs import bronze_gate, gold, silver
 from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
@@ -69,6 +70,19 @@ def test_two_batches_give_the_same_tables_as_one(
     other.add_bronze(rows)
     assert all(report.passed for report in other.cycle())
     assert table_hashes(gates.lake) == table_hashes(other.lake)
+
+
+def test_a_range_of_many_small_files_makes_one_file_in_each_partition(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    for begin in range(0, len(rows), 50):
+        gates.add_bronze(rows[begin : begin + 50])
+    gates.bronze_gate()
+    gates.silver()
+    snapshot = gates.lake.table(CLEANED_EVENTS).current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    partitions = {(row["event_date"], REGION_BY_DOMAIN.get(row["domain"], "other")) for row in rows}
+    assert int(snapshot.summary["added-data-files"] or 0) == len(partitions)
 
 
 def test_an_empty_lake_has_nothing_to_audit(gates: GateLake) -> None:
