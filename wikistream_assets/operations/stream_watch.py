@@ -65,7 +65,7 @@ class Memory:
         waiting_on / waiting_since: since when records have been waiting behind which newest snapshot.
         instance: the stream's process, as it was seen last; None if the next one is no news.
         revived_at: when its keeper was seen to have started it again, until it commits.
-        tries / tried_at: restarts in a row that have not helped, and the last one.
+        tries / tried_at: starts in a row that have not helped, and the last restart.
         given_up: they have been given up.
     """
 
@@ -95,7 +95,13 @@ def remember(memory: Memory, seen: Seen) -> Memory:
     instance = seen.stream.instance
     if instance is not None and instance != memory.instance:
         revived = memory.instance is not None and seen.stream.died is not None
-        memory = replace(memory, instance=instance, revived_at=seen.now if revived else memory.revived_at)
+        in_vain = revived and seen.lag and (memory.revived_at is not None or memory.tries > 0)
+        memory = replace(
+            memory,
+            instance=instance,
+            revived_at=seen.now if revived else memory.revived_at,
+            tries=memory.tries + in_vain,
+        )
     if not seen.lag:
         return replace(memory, waiting_on=None, waiting_since=None)
     if memory.waiting_since is None or memory.waiting_on != seen.snapshot_id:
@@ -111,7 +117,9 @@ def judge(memory: Memory, seen: Seen, settings: Settings) -> Verdict:
         # a process that has just been started reads its jars and its place first
         waiting_since = max(filter(None, (memory.waiting_since, seen.stream.since)), default=seen.now)
         stuck = seen.now - waiting_since >= timedelta(seconds=settings.bronze_stall_seconds)
-        return Verdict.STALLED if stuck else Verdict.FRESH
+        # one that dies as often as it is started is always young
+        dies = memory.revived_at == seen.now and memory.tries >= settings.stream_restart_tries
+        return Verdict.STALLED if stuck or dies else Verdict.FRESH
     if source_is_silent(seen, settings):
         return Verdict.SOURCE_SILENT
     fresh = timedelta(seconds=settings.bronze_fresh_seconds)
@@ -119,8 +127,12 @@ def judge(memory: Memory, seen: Seen, settings: Settings) -> Verdict:
 
 
 def source_is_silent(seen: Seen, settings: Settings) -> bool:
-    """Whether the producer has received nothing for too long, whatever still waits for Bronze."""
-    return bool(seen.source_at and seen.now - seen.source_at >= timedelta(seconds=settings.source_silent_seconds))
+    """Whether the producer has received nothing for too long, whatever still waits for Bronze.
+
+    One that has never received anything is given that time from the stream's start on.
+    """
+    since = seen.source_at or seen.stream.since
+    return bool(since and seen.now - since >= timedelta(seconds=settings.source_silent_seconds))
 
 
 def next_step(memory: Memory, now: datetime, settings: Settings) -> Step:

@@ -167,6 +167,40 @@ def test_a_stream_that_the_sensor_restarted_is_told_once(alerts: Alerts) -> None
     assert opened.count == 1
 
 
+def test_a_stream_that_dies_as_often_as_it_is_started_is_given_up(alerts: Alerts) -> None:
+    lives = [
+        seen(
+            10 * life,
+            committed_at=at(-60),
+            lag=True,
+            stream=running(f"{life + 1}:0", since=10 * life - 1, died=10 * life - 2),
+        )
+        for life in range(1, 7)
+    ]
+    memory, tries = Memory(), []
+    for look in (seen(0, committed_at=at(-60)), *lives):
+        memory, _ = watch(remember(memory, look), look, Keeper(), alerts, SETTINGS)
+        tries.append((memory.tries, memory.given_up))
+    assert tries[:5] == [(0, False), (0, False), (1, False), (2, False), (3, True)]
+    given_up = next(one for one in alerts.open_alerts() if one.notice.kind == "stream_given_up")
+    assert given_up.count == 1
+    assert "3 starts did not help" in given_up.notice.message
+    well = seen(100, committed_at=at(99), snapshot_id=2, stream=lives[-1].stream)
+    memory, _ = watch(remember(memory, well), well, Keeper(), alerts, SETTINGS)
+    assert (memory.tries, memory.given_up) == (0, False)
+    assert alerts.open_alerts() == []
+
+
+def test_a_source_that_never_sent_anything_is_silent_in_the_end(alerts: Alerts) -> None:
+    started = running(since=0)
+    nothing = {"source_at": None, "committed_at": None, "snapshot_id": None, "stream": started}
+    assert verdict(seen(599, **nothing)) is Verdict.QUIET
+    assert verdict(seen(600, **nothing)) is Verdict.SOURCE_SILENT
+    watched(alerts, seen(600, **nothing))
+    (opened,) = alerts.open_alerts()
+    assert opened.notice.message.startswith("the producer has received nothing yet, not even a canary")
+
+
 def test_a_silent_source_is_told_and_cleared(alerts: Alerts) -> None:
     keeper = Keeper()
     silent = seen(0, source_at=at(-700), committed_at=at(-700))

@@ -12,6 +12,7 @@ import dagster as dg
 from producer.topics import EVENT_TOPICS, SSE_CURSOR
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.operations.stream_watch import (
     Memory,
@@ -36,6 +37,9 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 STREAM: Final = "bronze_stream"
 """Subject of the stream's alerts."""
 
+_NEWEST_CURSORS: Final = 50
+"""A source of which none of so many cursors is has sent nothing for long."""
+
 _MOST_EVENTS: Final = 200
 """Snapshots reported in one tick; the next tick goes on with the rest."""
 
@@ -56,7 +60,7 @@ def bronze_freshness(
     lake, settings, control = lakehouse.open(), load_settings(), stream.control()
     events, memory = _news(lake, memory)
     try:
-        seen = _look(lake, broker.connect(), control)
+        seen = _look(lake, broker.connect(), control, settings)
     except BrokerError as error:
         # nothing can be said about the stream then: the broker's keeper brings the broker back
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
@@ -73,9 +77,8 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     verdict = judge(memory, seen, settings)
     told = f"{verdict}; {seen.stream.detail}"
     if verdict is Verdict.SOURCE_SILENT:
-        message = (
-            f"the producer has received nothing since {seen.source_at}, not even a canary; or its capture is at its end"
-        )
+        since = f"since {seen.source_at}" if seen.source_at else "yet"
+        message = f"the producer has received nothing {since}, not even a canary; or its capture is at its end"
         alerts.fire(Alert(AlertKind.SOURCE_SILENT, STREAM, message, severity=Severity.WARNING))
     elif verdict is not Verdict.UNMANAGED and not source_is_silent(seen, settings):
         alerts.clear(AlertKind.SOURCE_SILENT, STREAM, f"the source sends again, last at {seen.source_at}")
@@ -101,7 +104,7 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     step = next_step(memory, seen.now, settings)
     waiting = f"records have been waiting for Bronze since {memory.waiting_since}, newest snapshot {seen.snapshot_id}"
     if step is Step.GIVE_UP:
-        message = f"{waiting}; {memory.tries} restarts did not help: see logs/stream.out, mend it, then 'make up'"
+        message = f"{waiting}; {memory.tries} starts did not help: see logs/stream.out, mend it, then 'make up'"
         alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, message))
         return replace(memory, given_up=True)
     if step is Step.RESTART and control.restart(seen.stream.instance):
@@ -112,9 +115,12 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     return memory
 
 
-def _look(lake: Lakehouse, broker: Broker, control: StreamControl) -> Seen:
+def _look(lake: Lakehouse, broker: Broker, control: StreamControl, settings: Settings) -> Seen:
     newest = lake.newest_position(RAW_EVENTS)
-    cursors = broker.tail(SSE_CURSOR, 1)
+    chosen = chosen_source(settings)
+    # redrives and backfills write there too, and say nothing about this source
+    identity = chosen.source.identity.encode() if chosen else None
+    cursors = [record for record in broker.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity]
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
