@@ -14,7 +14,9 @@ def prepare_dagster_home(settings: Settings) -> Path:
     """Make the folder with the ``dagster.yaml`` of this version, and point ``DAGSTER_HOME`` at it for this process."""
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(str(files("wikistream_assets") / "dagster.yaml"), home / "dagster.yaml")
+    fresh = home / f"dagster.yaml.{os.getpid()}"  # whoever reads meanwhile gets the old one or the new one
+    shutil.copyfile(str(files("wikistream_assets") / "dagster.yaml"), fresh)
+    fresh.replace(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

@@ -1,5 +1,6 @@
-"""Is the pipeline of this home well? Read from supervisord, Kafka and Iceberg's metadata, without Spark and Dagster."""
+"""Is the pipeline of this home well? Read from supervisord, Kafka, Iceberg's metadata and Dagster's database, without Spark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,11 +10,14 @@ from producer.exceptions import ProducerError
 from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
 from wikistream_assets.alerts.watch import lag
+from wikistream_assets.cycles import last_cycle
+from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.operations.cycle_loop import Ended, Last
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -23,7 +27,8 @@ from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 _ANSWER_SECONDS: Final = 3.0
 
 STALE: Final = timedelta(minutes=3)
-"""A producer that has not advanced for so long, or a Bronze with records waiting for so long, is ill."""
+"""A producer that has not advanced for so long, or a Bronze with records waiting for so long, is ill. Where batches are rare,
+Bronze has the time after which the stream is taken for stuck."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Health:
         bronze_lag: offsets in Kafka that Bronze has not read, transaction markers included; 0 if no record is among them.
         bronze_at / silver_at / gold_at: newest snapshot that moved the table's position; Gold's is that of its oldest table.
         verdict_at: when a gate last wrote down its verdicts.
+        cycle: the newest cycle that has ended.
         blocked: the checks that keep a gate closed.
         problems: what is wrong, one line each; empty means well.
     """
@@ -52,6 +58,7 @@ class Health:
     silver_at: datetime | None
     gold_at: datetime | None
     verdict_at: datetime | None
+    cycle: Last | None
     blocked: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -70,14 +77,22 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
     cursor_at = datetime.fromisoformat(cursor.updated_at) if cursor else None
     bronze_at = _moved(lake, RAW_EVENTS)
     blocked = _blocked(lake)
+    cycle = _last_cycle(settings)
     problems = [f"{service.name} is {service.state}: {service.detail}" for service in programs if not service.well]
     if chosen is None:
         problems.append("the pipeline was never started: 'make up' starts it")
     elif chosen.endless and cursor_at and moment - cursor_at > STALE:
         problems.append(f"the producer has not advanced since {cursor_at.isoformat(timespec='seconds')}")
-    if behind and (bronze_at is None or moment - bronze_at > STALE):
+    elif chosen.endless and cursor_at is None and _uptime(programs, "producer") > STALE:
+        problems.append("the producer has received nothing yet: see logs/producer.out")
+    stuck = max(STALE, timedelta(seconds=settings.bronze_stall_seconds))
+    if behind and (bronze_at is None or moment - bronze_at > stuck):
         since = bronze_at.isoformat(timespec="seconds") if bronze_at else "ever"
         problems.append(f"Bronze is {behind:,} offsets behind Kafka and has committed nothing since {since}")
+    if cycle is not None and cycle.ended is Ended.BROKEN:
+        problems.append(
+            f"cycle {cycle.run_id} broke or was cancelled: mend what its run in the UI names, then start 'cycle'"
+        )
     problems += [f"a gate is closed by {check}: see 'wikistream gate status'" for check in blocked]
     return Health(
         at=moment,
@@ -90,6 +105,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         silver_at=_moved(lake, CLEANED_EVENTS),
         gold_at=min((at for spec in GOLD_TABLES if (at := _moved(lake, spec))), default=None),
         verdict_at=_last_verdict(lake),
+        cycle=cycle,
         blocked=blocked,
         problems=tuple(problems),
     )
@@ -123,6 +139,17 @@ def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
 def _last_verdict(lake: Lakehouse | None) -> datetime | None:
     newest = lake.head(QUALITY_RESULTS) if lake else None
     return _instant(newest.timestamp_ms) if newest and newest.total_records else None
+
+
+def _last_cycle(settings: Settings) -> Last | None:
+    if not settings.dagster_home.is_dir():
+        return None
+    with dagster_instance(settings) as instance:
+        return last_cycle(instance)
+
+
+def _uptime(programs: Sequence[ServiceStatus], name: str) -> timedelta:
+    return timedelta(seconds=next((it.uptime_seconds or 0 for it in programs if it.name == name), 0))
 
 
 def _instant(milliseconds: int) -> datetime:

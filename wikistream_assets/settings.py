@@ -184,7 +184,7 @@ class Settings(ProducerSettings):
         "local",
         description="pace: local is quick, source keeps the times of the system on AWS; sets the defaults of PROFILES",
     )
-    bronze_fresh_seconds: int = Field(60, ge=60, description="Bronze older than this is stale, seconds")
+    bronze_fresh_seconds: int = Field(60, ge=60, description="Bronze is stale so many seconds after a batch was due")
     tables_fresh_seconds: int = Field(600, ge=60, description="any other table older than this is stale, seconds")
     bronze_stall_seconds: float = Field(
         60,

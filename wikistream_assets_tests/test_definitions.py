@@ -7,12 +7,14 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
+from wikistream_assets.asset_factory import AFTER_PASSED_GATES
 from wikistream_assets.definitions import defs
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.resources.environment import resources_for
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES
+from wikistream_assets.tables import ALL_TABLES, GATE_DECISIONS, GOLD_TABLES
 
 pytestmark = pytest.mark.unit
 
@@ -61,6 +63,29 @@ def test_assets_show_their_columns_owner_and_description(graph: AssetGraph) -> N
         assert all(column.description for column in schema.columns)
         assert node.owners == [spec.owner]
         assert node.description == spec.description
+
+
+def test_every_table_has_its_freshness_policy(graph: AssetGraph) -> None:
+    for spec in ALL_TABLES:
+        policy = graph.get(dg.AssetKey([spec.namespace, spec.name])).freshness_policy
+        if spec == GATE_DECISIONS:
+            assert policy is None, "written when a person decides"
+        else:
+            assert isinstance(policy, TimeWindowFreshnessPolicy)
+            seconds = 61 if spec.namespace == "bronze" else 600  # a batch each second, and a minute
+            assert policy.fail_window.to_timedelta().total_seconds() == seconds
+
+
+def test_what_is_published_behind_gates_may_follow_them_by_itself(graph: AssetGraph) -> None:
+    for spec in ALL_TABLES:
+        condition = graph.get(dg.AssetKey([spec.namespace, spec.name])).automation_condition
+        assert (condition == AFTER_PASSED_GATES) == (spec.namespace in ("silver", "quarantine", "gold"))
+
+
+def test_every_job_has_a_time_limit() -> None:
+    fallback = yaml.safe_load((_ROOT / "wikistream_assets" / "dagster.yaml").read_text())["run_monitoring"]
+    for job in defs().resolve_all_job_defs():
+        assert int(job.tags.get("dagster/max_runtime", fallback["max_runtime_seconds"])) == 900, job.name
 
 
 def test_jobs(graph: AssetGraph) -> None:

@@ -85,6 +85,10 @@ class Notice:
             },
         )
 
+    def repeated(self, now: float) -> "Notice":
+        """The same, said again at ``now``, seconds since the epoch."""
+        return replace(self, event=Event.REPEATED, at=_iso(now))
+
     @classmethod
     def from_json(cls, text: str) -> "Notice":
         """The inverse of ``as_json``."""
@@ -98,7 +102,7 @@ class Notice:
     @property
     def title(self) -> str:
         """One short line; nothing in it can be obeyed by a terminal or end a mail's header."""
-        times = f" (x{self.count})" if self.event is Event.REPEATED else ""
+        times = f" (x{self.count})" if self.event is Event.REPEATED and self.count > 1 else ""
         return f"[{self.severity if self.event is not Event.CLEARED else 'OK'}] {self.event.upper()} {self.kind}: " + (
             _short(self.subject, MAX_TEXT) + times
         )

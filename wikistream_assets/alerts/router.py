@@ -3,8 +3,9 @@
 ``fire`` and ``clear`` write to the home's store and return; nothing that uses the network happens in them. ``deliver`` empties
 the outbox, called by a sensor at each tick and by ``wikistream alerts deliver``.
 
-An alert is identified by its kind and subject. While it is open, firing it again is counted, and said again once per repeat
-interval or when it has become worse. Delivery is at least once: a process killed between sending and noting it sends again.
+An alert is identified by its kind and subject. While it is open, firing it again is counted, and said again when it has become
+worse; ``deliver`` says it again once per repeat interval, whether it was fired again or not. Delivery is at least once: a process
+killed between sending and noting it sends again.
 """
 
 import logging
@@ -137,10 +138,7 @@ class Alerts:
             self._put(store, opened.notice)
         else:
             notice = self._notice(Event.REPEATED, alert, before.count + 1)
-            again = (
-                now - before.sent_at >= self._settings.alert_repeat_minutes * _MINUTE
-                or notice.severity == Severity.ERROR != before.notice.severity
-            )
+            again = notice.severity == Severity.ERROR != before.notice.severity
             opened = OpenAlert(notice, before.fired_at, now, now if again else before.sent_at, before.count + 1)
             if again:
                 self._put(store, notice)
@@ -201,6 +199,7 @@ class Alerts:
         try:
             with writer_lock(self._settings, "alerts"):
                 self._expire(delivery)
+                self._repeat()
                 self._write_log()
                 for name in self.channels.keys() - {LOG}:
                     for notice, items in self._due(name):
@@ -219,6 +218,16 @@ class Alerts:
             delivery.busy = True
         delivery.waiting = self.waiting()
         return delivery
+
+    def _repeat(self) -> None:
+        """Say again what is still open and was last said a repeat interval ago."""
+        now = self._now()
+        with self._store.transaction() as store:
+            for opened in store.open_alerts():
+                if now - opened.sent_at >= self._settings.alert_repeat_minutes * _MINUTE:
+                    notice = opened.notice.repeated(now)
+                    self._put(store, notice)
+                    store.keep_open(replace(opened, notice=notice, sent_at=now))
 
     def _due(self, channel: str) -> list[tuple[Notice, list[Waiting]]]:
         """What may be sent now: each notice with what it stands for in the outbox; the last one sums up what is too much."""

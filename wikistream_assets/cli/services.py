@@ -96,7 +96,10 @@ def status(json: JsonOption = False) -> None:
 
 
 def health(json: JsonOption = False) -> None:
-    """Tell whether the pipeline is well: programs, lag, newest snapshots, gates. Exit code 0 if so, 3 if something is wrong."""
+    """Tell whether the pipeline is well: programs, lag, newest snapshots, gates, last cycle.
+
+    Exit code 0 if so, 3 if something is wrong.
+    """
     from wikistream_assets.health import examine
 
     found = examine(load_settings())
@@ -203,6 +206,9 @@ def _print_health(found: "Health") -> None:
     typer.echo(f"silver    newest snapshot {_ago(found, found.silver_at)}")
     typer.echo(f"gold      newest snapshot {_ago(found, found.gold_at)}")
     typer.echo(f"gates     {'CLOSED' if found.blocked else 'open'}, last verdict {_ago(found, found.verdict_at)}")
+    cycle = found.cycle
+    took = f", took {cycle.seconds:.0f} s" if cycle and cycle.seconds is not None else ""
+    typer.echo(f"cycles    last {cycle.ended} {_ago(found, cycle.at)}{took}" if cycle else "cycles    none yet")
     for problem in found.problems:
         typer.echo(f"WRONG     {printable(problem)}")
 

@@ -216,8 +216,8 @@ def _wait_for_writer(settings: Settings, seconds: float, still_alive: Callable[[
 
 
 def _variables(settings: Settings, known: type[ProducerSettings]) -> dict[str, str]:
-    """The settings that are not at their default, as a child process reads them; secrets it inherits."""
-    values = settings.model_dump(mode="json", include=set(known.model_fields), exclude_defaults=True)
+    """The settings that were given or that the profile sets, as a child process reads them; secrets it inherits."""
+    values = settings.model_dump(mode="json", include=set(known.model_fields), exclude_unset=True)
     plain = {name: value for name, value in values.items() if not isinstance(getattr(settings, name), SecretStr)}
     if "home" in known.model_fields:
         plain["home"] = str(settings.root)

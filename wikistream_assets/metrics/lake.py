@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from dagster import DagsterError, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterError, DagsterInstance
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from pyiceberg.exceptions import NoSuchTableError
@@ -17,20 +17,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from wikistream_assets.alerts import Alerts
 from wikistream_assets.alerts.watch import lag
+from wikistream_assets.cycles import last_cycle
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.exceptions import WikistreamError
 from wikistream_assets.jobs.audit_log import newest_verdicts
 from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, QUALITY_RESULTS, RAW_EVENTS
 
-CYCLE: Final = "cycle"
-
 _CANNOT_BE_ASKED: Final = (WikistreamError, NoSuchTableError, OSError, sqlite3.Error, SQLAlchemyError, DagsterError)
-_ENDED: Final = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 
 class Family(NamedTuple):
@@ -176,17 +175,15 @@ class LakeMetrics:
         return self._verdicts[1]
 
     def _cycle(self) -> Figures:
-        records = self._dagster.get_run_records(RunsFilter(job_name=CYCLE, statuses=_ENDED), limit=1)
-        if not records:
+        last = last_cycle(self._dagster)
+        if last is None:
             return {}
-        newest = records[0]
         figures: Figures = {
-            "wikistream_cycle_success": [((), float(newest.dagster_run.status is DagsterRunStatus.SUCCESS))]
+            "wikistream_cycle_success": [((), float(last.ended is Ended.PASSED))],
+            "wikistream_cycle_end_timestamp_seconds": [((), last.at.timestamp())],
         }
-        if newest.end_time is not None:
-            figures["wikistream_cycle_end_timestamp_seconds"] = [((), newest.end_time)]
-            if newest.start_time is not None:
-                figures["wikistream_cycle_duration_seconds"] = [((), newest.end_time - newest.start_time)]
+        if last.seconds is not None:
+            figures["wikistream_cycle_duration_seconds"] = [((), last.seconds)]
         return figures
 
     def _alerts(self) -> Figures:

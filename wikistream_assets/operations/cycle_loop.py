@@ -25,11 +25,13 @@ class Last:
         run_id: its run.
         ended: how.
         at: when.
+        seconds: how long it took; None if it never started.
     """
 
     run_id: str
     ended: Ended
     at: datetime
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

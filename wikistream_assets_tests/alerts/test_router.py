@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,21 @@ def test_fired_repeated_cleared(slack_settings: Callable[..., Settings], slack: 
     assert alerts.open_alerts() == []
 
 
+def test_what_stays_open_is_said_again_though_nobody_fires_it(settings: Settings, clock: Clock) -> None:
+    alerts = Alerts(settings.model_copy(update={"alert_repeat_minutes": 60}), clock)
+    began = clock.now
+    alerts.fire(failed())
+    for minutes in (59, 60, 61, 119, 120):
+        clock.now = began + 60 * minutes
+        alerts.deliver()
+    alerts.clear(AlertKind.GATE_FAILED, CHECK)
+    clock.now += 7200
+    alerts.deliver()
+    lines = [(line["event"], line["at"][11:16]) for line in log_lines(settings)]
+    times = [datetime.fromtimestamp(began + 60 * minutes, UTC).strftime("%H:%M") for minutes in (0, 60, 120, 120)]
+    assert lines == list(zip(["fired", "repeated", "repeated", "cleared"], times, strict=True))
+
+
 def test_what_becomes_worse_is_said_at_once(settings: Settings, clock: Clock) -> None:
     alerts = Alerts(settings, clock)
     for severity in (Severity.WARNING, Severity.WARNING, Severity.ERROR, Severity.WARNING):
@@ -142,7 +158,7 @@ def test_a_channel_that_is_down_gets_everything_later_in_order(
 def test_what_cannot_be_sent_is_given_up_with_a_line_in_the_log(
     slack_settings: Callable[..., Settings], clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    alerts = Alerts(slack_settings(free_port(), alert_expiry_hours=24), clock)
+    alerts = Alerts(slack_settings(free_port(), alert_expiry_hours=24, alert_repeat_minutes=100_000), clock)
     alerts.fire(failed())
     clock.now += 24 * 3600
     assert alerts.deliver().expired == 0

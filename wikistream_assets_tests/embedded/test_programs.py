@@ -75,3 +75,14 @@ def test_a_program_gets_the_settings_it_knows_and_no_secrets(
     inherited = supervisor.inherited(settings)
     assert inherited["WIKISTREAM_ALERT_SLACK_WEBHOOK_URL"] == "https://hooks.example.org/secret"
     assert "WIKISTREAM_DOMAINS" not in inherited
+
+
+def test_what_is_given_wins_over_the_profile_in_the_programs_too(settings_factory: SettingsFactory) -> None:
+    given = settings_factory(profile="source", bronze_trigger_seconds=1, cycle_after_failed_gate="continue")
+    made = rows(given, "live")
+    for name in ("stream", "code", "worker", "daemon"):
+        environment = made[name].environment
+        assert environment["WIKISTREAM_PROFILE"] == "source"
+        assert environment["WIKISTREAM_BRONZE_TRIGGER_SECONDS"] == "1.0"
+        assert environment["WIKISTREAM_CYCLE_AFTER_FAILED_GATE"] == "continue"
+        assert environment["WIKISTREAM_CYCLE_PAUSE_SECONDS"] == "600.0"

@@ -1,7 +1,7 @@
 """Bronze in Dagster: draining Kafka is the materialization, the gate is a set of checks between Bronze and Silver."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
@@ -13,17 +13,24 @@ from wikistream_assets.asset_factory import (
     materialization,
     tell_about_gate,
 )
+from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs import bronze_gate as gate_job
 from wikistream_assets.jobs import bronze_stream
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
 from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
+_SETTINGS: Final = load_settings()
+# from when a batch is due: with a batch every three minutes, one of three minutes ago is the newest there can be
+_FRESH_SECONDS: Final = round(_SETTINGS.bronze_trigger_seconds + _SETTINGS.bronze_fresh_seconds)
+_RETRIES: Final = 3
+_RETRY_SECONDS: Final = 20
+
 
 @dg.multi_asset(
     name="bronze_drain",
     specs=[
-        asset_spec(spec, kinds=("iceberg", "spark", "kafka"), fresh_seconds=load_settings().bronze_fresh_seconds)
+        asset_spec(spec, kinds=("iceberg", "spark", "kafka"), fresh_seconds=_FRESH_SECONDS)
         for spec in (RAW_EVENTS, DEAD_LETTER)
     ],
     pool="bronze",
@@ -33,7 +40,10 @@ def bronze(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse
 ) -> Iterator[dg.MaterializeResult[Any]]:
     job = job_context(spark, lakehouse, context.run.run_id)
-    report = bronze_stream.drain(job.spark, job.lake, job.settings)
+    try:
+        report = bronze_stream.drain(job.spark, job.lake, job.settings)
+    except BrokerError as error:  # its keeper starts it again, in some 15 seconds
+        raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
     figures = {
         "records read": report.records,
         "rows": report.rows,

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from wikistream_assets.cycles import CYCLE
 from wikistream_assets.defs.bronze.assets import bronze, bronze_gate
 from wikistream_assets.defs.gold.assets import gold
 from wikistream_assets.defs.silver.assets import silver
@@ -21,9 +22,9 @@ _LIMIT = {
 _BRONZE = dg.AssetSelection.assets(bronze).without_checks()
 
 cycle = dg.define_asset_job(
-    "cycle",
+    CYCLE,
     selection=dg.AssetSelection.assets(bronze, silver, gold),
-    tags={**_LIMIT, "wikistream/job": "cycle", WARM: "true"},
+    tags={**_LIMIT, "wikistream/job": CYCLE, WARM: "true"},
     description="Drain Kafka, Bronze gate, Silver with its gate, Gold with its gate. Stops at the first gate that blocks.",
 )
 bronze_job = dg.define_asset_job(

@@ -1,14 +1,15 @@
 """The loop: one cycle after the other, for as long as there is something new and no failure that wants a person."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
-from wikistream_assets.asset_factory import CHECK_FAILED
+from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.jobs import cycle
 from wikistream_assets.jobs.gate_control import gate_states
-from wikistream_assets.operations.cycle_loop import Ended, Last, due
+from wikistream_assets.operations.cycle_loop import due
 from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.environment import LocalLakehouse
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -24,37 +25,22 @@ from wikistream_assets.tables import RAW_EVENTS
 )
 def cycle_loop(context: dg.SensorEvaluationContext, lakehouse: LocalLakehouse) -> dg.RunRequest | dg.SkipReason:
     lake = lakehouse.open()
-    records = context.instance.get_run_records(dg.RunsFilter(job_name=cycle.name), limit=5)
+    settings = load_settings()
+    at_work = dg.RunsFilter(job_name=CYCLE, statuses=NOT_FINISHED_STATUSES)
+    running = context.instance.get_run_records(at_work, limit=1)
     decision = due(
         datetime.now(UTC),
-        running=next((record.dagster_run.run_id for record in records if not record.dagster_run.is_finished), None),
-        last=_last(context.instance, records),
+        running=running[0].dagster_run.run_id if running else None,
+        last=last_cycle(context.instance),
         first_data_at=_first_data_at(lake),
         pending=any(not state.pending.empty for state in gate_states(lake)),
-        settings=load_settings(),
+        settings=settings,
     )
-    return dg.RunRequest(run_key=decision.key) if decision.key else dg.SkipReason(decision.why)
-
-
-def _last(instance: dg.DagsterInstance, records: Iterable[dg.RunRecord]) -> Last | None:
-    """The newest cycle that has ended; ``records`` come newest first."""
-    for record in records:
-        run = record.dagster_run
-        if run.is_finished:
-            ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp
-            return Last(run.run_id, _ended(instance, run), ended)
-    return None
-
-
-def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
-    if run.is_success:
-        return Ended.PASSED
-    if run.status is not dg.DagsterRunStatus.FAILURE:
-        return Ended.BROKEN
-    failures = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    errors = [entry.get_dagster_event().step_failure_data.error for entry in failures]
-    only_gates = bool(errors) and all(error is not None and error.cls_name == CHECK_FAILED for error in errors)
-    return Ended.BLOCKED if only_gates else Ended.BROKEN
+    if decision.key is None:
+        return dg.SkipReason(decision.why)
+    # who stops at everything does not start a killed cycle again either
+    once = {MAX_RETRIES_TAG: "0"} if settings.cycle_after_failed_gate == "stop" else {}
+    return dg.RunRequest(run_key=decision.key, tags=once)
 
 
 def _first_data_at(lake: Lakehouse) -> datetime | None:

@@ -1,0 +1,37 @@
+"""How the newest cycle ended, as Dagster's database tells it: for the loop, for ``wikistream health``, for the metrics."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import dagster as dg
+
+from wikistream_assets.asset_factory import CHECK_FAILED
+from wikistream_assets.operations.cycle_loop import Ended, Last
+
+CYCLE: Final = "cycle"
+"""Name of the job."""
+
+_ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+def last_cycle(instance: dg.DagsterInstance) -> Last | None:
+    """The newest cycle that has ended; None before the first."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=CYCLE, statuses=_ENDED), limit=1)
+    if not records:
+        return None
+    (record,) = records
+    run = record.dagster_run
+    at = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp
+    seconds = record.end_time - record.start_time if record.end_time and record.start_time else None
+    return Last(run.run_id, _ended(instance, run), at, seconds)
+
+
+def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
+    if run.is_success:
+        return Ended.PASSED
+    if run.status is not dg.DagsterRunStatus.FAILURE:
+        return Ended.BROKEN
+    failures = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    errors = [entry.get_dagster_event().step_failure_data.error for entry in failures]
+    only_gates = bool(errors) and all(error is not None and error.cls_name == CHECK_FAILED for error in errors)
+    return Ended.BLOCKED if only_gates else Ended.BROKEN

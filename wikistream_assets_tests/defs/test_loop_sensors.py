@@ -1,0 +1,176 @@
+"""The sensors that keep the pipeline going, ticked on a real instance, lake and broker: what they report and what they start."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from wikistream_assets.cycles import CYCLE, last_cycle
+from wikistream_assets.defs.ops.loop import cycle_loop
+from wikistream_assets.defs.ops.stream import bronze_freshness
+from wikistream_assets.jobs.bronze_batch import Counts
+from wikistream_assets.operations.cycle_loop import Ended
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets_tests.resources.lakes import arrow, full_row
+
+_RESOURCES = {
+    "lakehouse": LocalLakehouse(),
+    "broker": LocalBroker(),
+    "stream": LocalStream(),
+    "notifier": LocalNotifier(),
+}
+
+
+@pytest.fixture
+def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that are also those of the environment, as the sensors read them; nothing is waited for."""
+    monkeypatch.setenv("WIKISTREAM_HOME", str(settings.home))
+    for name in ("FIRST", "PAUSE", "BLOCKED"):
+        monkeypatch.setenv(f"WIKISTREAM_CYCLE_{name}_SECONDS", "0")
+    return settings
+
+
+@pytest.fixture
+def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def commit(lake: Lakehouse, number: int) -> dict[str, Any]:
+    """A batch of one row, as the stream commits it; returns its counts."""
+    batch, total = Counts(3, 1, 1, 1), Counts(3 * number, number, number, number)
+    lag = {"p50": 900 + number, "p95": 1900 + number, "p99": 2900 + number}
+    counts = {"batch": asdict(batch), "total": asdict(total), "milliseconds": 400 + number, "lag_ms": lag}
+    properties = summary_properties({"raw-events": {"0": 3 * number}}, counts)
+    lake.append(RAW_EVENTS, arrow(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id=str(number))), properties)
+    return counts
+
+
+# ---- bronze_freshness -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kafka
+def test_each_snapshot_is_one_materialization_with_rows_and_lag(
+    home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    lake = LocalLakehouse().open()
+    cursor: str | None = None
+
+    def tick() -> list[dg.AssetMaterialization]:
+        nonlocal cursor
+        with dg.build_sensor_context(instance, cursor=cursor, resources=_RESOURCES) as context:
+            result = bronze_freshness(context)
+        assert isinstance(result, dg.SensorResult)
+        cursor = result.cursor
+        events = [event for event in result.asset_events if event.asset_key == dg.AssetKey(["bronze", "raw_events"])]
+        return [event for event in events if isinstance(event, dg.AssetMaterialization)]
+
+    assert tick() == []
+    commit(lake, 1)
+    assert [event.metadata["dagster/row_count"].value for event in tick()] == [1]
+    assert tick() == [], "each once"
+    expected = [commit(lake, 2), commit(lake, 3)]
+    found = tick()
+    assert [event.metadata["dagster/row_count"].value for event in found] == [2, 3]
+    for event, counts in zip(found, expected, strict=True):
+        figures = {name: event.metadata[name].value for name in ("records", "rows", "dead letters", "duplicates")}
+        assert figures == {"records": 3, "rows": 1, "dead letters": 1, "duplicates": 1}
+        assert event.metadata["batch ms"].value == counts["milliseconds"]
+        assert {p: event.metadata[f"lag {p} ms"].value for p in ("p50", "p95", "p99")} == counts["lag_ms"]
+    head = lake.head(RAW_EVENTS)
+    assert head is not None
+    assert found[-1].metadata["snapshot"].value == str(head.snapshot_id)
+    assert json.loads(cursor or "")["reported"] == head.snapshot_id
+
+
+# ---- cycle_loop -------------------------------------------------------------------------------------------------------
+
+
+@dg.asset(
+    key=["silver", "t"],
+    check_specs=[dg.AssetCheckSpec("gate", asset=["silver", "t"], blocking=True)],
+    config_schema={"ends": str},
+)
+def table(context: dg.AssetExecutionContext) -> Iterator[object]:
+    ends = context.op_execution_context.op_config["ends"]
+    if ends == "broken":
+        raise ValueError("the disk is full")
+    yield dg.MaterializeResult()
+    yield dg.AssetCheckResult(asset_key=["silver", "t"], check_name="gate", passed=ends == "passed")
+
+
+def run_cycle(instance: dg.DagsterInstance, ends: str) -> str:
+    """A small job by the name of the cycle, that ends in this way; its run id."""
+    definitions = dg.Definitions(assets=[table], jobs=[dg.define_asset_job(CYCLE, selection=[table])])
+    config = {"ops": {"silver__t": {"config": {"ends": ends}}}}
+    job = definitions.resolve_job_def(CYCLE)
+    return job.execute_in_process(config, instance=instance, raise_on_error=False).run_id
+
+
+def tick_loop(instance: dg.DagsterInstance) -> dg.RunRequest | str:
+    """The request, or the reason why there is none."""
+    with dg.build_sensor_context(instance, resources={"lakehouse": LocalLakehouse()}) as context:
+        told = cycle_loop(context)
+    if isinstance(told, dg.SkipReason):
+        return told.skip_message or ""
+    assert isinstance(told, dg.RunRequest)
+    return told
+
+
+@pytest.mark.unit
+def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tick_loop(instance) == "Bronze is empty: nothing has arrived yet"
+    commit(LocalLakehouse().open(), 1)
+    assert tick_loop(instance) == dg.RunRequest(run_key="cycle-first")
+    for ends in ("passed", "blocked"):
+        run_id = run_cycle(instance, ends)
+        assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{run_id}"), ends
+    monkeypatch.setenv("WIKISTREAM_CYCLE_AFTER_FAILED_GATE", "stop")
+    assert str(tick_loop(instance)).startswith(f"a gate closed in run {run_id}")
+    broken = run_cycle(instance, "broken")
+    for profile in ("stop", "continue"):
+        monkeypatch.setenv("WIKISTREAM_CYCLE_AFTER_FAILED_GATE", profile)
+        assert str(tick_loop(instance)).startswith(f"run {broken} broke or was cancelled")
+    mended = run_cycle(instance, "passed")
+    assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{mended}")
+    monkeypatch.setenv("WIKISTREAM_CYCLE_AFTER_FAILED_GATE", "stop")
+    once = {"dagster/max_retries": "0"}
+    assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{mended}", tags=once), (
+        "nor is a killed one retried"
+    )
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTED", "CANCELING"])
+def test_a_cycle_that_waits_or_works_is_the_only_one(home: Settings, instance: dg.DagsterInstance, status: str) -> None:
+    commit(LocalLakehouse().open(), 1)
+    run = dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus(status))
+    instance.add_run(run)
+    assert tick_loop(instance) == f"cycle {run.run_id} is not done yet"
+    assert last_cycle(instance) is None
+
+
+@pytest.mark.unit
+def test_how_a_cycle_ended(home: Settings, instance: dg.DagsterInstance) -> None:
+    for how in ("passed", "blocked", "broken"):
+        run_id = run_cycle(instance, how)
+        last = last_cycle(instance)
+        assert last is not None
+        assert (last.run_id, last.ended) == (run_id, Ended(how))
+        assert last.seconds is not None
+        assert 0 < last.seconds < 600
+    cancelled = dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.CANCELED)
+    instance.add_run(cancelled)
+    last = last_cycle(instance)
+    assert last is not None
+    assert (last.run_id, last.ended, last.seconds) == (cancelled.run_id, Ended.BROKEN, None)
