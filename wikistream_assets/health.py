@@ -31,6 +31,10 @@ STALE: Final = timedelta(minutes=3)
 Bronze has the time after which the stream is taken for stuck."""
 
 
+_GAP_TOLD: Final = timedelta(days=1)
+"""A gap is told for so long."""
+
+
 @dataclass(frozen=True)
 class Health:
     """What was found, at ``at``. Times are None where there is nothing yet or nothing can be asked.
@@ -85,6 +89,11 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append(f"the producer has not advanced since {cursor_at.isoformat(timespec='seconds')}")
     elif chosen.endless and cursor_at is None and _uptime(programs, "producer") > STALE:
         problems.append("the producer has received nothing yet: see logs/producer.out")
+    for gap in cursor.gaps if cursor else ():
+        if moment - datetime.fromisoformat(gap.detected_at) < _GAP_TOLD:
+            problems.append(
+                f"the source left events out, noticed at {gap.detected_at}: see 'wikistream backfill --help'"
+            )
     stuck = max(STALE, timedelta(seconds=settings.bronze_stall_seconds))
     if behind and (bronze_at is None or moment - bronze_at > stuck):
         since = bronze_at.isoformat(timespec="seconds") if bronze_at else "ever"

@@ -1,13 +1,13 @@
 """What ``health`` finds wrong: each line by its cause, on a real broker, lake and Dagster database."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from producer.cursor import Cursor
+from producer.cursor import Cursor, RecordedGap
 from producer.failpoints import Failpoint
+from producer.position import Gap
 from producer.sink import TransactionalSink
 from wikistream_assets.cycles import CYCLE
 from wikistream_assets.dagster_home import dagster_instance
@@ -40,10 +40,11 @@ def problems(found: Health) -> list[str]:
     return [problem for problem in found.problems if " is STOPPED: " not in problem]
 
 
-def advance_producer(settings: Settings, at: datetime) -> None:
+def advance_producer(settings: Settings, at: datetime, *gaps: RecordedGap) -> None:
     source = choose_source(settings, "synthetic").source
     sink = TransactionalSink(settings.bootstrap_servers, source.identity, Failpoint(""))
-    sink.commit([], replace(Cursor(), position="[]", updated_at=at.isoformat()), lambda: False)
+    cursor = Cursor(position="[]", gaps=gaps, gaps_total=len(gaps), updated_at=at.isoformat())
+    sink.commit([], cursor, lambda: False)
     sink.close()
 
 
@@ -60,6 +61,16 @@ def test_a_producer_that_stands_still(home: Settings) -> None:
     late = examine(home, at + timedelta(minutes=3, seconds=1))
     assert late.cursor_at == at
     assert problems(late) == ["the producer has not advanced since 2026-03-02T12:00:00+00:00"]
+
+
+def test_a_source_that_left_events_out(home: Settings) -> None:
+    at = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    gap = RecordedGap(Gap("[1]", "[2]"), (at - timedelta(hours=1)).isoformat())
+    advance_producer(home, at, gap)
+    told = ["the source left events out, noticed at 2026-03-02T11:00:00+00:00: see 'wikistream backfill --help'"]
+    assert problems(examine(home, at)) == told
+    advance_producer(home, at + timedelta(hours=23), gap)
+    assert problems(examine(home, at + timedelta(hours=23))) == [], "a day is long enough"
 
 
 def test_a_bronze_that_is_behind(home: Settings) -> None:

@@ -19,6 +19,7 @@ class AlertKind(StrEnum):
     STREAM_RESTARTED = "stream_restarted"
     STREAM_GIVEN_UP = "stream_given_up"
     SOURCE_SILENT = "source_silent"
+    SOURCE_GAP = "source_gap"
     LAG = "lag"
     LATENCY = "latency"
     DLQ_RATE = "dlq_rate"
@@ -81,6 +82,12 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
         "stream",
         "the producer has received nothing for WIKISTREAM_SOURCE_SILENT_SECONDS, not even a canary",
         "`wikistream status`: does the producer run, does the source answer? A capture that is at its end is silent, too",
+    ),
+    AlertKind.SOURCE_GAP: KindInfo(
+        "time",
+        "the source no longer had what came after the producer's place: events were left out",
+        "`wikistream backfill --since` brings back what the source still has, a capture the rest",
+        once=True,
     ),
     AlertKind.LAG: KindInfo(
         "topic",

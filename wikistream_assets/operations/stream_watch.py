@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
+from producer.cursor import RecordedGap
 from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings
 
@@ -46,6 +47,7 @@ class Seen:
         lag: whether Kafka holds committed records that Bronze does not.
         source_at: when the producer last committed something it had received, canaries included; None before the first.
         stream: what its keeper says.
+        gaps / gaps_total: the newest gaps that the producer has noticed in this source, oldest first; how many there were.
     """
 
     now: datetime
@@ -54,6 +56,8 @@ class Seen:
     lag: bool
     source_at: datetime | None
     stream: StreamState
+    gaps: tuple[RecordedGap, ...] = ()
+    gaps_total: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Memory:
         revived_at: when its keeper was seen to have started it again, until it commits.
         tries / tried_at: starts in a row that have not helped, and the last restart.
         given_up: they have been given up.
+        gaps_told: how many of the source's gaps have been told.
     """
 
     reported: int | None = None
@@ -77,6 +82,7 @@ class Memory:
     tries: int = 0
     tried_at: datetime | None = None
     given_up: bool = False
+    gaps_told: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(self).items()}

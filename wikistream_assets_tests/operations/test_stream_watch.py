@@ -1,5 +1,6 @@
 """A stuck stream is told from a quiet one, restarted further and further apart, and given up loudly."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -7,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from producer.cursor import RecordedGap
+from producer.position import Gap
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.defs.ops.stream import STREAM, watch
 from wikistream_assets.operations.stream_watch import Memory, Seen, Verdict, judge, remember
 from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory
 
 pytestmark = pytest.mark.unit
 
@@ -93,8 +95,8 @@ class Keeper:
 
 
 @pytest.fixture
-def alerts(settings_factory: SettingsFactory) -> Alerts:
-    return Alerts(settings_factory())
+def alerts(settings: Settings) -> Alerts:
+    return Alerts(settings)
 
 
 def test_restarts_come_further_apart_and_end_loudly(alerts: Alerts) -> None:
@@ -199,6 +201,19 @@ def test_a_source_that_never_sent_anything_is_silent_in_the_end(alerts: Alerts) 
     watched(alerts, seen(600, **nothing))
     (opened,) = alerts.open_alerts()
     assert opened.notice.message.startswith("the producer has received nothing yet, not even a canary")
+
+
+def test_each_gap_of_the_source_is_told_once(settings: Settings, alerts: Alerts) -> None:
+    gaps = tuple(RecordedGap(Gap(f"[{n}]", f"[{n + 1}]"), at(n).isoformat()) for n in range(3))
+    memory, tick = Memory(), 0
+    for kept, total in ((gaps[:1], 1), (gaps[:1], 1), (gaps[1:], 3), ((), 0), (gaps[:1], 1)):
+        tick += 5
+        look = seen(tick, gaps=kept, gaps_total=total)
+        memory, _ = watch(remember(memory, look), look, Keeper(), alerts, SETTINGS)
+    assert memory.gaps_told == 1, "the last two looks are at another source"
+    log = (settings.root / "logs" / "alerts.jsonl").read_text().splitlines()
+    told = [(line["kind"], line["subject"], line["details"]["after"]) for line in map(json.loads, log)]
+    assert told == [("source_gap", at(n).isoformat(), f"[{n}]") for n in range(3)]
 
 
 def test_a_silent_source_is_told_and_cleared(alerts: Alerts) -> None:

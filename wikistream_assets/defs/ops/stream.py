@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from producer.cursor import Cursor
 from producer.topics import EVENT_TOPICS, SSE_CURSOR
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.asset_factory import asset_key
@@ -82,6 +83,11 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
         alerts.fire(Alert(AlertKind.SOURCE_SILENT, STREAM, message, severity=Severity.WARNING))
     elif verdict is not Verdict.UNMANAGED and not source_is_silent(seen, settings):
         alerts.clear(AlertKind.SOURCE_SILENT, STREAM, f"the source sends again, last at {seen.source_at}")
+    if new := seen.gaps_total - memory.gaps_told:
+        for gap in seen.gaps[-new:] if new > 0 else ():  # fewer than before: it is another source
+            message = f"at {gap.detected_at} the source no longer had what came next: events were left out"
+            alerts.fire(Alert(AlertKind.SOURCE_GAP, gap.detected_at, message, gap.as_dict()))
+        memory = replace(memory, gaps_told=seen.gaps_total)
     if memory.revived_at == seen.now:
         message = f"the stream died at {seen.stream.died} and was started again"
         details = {"instance": seen.stream.instance, "is": seen.stream.detail}
@@ -120,14 +126,17 @@ def _look(lake: Lakehouse, broker: Broker, control: StreamControl, settings: Set
     chosen = chosen_source(settings)
     # redrives and backfills write there too, and say nothing about this source
     identity = chosen.source.identity.encode() if chosen else None
-    cursors = [record for record in broker.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity]
+    records = [record for record in broker.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity]
+    cursor = Cursor.from_json(records[-1].value or b"") if records else Cursor()
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=instant(newest.timestamp_ms if newest else None),
         lag=broker.has_committed_records((newest and newest.position) or {}, broker.ends(EVENT_TOPICS)),
-        source_at=instant(cursors[-1].timestamp_ms if cursors else None),
+        source_at=instant(records[-1].timestamp_ms if records else None),
         stream=control.state(),
+        gaps=cursor.gaps,
+        gaps_total=cursor.gaps_total,
     )
 
 
