@@ -227,7 +227,7 @@ def _find(parsed: DataFrame) -> _Found:
 
 def _lag(ages: Sequence[AgeGroup], milliseconds: int) -> dict[str, int]:
     """Percentiles of the time from the events to the point ``milliseconds`` after the batch's start; empty without events."""
-    found = {f"p{percent}": quantile(ages, percent / 100) for percent in (50, 95, 99)}
+    found = {f"p{percent}": quantile(ages, percent / 100) for percent in (0, 50, 95, 99)}
     return {name: round(seconds * 1000) + milliseconds for name, seconds in found.items() if seconds is not None}
 
 

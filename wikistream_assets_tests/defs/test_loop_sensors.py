@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ import pytest
 from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.loop import cycle_loop
 from wikistream_assets.defs.ops.stream import bronze_freshness
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.resources.broker import Broker
@@ -43,14 +45,30 @@ def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def commit(lake: Lakehouse, number: int) -> dict[str, Any]:
+def commit(lake: Lakehouse, number: int, youngest: int = 100) -> dict[str, Any]:
     """A batch of one row, as the stream commits it; returns its counts."""
     batch, total = Counts(3, 1, 1, 1), Counts(3 * number, number, number, number)
-    lag = {"p50": 900 + number, "p95": 1900 + number, "p99": 2900 + number}
+    lag = {"p0": youngest, "p50": 900 + number, "p95": 1900 + number, "p99": 2900 + number}
     counts = {"batch": asdict(batch), "total": asdict(total), "milliseconds": 400 + number, "lag_ms": lag}
     properties = summary_properties({"raw-events": {"0": 3 * number}}, counts)
     lake.append(RAW_EVENTS, arrow(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id=str(number))), properties)
     return counts
+
+
+class Freshness:
+    """The sensor, ticked by hand; keeps its cursor from tick to tick as the daemon does."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self.cursor: str | None = None
+
+    def tick(self) -> list[Any]:
+        """The events about Bronze's table."""
+        with dg.build_sensor_context(self._instance, cursor=self.cursor, resources=_RESOURCES) as context:
+            result = bronze_freshness(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        return [event for event in result.asset_events if event.asset_key == dg.AssetKey(["bronze", "raw_events"])]
 
 
 # ---- bronze_freshness -------------------------------------------------------------------------------------------------
@@ -62,33 +80,45 @@ def test_each_snapshot_is_one_materialization_with_rows_and_lag(
 ) -> None:
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
     lake = LocalLakehouse().open()
-    cursor: str | None = None
-
-    def tick() -> list[dg.AssetMaterialization]:
-        nonlocal cursor
-        with dg.build_sensor_context(instance, cursor=cursor, resources=_RESOURCES) as context:
-            result = bronze_freshness(context)
-        assert isinstance(result, dg.SensorResult)
-        cursor = result.cursor
-        events = [event for event in result.asset_events if event.asset_key == dg.AssetKey(["bronze", "raw_events"])]
-        return [event for event in events if isinstance(event, dg.AssetMaterialization)]
-
-    assert tick() == []
+    freshness = Freshness(instance)
+    assert freshness.tick() == []
     commit(lake, 1)
-    assert [event.metadata["dagster/row_count"].value for event in tick()] == [1]
-    assert tick() == [], "each once"
+    assert [event.metadata["dagster/row_count"].value for event in freshness.tick()] == [1]
+    assert freshness.tick() == [], "each once"
     expected = [commit(lake, 2), commit(lake, 3)]
-    found = tick()
+    found = freshness.tick()
+    assert {type(event) for event in found} == {dg.AssetMaterialization}
     assert [event.metadata["dagster/row_count"].value for event in found] == [2, 3]
     for event, counts in zip(found, expected, strict=True):
         figures = {name: event.metadata[name].value for name in ("records", "rows", "dead letters", "duplicates")}
         assert figures == {"records": 3, "rows": 1, "dead letters": 1, "duplicates": 1}
         assert event.metadata["batch ms"].value == counts["milliseconds"]
-        assert {p: event.metadata[f"lag {p} ms"].value for p in ("p50", "p95", "p99")} == counts["lag_ms"]
+        assert {p: event.metadata[f"lag {p} ms"].value for p in ("p0", "p50", "p95", "p99")} == counts["lag_ms"]
     head = lake.head(RAW_EVENTS)
     assert head is not None
     assert found[-1].metadata["snapshot"].value == str(head.snapshot_id)
-    assert json.loads(cursor or "")["reported"] == head.snapshot_id
+    assert json.loads(freshness.cursor or "")["reported"] == head.snapshot_id
+
+
+@pytest.mark.kafka
+def test_a_backfill_of_last_week_does_not_turn_bronze_green(
+    home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    lake = LocalLakehouse().open()
+    commit(lake, 1)
+    freshness = Freshness(instance)
+    freshness.tick()
+    day = 86_400_000
+    for number, (youngest, kind) in enumerate(((day + 1, dg.AssetObservation), (day, dg.AssetMaterialization)), 2):
+        commit(lake, number, youngest)
+        (event,) = freshness.tick()
+        assert type(event) is kind
+    capture = tmp_path / "capture.jsonl"
+    capture.write_text("{}\n")
+    choose_source(home, str(capture))
+    commit(lake, 4, 1000 * day)
+    assert [type(event) for event in freshness.tick()] == [dg.AssetMaterialization], "a capture's events are all old"
 
 
 # ---- cycle_loop -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from producer.cursor import Cursor
 from producer.topics import EVENT_TOPICS, SSE_CURSOR
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.asset_factory import asset_key
-from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.operations.stream_watch import (
     Memory,
@@ -41,6 +41,9 @@ STREAM: Final = "bronze_stream"
 _NEWEST_CURSORS: Final = 50
 """A source of which none of so many cursors is has sent nothing for long."""
 
+_OLD_MS: Final = 86_400_000
+"""A batch whose youngest event is older brings nothing of today. A capture's are all old, and are its today."""
+
 _MOST_EVENTS: Final = 200
 """Snapshots reported in one tick; the next tick goes on with the rest."""
 
@@ -59,9 +62,10 @@ def bronze_freshness(
 ) -> dg.SensorResult:
     memory = Memory.from_json(json.loads(context.cursor)) if context.cursor else Memory()
     lake, settings, control = lakehouse.open(), load_settings(), stream.control()
-    events, memory = _news(lake, memory)
+    chosen = chosen_source(settings)
+    events, memory = _news(lake, memory, replayed=chosen is not None and not chosen.endless)
     try:
-        seen = _look(lake, broker.connect(), control, settings)
+        seen = _look(lake, broker.connect(), control, chosen)
     except BrokerError as error:
         # nothing can be said about the stream then: the broker's keeper brings the broker back
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
@@ -121,9 +125,8 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     return memory
 
 
-def _look(lake: Lakehouse, broker: Broker, control: StreamControl, settings: Settings) -> Seen:
+def _look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
     newest = lake.newest_position(RAW_EVENTS)
-    chosen = chosen_source(settings)
     # redrives and backfills write there too, and say nothing about this source
     identity = chosen.source.identity.encode() if chosen else None
     records = [record for record in broker.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity]
@@ -140,8 +143,10 @@ def _look(lake: Lakehouse, broker: Broker, control: StreamControl, settings: Set
     )
 
 
-def _news(lake: Lakehouse, memory: Memory) -> tuple[list[dg.AssetMaterialization], Memory]:
-    """The materializations of the snapshots that have not been reported, oldest first."""
+def _news(
+    lake: Lakehouse, memory: Memory, *, replayed: bool
+) -> tuple[list[dg.AssetMaterialization | dg.AssetObservation], Memory]:
+    """The events of the snapshots that have not been reported, oldest first."""
     batches = (version for version in lake.history(RAW_EVENTS) if version.position is not None)
     if memory.reported is None:
         new = [version for version in (next(batches, None),) if version]  # what was before is no news
@@ -150,12 +155,14 @@ def _news(lake: Lakehouse, memory: Memory) -> tuple[list[dg.AssetMaterialization
     if not new:
         return [], memory
     letters = lake.head(DEAD_LETTER)
-    events = [*map(_materialization, new), *_dead_letters(letters)]
+    events = [*(_event(version, replayed=replayed) for version in new), *_dead_letters(letters)]
     return events, replace(memory, reported=new[-1].snapshot_id)
 
 
-def _materialization(version: Version) -> dg.AssetMaterialization:
+def _event(version: Version, *, replayed: bool) -> dg.AssetMaterialization | dg.AssetObservation:
+    """A materialization; of a batch that a backfill alone has made an observation, lest it turn a table green that is not."""
     counts = version.counts or {}
+    old = counts.get("lag_ms", {}).get("p0", 0) > _OLD_MS and not replayed
     batch: dict[str, Any] = counts.get("batch", {})
     metadata: dict[str, Any] = {
         "dagster/row_count": version.total_records,
@@ -165,9 +172,8 @@ def _materialization(version: Version) -> dg.AssetMaterialization:
         **{name.replace("_", " "): value for name, value in batch.items()},
         **{f"lag {name} ms": value for name, value in counts.get("lag_ms", {}).items()},
     }
-    return dg.AssetMaterialization(
-        asset_key(RAW_EVENTS), metadata={name: value for name, value in metadata.items() if value is not None}
-    )
+    kind = dg.AssetObservation if old else dg.AssetMaterialization
+    return kind(asset_key(RAW_EVENTS), metadata={name: value for name, value in metadata.items() if value is not None})
 
 
 def _dead_letters(version: Version | None) -> Iterator[dg.AssetMaterialization]:
