@@ -1,9 +1,9 @@
 """Prometheus metrics of a producer, counted in committed batches, and served on loopback only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from producer.cursor import Counters
 
@@ -29,12 +29,23 @@ class Metrics:
         )
         self._gaps = self._counter("gaps", "resumes that left events out")
         self._commits = self._counter("transactions", "committed Kafka transactions")
-        self._connections = self._gauge("connections", "connections opened to the stream")
-        self._aborted = self._gauge("transactions_aborted", "Kafka transactions aborted and sent again")
-        self._last_commit = self._gauge("last_commit_timestamp_seconds", "time of the last committed batch")
+        self._connections = self._counter("connections", "connections opened to the stream")
+        self._aborted = self._counter("transactions_aborted", "Kafka transactions that failed and were sent again")
+        self._seen = (0, 0)
+        self._sizes = Histogram(
+            "wikistream_producer_record_bytes",
+            "size of the records committed to Kafka, cursors left out",
+            buckets=[4**power for power in range(4, 13)],
+            registry=self.registry,
+        )
+        self._last_commit = Gauge(
+            "wikistream_producer_last_commit_timestamp_seconds",
+            "time of the last committed batch",
+            registry=self.registry,
+        )
 
-    def committed(self, counted: Counters, gaps: int) -> None:
-        """Add one committed batch."""
+    def committed(self, counted: Counters, gaps: int, sizes: Iterable[int]) -> None:
+        """Add one committed batch; ``sizes`` of its records in bytes."""
         self._received.inc(counted.received)
         self._accepted.inc(counted.accepted)
         self._filtered.inc(counted.filtered)
@@ -43,18 +54,18 @@ class Metrics:
             self._dead.labels(reason).inc(count)
         self._gaps.inc(gaps)
         self._commits.inc()
+        for size in sizes:
+            self._sizes.observe(size)
         self._last_commit.set_to_current_time()
 
     def connection_state(self, connections: int, aborted: int) -> None:
-        """Set what is counted elsewhere."""
-        self._connections.set(connections)
-        self._aborted.set(aborted)
+        """Take over what is counted elsewhere: the totals since the start."""
+        self._connections.inc(connections - self._seen[0])
+        self._aborted.inc(aborted - self._seen[1])
+        self._seen = connections, aborted
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"wikistream_producer_{name}", text, registry=self.registry)
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"wikistream_producer_{name}", text, registry=self.registry)
 
 
 @contextmanager

@@ -231,7 +231,7 @@ class Pipeline:
         self._sink.commit(batch.records, cursor, lambda: time.monotonic() > give_up or self._stop.overdue)
         self._cursor = cursor
         self._run += batch.counters
-        self._metrics.committed(batch.counters, len(batch.gaps))
+        self._metrics.committed(batch.counters, len(batch.gaps), (len(record.value) for record in batch.records))
         self._metrics.connection_state(self._reader.connections, self._sink.aborted)
         self._batch = _Batch(0.0)
 

@@ -23,7 +23,7 @@ def document() -> str:
     """The whole document as Markdown; equal code gives equal text."""
     producer, stream = Metrics(), StreamMetrics()
     # A metric with labels shows them only once it has been counted.
-    producer.committed(Counters(dead_lettered=Counter({"not_json": 1})), 0)
+    producer.committed(Counters(dead_lettered=Counter({"not_json": 1})), 0, ())
     stream.committed({"records": 0, "rows": 0, "dead_letters": 0, "duplicates": 0}, 0.0, [AgeGroup(1, 0.0)])
     lake = ((name, family.kind, family.labels, family.text) for name, family in FAMILIES.items())
     parts = {

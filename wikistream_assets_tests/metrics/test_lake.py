@@ -179,7 +179,7 @@ def test_names_follow_the_convention() -> None:
     names = [text.split("`")[1] for text in document().splitlines() if text.startswith("| `")]
     assert len(names) == len(set(names))
     units = ("_total", "_seconds", "_bytes", "_ratio")
-    counted = ("rows", "files", "snapshots", "offsets", "records", "connections", "transactions_aborted")
+    counted = ("rows", "files", "snapshots", "offsets", "records")
     states = ("up", "blocked", "status", "success", "open", "waiting")
     assert all(name.startswith("wikistream_") for name in names)
     assert all(name.endswith((*units, *counted, *states)) for name in names)

@@ -21,6 +21,7 @@ from producer.exceptions import KafkaError, SourceError
 from producer.pipeline import Pipeline, Report, Stop
 from producer.settings import ProducerSettings
 from producer.sink import producer_config, read_cursor
+from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
@@ -180,6 +181,12 @@ def test_metrics_show_exactly_what_was_fed(settings: ProducerSettings, monkeypat
     assert float(figures[f"{prefix}gaps_total"]) == 0
     for reason, count in truth.malformed.items():
         assert float(figures[f'{prefix}dead_letters_total{{reason="{reason}"}}']) == count
+    broker = Broker(settings.bootstrap_servers)
+    sizes = [len(record.value or b"") for topic in EVENT_TOPICS for record in broker.tail(topic, 6_000)]
+    assert float(figures[f"{prefix}record_bytes_count"]) == len(sizes) > 0
+    assert float(figures[f"{prefix}record_bytes_sum"]) == sum(sizes)
+    assert float(figures[f"{prefix}connections_total"]) == 1
+    assert float(figures[f"{prefix}transactions_aborted_total"]) == 0
 
 
 def test_what_was_read_before_the_stream_failed_is_kept(settings: ProducerSettings) -> None:
