@@ -53,9 +53,10 @@ audit: $(READY) ## Look the dependencies up in the lists of known holes (needs t
 	$(PYTHON_ENV)/pip-audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
 
 faults: $(READY) ## Run every fault case in full, going on where a run was broken off; writes docs/RELIABILITY.md
-	$(PYTHON_ENV)/python -m pytest -m "(faults or long) and not alone" --full --resume --timeout=5400 -n 2 --dist loadfile
-	$(PYTHON_ENV)/python -m pytest -m alone --full --resume --timeout=5400
-	$(PYTHON_ENV)/python -m wikistream_assets_tests.faults.report
+	failed=0; \
+	$(PYTHON_ENV)/python -m pytest -m "(faults or long) and not alone" --full --resume --timeout=5400 -n 2 --dist loadfile || failed=1; \
+	$(PYTHON_ENV)/python -m pytest -m alone --full --resume --timeout=5400 || failed=1; \
+	$(PYTHON_ENV)/python -m wikistream_assets_tests.faults.report && exit $$failed
 
 soak: $(READY) ## Run the pipeline for an hour at 500 events/s; prints what grew and what became of every event
 	$(PYTHON_ENV)/python -m bench.soak

@@ -1,13 +1,22 @@
 """What tests ask of a pipeline that runs by itself, and what they do to it."""
 
+import json
 import signal
+from collections import Counter
 from contextlib import suppress
+from itertools import islice
 
 import dagster as dg
 import psutil
 
+from producer import position
+from producer.eventstreams.generator import TOPIC, Generator
+from producer.eventstreams.recording import FIRST_OFFSET
+from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
+from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -28,6 +37,24 @@ def wait_until_read(settings: Settings) -> None:
     lake, broker = Lakehouse.local(settings), Broker(settings.bootstrap_servers)
     ends = broker.ends(EVENT_TOPICS)
     wait_until(lambda: not broker.has_committed_records(lake.position(RAW_EVENTS), ends), SECONDS)
+
+
+def sent(settings: Settings) -> tuple[Counter[str], int]:
+    """What the generator says it sent up to the producer's cursor: ids of followed events, and the malformed lines."""
+    kept = json.loads((settings.root / "run" / "source.json").read_text())["synthetic"]
+    source = choose_source(settings, "synthetic").source
+    generator = source.generator
+    assert generator is not None
+    assert generator == Generator.lasting(generator.start, kept["events_per_second"], kept["seed"])
+    cursor = read_cursor(source, settings)
+    assert cursor is not None
+    assert cursor.position is not None
+    offset = position.parse(cursor.position)[TOPIC, 0].offset
+    assert offset is not None
+    lines = list(islice(generator.lines(), offset - FIRST_OFFSET + 1))
+    assert cursor.counters.received == len(lines), "each line was read once"
+    ids = {line.event_id for line in lines if line.event_id and line.domain in FOLLOWED_DOMAINS and not line.defect}
+    return Counter(identifier for identifier in ids if identifier), sum(line.defect is not None for line in lines)
 
 
 def cycles(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> list[dg.RunRecord]:

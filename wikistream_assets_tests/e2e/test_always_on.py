@@ -6,24 +6,17 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 
 import psutil
 import pytest
 
-from producer import position
-from producer.eventstreams.generator import TOPIC, Generator
-from producer.eventstreams.recording import FIRST_OFFSET
-from producer.launch import read_cursor
-from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.running import pid_of, wait_until_read
+from wikistream_assets_tests.running import pid_of, sent, wait_until_read
 
 pytestmark = pytest.mark.e2e
 
@@ -62,24 +55,6 @@ def processes_of(settings: Settings) -> list[str]:
         if process.pid != os.getpid() and any(str(settings.root) in text for text in told):
             found.append(" ".join(process.info["cmdline"] or ()))
     return found
-
-
-def sent(settings: Settings) -> tuple[Counter[str], int]:
-    """What the generator says it sent up to the producer's cursor: ids of followed events, and the malformed lines."""
-    kept = json.loads((settings.root / "run" / "source.json").read_text())["synthetic"]
-    source = choose_source(settings, "synthetic").source
-    generator = source.generator
-    assert generator is not None
-    assert generator == Generator.lasting(generator.start, kept["events_per_second"], kept["seed"])
-    cursor = read_cursor(source, settings)
-    assert cursor is not None
-    assert cursor.position is not None
-    offset = position.parse(cursor.position)[TOPIC, 0].offset
-    assert offset is not None
-    lines = list(islice(generator.lines(), offset - FIRST_OFFSET + 1))
-    assert cursor.counters.received == len(lines), "each line was read once"
-    ids = {line.event_id for line in lines if line.event_id and line.domain in FOLLOWED_DOMAINS and not line.defect}
-    return Counter(identifier for identifier in ids if identifier), sum(line.defect is not None for line in lines)
 
 
 @pytest.mark.long

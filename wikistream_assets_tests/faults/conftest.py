@@ -44,6 +44,7 @@ class Account:
         sent: Iterable[str],
         found: Iterable[str],
         tries: int = 1,
+        kills: int = 0,
         seconds: Iterable[float] = (),
         control: bool = False,
     ) -> None:
@@ -54,7 +55,9 @@ class Account:
             fault: what was done, for the published table.
             sent / found: ids, as often as they should be there, and as often as they are.
             tries: how often the fault was made.
-            seconds: from each fault to the first new commit, where it was measured.
+            kills: how many of these were a SIGKILL that found the process alive.
+            seconds: where it was measured: producer and Bronze from the start that follows to the first new commit, the broker
+                from its death until it answers.
             control: a weaker way of working under the same fault, which has to be seen to fail.
         """
         expected, there = Counter(sent), Counter(found)
@@ -63,6 +66,7 @@ class Account:
             fault=fault,
             control=control,
             tries=tries,
+            kills=kills,
             sent=expected.total(),
             lost=(expected - there).total(),
             doubled=(there - expected).total(),

@@ -255,6 +255,7 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
         sent=sent_ids(),
         found=event_ids(gates.lake),
         tries=4,
+        kills=4,
     )
     calm = _lake_of(settings_factory(bootstrap_servers=settings.bootstrap_servers))
     drain(calm.ctx.spark, calm.lake, calm.ctx.settings)

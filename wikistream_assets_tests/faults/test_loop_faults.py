@@ -30,6 +30,7 @@ from wikistream_assets_tests.running import (
     cycles,
     kill_family,
     pid_of,
+    sent,
     wait_for_success,
     wait_for_work,
     wait_until_read,
@@ -73,7 +74,7 @@ def test_23_daemon_code_server_and_run_are_killed(
     services.up(home, "synthetic")
     wait_for_success(instance)
     assert_all_published(
-        home, instance, account, "23", "daemon, code server and run worker kill -9, and stopped", tries=4
+        home, instance, account, "23", "daemon, code server and run worker kill -9, and stopped", tries=4, kills=4
     )
 
 
@@ -96,7 +97,13 @@ def test_dagsters_database_is_restored_from_a_backup(home: Settings, tmp_path: P
 
 
 def assert_all_published(
-    home: Settings, instance: dg.DagsterInstance, account: Account, number: str, fault: str, tries: int = 1
+    home: Settings,
+    instance: dg.DagsterInstance,
+    account: Account,
+    number: str,
+    fault: str,
+    tries: int = 1,
+    kills: int = 0,
 ) -> None:
     """Let the loop publish all there is, then hold what was sent against what came out."""
     supervisor.call(home, "stopProcess", "producer")
@@ -104,10 +111,10 @@ def assert_all_published(
     lake = Lakehouse.local(home)
     wait_until(lambda: all(state.pending.empty for state in gate_states(lake)), SECONDS)
     wait_until(lambda: all(record.dagster_run.is_finished for record in cycles(instance)), SECONDS)
-    sent = [row[0] for row in query(lake, "select event_id from bronze.raw_events").rows]
+    ids, _ = sent(home)
     published = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
     found_ids = [row[0] for row in query(lake, published).rows]
-    account.settle(number, fault, sent=sent, found=found_ids, tries=tries)
+    account.settle(number, fault, sent=ids.elements(), found=found_ids, tries=tries, kills=kills)
     [(silver,)] = query(lake, "select count(*) from silver.cleaned_events").rows
     [(gold,)] = query(lake, "select sum(total_events) from gold.hourly_stats").rows
     assert gold == silver

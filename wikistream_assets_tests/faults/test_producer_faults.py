@@ -126,12 +126,13 @@ def assert_exactly_once(
     number: str,
     fault: str,
     tries: int = 1,
+    kills: int = 0,
     seconds: Sequence[float] = (),
 ) -> None:
     """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree."""
     truth = GENERATOR.manifest()
     found = landed(settings.bootstrap_servers)
-    account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, seconds=seconds)
+    account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, kills=kills, seconds=seconds)
     assert found.reasons == truth.malformed
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
     assert cursor is not None
@@ -211,7 +212,8 @@ def test_1_ended_at_random(
     tries = kills(few, many)
     small = settings.model_copy(update={"producer_batch_events": 40})
     seconds = kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries, by)
-    assert_exactly_once(settings, source, account, number, fault, tries, seconds)
+    killed = tries if by is signal.SIGKILL else 0
+    assert_exactly_once(settings, source, account, number, fault, tries, killed, seconds)
 
 
 def test_1_control_position_in_memory(
@@ -233,7 +235,7 @@ def test_2_and_3_killed_around_the_commit(
     assert (cursor.counters.received if cursor else 0) == batches * settings.producer_batch_events
     assert finish(start(source, server.url, settings)) == 0
     number = "2" if place == AFTER_PRODUCE else "3"
-    assert_exactly_once(settings, source, account, number, f"producer kill -9 at {place}, batch {batch}")
+    assert_exactly_once(settings, source, account, number, f"producer kill -9 at {place}, batch {batch}", kills=1)
 
 
 @pytest.mark.short
@@ -479,7 +481,9 @@ def test_8_the_broker_is_killed(own_broker: Settings, account: Account, kills: C
             wait_until(lambda before=before: _received(settings, source) > before, PROCESS_SECONDS)
             seconds.append(kill_broker(own_broker))
         assert finish(process) == 0
-    assert_exactly_once(settings, source, account, "8", "broker kill -9 while the producer sends", tries, seconds)
+    assert_exactly_once(
+        settings, source, account, "8", "broker kill -9 while the producer sends", tries, tries, seconds
+    )
 
 
 def test_8_control_fire_and_forget(own_broker: Settings, account: Account) -> None:

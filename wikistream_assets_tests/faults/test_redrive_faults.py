@@ -69,8 +69,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def settle(account: Account, settings: Settings, fault: str, tries: int = 1, control: bool = False) -> None:
-    account.settle("11", fault, sent=IDS, found=landed(settings.bootstrap_servers).ids, tries=tries, control=control)
+def settle(
+    account: Account, settings: Settings, fault: str, tries: int = 1, kills: int = 0, control: bool = False
+) -> None:
+    found = landed(settings.bootstrap_servers).ids
+    account.settle("11", fault, sent=IDS, found=found, tries=tries, kills=kills, control=control)
 
 
 def test_killed_around_each_commit(
@@ -84,7 +87,7 @@ def test_killed_around_each_commit(
     assert len(done) == 2 * job._BATCH_LETTERS  # nothing of the two open transactions
     code, errors = ended(start(settings))
     assert code == 0, errors
-    settle(account, settings, "redrive kill -9 before and after its commit", tries=len(kills))
+    settle(account, settings, "redrive kill -9 before and after its commit", tries=len(kills), kills=len(kills))
     drain(spark, lake, settings)
     assert event_ids(lake) == sorted(IDS)
     assert_sound(lake)
@@ -110,15 +113,15 @@ def test_killed_at_random(
     kills: Callable[[int, int], int],
 ) -> None:
     moments = random.Random(11)
-    tries = kills(3, 20)
+    tries, killed = kills(3, 20), 0
     for _ in range(tries):
         process = start(settings)
         time.sleep(moments.uniform(1.0, 3.0))  # the moment of the fault itself, not a wait for anything
         process.kill()
-        ended(process)
+        killed += ended(process)[0] == -signal.SIGKILL
     code, errors = ended(start(settings))
     assert code == 0, errors
-    settle(account, settings, "redrive kill -9 at random", tries=tries)
+    settle(account, settings, "redrive kill -9 at random", tries=tries, kills=killed)
 
 
 def test_two_at_once(lake: Lakehouse, settings: Settings, letters: list[Message], account: Account) -> None:
