@@ -54,5 +54,10 @@ def test_runs_and_maintenance_of_a_layer_share_a_pool() -> None:
 
 def test_schedules_run_by_default() -> None:
     schedules = {schedule.name: schedule for schedule in defs().schedules or ()}
-    ours = ("maintenance_schedule", "orphans_schedule", "masking_schedule")
+    ours = (
+        "maintenance_schedule",
+        "orphans_schedule",
+        "masking_schedule",
+        "redrive_dead_letters_every_six_hours",
+    )
     assert all(schedules[name].default_status is dg.DefaultScheduleStatus.RUNNING for name in ours)

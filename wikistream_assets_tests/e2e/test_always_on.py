@@ -73,6 +73,10 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     told = json.loads(health.stdout)
     assert (health.returncode, told["problems"], told["source"]) == (0, [], "synthetic"), health.stdout
 
+    sockets = [socket for it in supervisor.marked_processes(home.root) for socket in it.net_connections("inet")]
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert {"127.0.0.1"} <= listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
     for name in ("producer", "source", "stream", "broker", "code", "worker", "daemon"):
         killed = pid_of(home, name)
         os.kill(killed, signal.SIGKILL)

@@ -4,12 +4,15 @@ import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
 from producer.contract import Contract, Rejected
 from producer.redrive import Place
 from producer.topics import DLQ_EVENTS
+from wikistream_assets.definitions import defs
+from wikistream_assets.defs.ops.dead_letters import every_six_hours
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.redrive import RedriveReport, Selection, redrive
 from wikistream_assets.resources.broker import Broker
@@ -17,7 +20,7 @@ from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.conftest import SettingsFactory, child_environment
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, table_rows, totals
 from wikistream_assets_tests.kafka_records import INGESTED_AT, Message, envelope, event_message, produce
 from wikistream_assets_tests.producer.samples import ID, line
@@ -110,6 +113,25 @@ def _selections(lake: Lakehouse, settings: Settings) -> None:
     assert looked_at(place=Place(DLQ_EVENTS, 0, 0)) == (1, 10)
     assert looked_at(since=INGESTED_AT) == (11, 0)
     assert looked_at(since=INGESTED_AT + timedelta(seconds=1)) == (1, 10)  # what Bronze itself rejected, just now
+
+
+def test_the_scheduled_job_redrives_what_waits(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in child_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    produce(settings.bootstrap_servers, [letter(big(number).encode()) for number in range(OVERSIZED)])
+    drain(spark, lake, settings)
+    assert event_ids(lake) == []
+    assert every_six_hours.cron_schedule == "0 */6 * * *"
+    job = defs().resolve_job_def(every_six_hours.job_name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance)
+        (observation,) = [event for event in result.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    assert observation.asset_key == dg.AssetKey(["bronze", "dead_letter"])
+    assert observation.asset_observation_data.asset_observation.metadata["accepted"].value == OVERSIZED
+    drain(spark, lake, settings)
+    assert event_ids(lake) == sorted(f"big-{number}" for number in range(OVERSIZED))
 
 
 def test_an_event_that_came_by_another_way_is_there_once(
