@@ -14,7 +14,7 @@ from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.jobs import gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.jobs.decisions import Decision, decisions_on, waived_checks
-from wikistream_assets.jobs.failpoints import GATE_AFTER_RESULTS, failpoint
+from wikistream_assets.jobs.failpoints import GATE_AFTER_PUBLISH, GATE_AFTER_RESULTS, failpoint
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import profile
@@ -30,9 +30,10 @@ AUDITING_TAG: Final = "auditing"
 
 def pending_range(lake: Lakehouse) -> SnapshotRange:
     """The Bronze snapshots to audit next: a range that has failed before, else everything since the last audited one."""
-    audited = lake.head(RAW_EVENTS, AUDITED_TAG)
-    # Not the head: compaction after the newest position adds nothing that a gate would have to see.
-    pinned = lake.head(RAW_EVENTS, AUDITING_TAG) or lake.newest_position(RAW_EVENTS)
+    audited, pinned = lake.head(RAW_EVENTS, AUDITED_TAG), lake.head(RAW_EVENTS, AUDITING_TAG)
+    if pinned is None or pinned == audited:  # a gate killed between its verdict and the end leaves its mark behind
+        # Not the head: compaction after the newest position adds nothing that a gate would have to see.
+        pinned = lake.newest_position(RAW_EVENTS)
     start = audited.snapshot_id if audited else gate.first_snapshot(lake, RAW_EVENTS)
     return SnapshotRange(start, pinned.snapshot_id if pinned else start)
 
@@ -55,6 +56,7 @@ def run(ctx: JobContext) -> GateReport:
         if not report.passed:
             return report
         ctx.lake.tag(RAW_EVENTS, AUDITED_TAG, covered.end)
+        failpoint(ctx.settings, GATE_AFTER_PUBLISH)
         ctx.lake.drop_ref(RAW_EVENTS, AUDITING_TAG)
         return GateReport(LAYER, covered, outcomes, published={RAW_EVENTS.identifier: covered.end}, advanced=True)
 

@@ -11,7 +11,8 @@ any clean-up, and takes its JVM along (the JVM ends when its parent's pipe close
     bronze.before_commit        duplicates are found, the append of the events is next
     bronze.after_commit         events and position are committed, the checkpoint does not know it
     bronze.after_checkpoint     the checkpoint's commit log has the batch too
-    gate.after_results          the gate's results are recorded, nothing is published
+    gate.after_results          the Bronze gate's results are recorded, nothing is published
+    gate.after_publish          the tag has moved, the mark of the range that was audited is still there
     silver.after_branches       Silver's and quarantine's audit branches are built, nothing is audited
     silver.after_results        the verdicts are recorded, nothing is published
     silver.after_quarantine     quarantine is published, Silver is not
@@ -36,6 +37,7 @@ BRONZE_BEFORE_COMMIT: Final = "bronze.before_commit"
 BRONZE_AFTER_COMMIT: Final = "bronze.after_commit"
 BRONZE_AFTER_CHECKPOINT: Final = "bronze.after_checkpoint"
 GATE_AFTER_RESULTS: Final = "gate.after_results"
+GATE_AFTER_PUBLISH: Final = "gate.after_publish"
 SILVER_AFTER_BRANCHES: Final = "silver.after_branches"
 SILVER_AFTER_RESULTS: Final = "silver.after_results"
 SILVER_AFTER_QUARANTINE: Final = "silver.after_quarantine"

@@ -12,15 +12,26 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+import dagster as dg
 import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from pyspark.sql import SparkSession
 
+from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.dagster_home import dagster_instance, prepare_dagster_home
 from wikistream_assets.jobs import failpoints
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
 from wikistream_assets.resources.spark import append_rows, read_table
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, DAILY_ANALYTICS_SUMMARY, HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.tables import (
+    CLEANED_EVENTS,
+    DAILY_ANALYTICS_SUMMARY,
+    GOLD_TABLES,
+    HOURLY_STATS,
+    QUARANTINE,
+    RAW_EVENTS,
+)
 from wikistream_assets.transforms.silver.cleaned_events import good, split
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
 from wikistream_assets_tests.faults.conftest import Account
@@ -169,6 +180,72 @@ def test_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict
     assert gates.rows(doubled) == []
     _settle(gates, account, "22", "Bronze gate kill -9 before its verdict is published")
     assert table_hashes(gates.lake) == undisturbed
+
+
+def test_22_a_bronze_gate_killed_between_its_two_tags_goes_on(
+    gates: GateLake, undisturbed: dict[str, str], account: Account
+) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:600])
+    assert all(report.passed for report in gates.cycle())
+    gates.add_bronze(rows[600:700])
+    newest = gates.lake.head(RAW_EVENTS)
+    _kill(gates, "bronze_gate", failpoints.GATE_AFTER_PUBLISH)
+    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == newest
+    gates.add_bronze(rows[700:])
+    assert all(report.advanced for report in gates.cycle())
+    _settle(gates, account, "22", "Bronze gate kill -9 after its verdict is published")
+    assert table_hashes(gates.lake) == undisturbed
+
+
+@pytest.mark.parametrize("layer", ["silver", "gold"])
+def test_20_and_21_published_and_dagster_does_not_know_it(
+    gates: GateLake, undisturbed: dict[str, str], account: Account, layer: str
+) -> None:
+    """Killed after the publication as a run of Dagster; the next run has nothing to publish, and tells what it finds."""
+    _start(gates)
+    gates.bronze_gate()
+    if layer == "gold":
+        gates.silver()
+    tables = (CLEANED_EVENTS, QUARANTINE) if layer == "silver" else GOLD_TABLES
+    point = failpoints.SILVER_AFTER_PUBLISH if layer == "silver" else failpoints.GOLD_AFTER_PUBLISH
+    settings = gates.ctx.settings
+    assert _dagster_run(settings, layer, WIKISTREAM_FAILPOINT=point) == -signal.SIGKILL
+    heads = {spec.identifier: gates.lake.head(spec) for spec in tables}
+    with dagster_instance(settings) as instance:
+        (record,) = instance.get_run_records()
+        told = [instance.get_latest_materialization_event(asset_key(spec)) for spec in tables]
+        assert told == [None] * len(tables)
+        instance.report_run_failed(record.dagster_run)  # as the daemon does, which this test has none of
+        instance.event_log_storage.free_concurrency_slots_for_run(record.dagster_run.run_id)
+        assert _dagster_run(settings, layer) == 0
+        for spec in tables:
+            head = heads[spec.identifier]
+            entry = instance.get_latest_materialization_event(asset_key(spec))
+            assert head is not None
+            assert entry is not None
+            assert entry.asset_materialization is not None
+            assert entry.asset_materialization.metadata["snapshot"].value == str(head.snapshot_id)
+            for rule in spec.rules:
+                key = dg.AssetCheckKey(asset_key(spec), rule.name)
+                check = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+                assert check.status is AssetCheckExecutionRecordStatus.SUCCEEDED, rule.name
+    assert {spec.identifier: gates.lake.head(spec) for spec in tables} == heads, "nothing is published twice"
+    assert all(report.passed for report in gates.cycle())
+    number = "20" if layer == "silver" else "21"
+    _settle(gates, account, number, f"{layer} kill -9 as a run of Dagster, published and not recorded")
+    assert table_hashes(gates.lake) == undisturbed
+
+
+def _dagster_run(settings: Settings, job: str, **environment: str) -> int:
+    home = {"DAGSTER_HOME": str(prepare_dagster_home(settings))}
+    return subprocess.run(
+        [sys.executable, "-m", "dagster", "job", "execute", "-m", "wikistream_assets.definitions", "-j", job],
+        env={**os.environ, **child_environment(settings), **home, **environment},
+        stdout=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+    ).returncode
 
 
 CYCLE = ("bronze_gate", "silver", "gold")
