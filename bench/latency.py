@@ -21,18 +21,26 @@ WARM_UP_SECONDS: Final = 60.0
 
 
 class Observer:
-    """Remembers Bronze's commits, of which maintenance keeps but the newest: to be called at least every few minutes."""
+    """Remembers commits, of which maintenance keeps but the newest: to be called at least every minute."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lake = Lakehouse.local(settings)
         self._snapshots: dict[float, int] = {}
+        self._bronze_of: dict[int, int] = {}
+        self._silver_of: dict[int, int] = {}
 
     def look(self) -> None:
-        """Take note of the batches with rows committed since the last look."""
+        """Take note of Bronze's batches with rows, and of what Silver and Gold were made from, since the last look."""
         for version in self._lake.history(RAW_EVENTS):
             if version.position is not None and version.added_records:
                 self._snapshots[version.timestamp_ms / 1000] = version.snapshot_id
+        for version in self._lake.history(CLEANED_EVENTS):
+            if version.position is not None:
+                self._bronze_of[version.snapshot_id] = version.position[RAW_EVENTS.identifier]
+        for version in self._lake.history(HOURLY_STATS):
+            if version.position is not None:
+                self._silver_of[version.snapshot_id] = version.position[CLEANED_EVENTS.identifier]
 
     def bronze_lags(self) -> list[float]:
         """Seconds from sent to seen in Bronze, of every event after the warm-up."""
@@ -68,21 +76,12 @@ class Observer:
 
     def _published(self) -> Iterable[tuple[int | None, float]]:
         """(snapshot of Bronze, when Gold made from it was told to Dagster) of each publication."""
-        bronze_of = {
-            version.snapshot_id: version.position[RAW_EVENTS.identifier]
-            for version in self._lake.history(CLEANED_EVENTS)
-            if version.position
-        }
         with dagster_instance(self._settings) as instance:
             records = instance.fetch_materializations(asset_key(HOURLY_STATS), limit=5_000).records
-        told: dict[str, float] = {}
-        for record in records:  # newest first: what stays is the first time the snapshot was told
+        for record in records:
             if record.asset_materialization is not None:
-                told[str(record.asset_materialization.metadata["snapshot"].value)] = record.timestamp
-        for version in self._lake.history(HOURLY_STATS):
-            at = told.get(str(version.snapshot_id))
-            if at is not None and version.position:
-                yield bronze_of.get(version.position[CLEANED_EVENTS.identifier]), at
+                gold = int(str(record.asset_materialization.metadata["snapshot"].value))
+                yield self._bronze_of.get(self._silver_of.get(gold, 0)), record.timestamp
 
 
 def percentiles(lags: Iterable[float]) -> dict[str, float]:
