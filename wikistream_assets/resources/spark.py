@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -30,18 +31,23 @@ _LOG_CONFIG: Final = Path(__file__).with_name("log4j2.properties")
 
 
 def local_session(settings: Settings) -> SparkSession:
-    """A session on this process's JVM whose catalog ``wikistream`` is the lake of ``settings``.
+    """The session on this process's JVM whose catalog ``wikistream`` is the lake of ``settings``; one for each lake.
 
     Raises:
         SetupError: no Java 17, or the jars cannot be fetched.
     """
-    session = _application(settings).newSession()
+    return _session(_application(settings), settings.catalog_db, settings.warehouse)
+
+
+@cache  # a session never closes its catalog's connections: one for each step of each cycle would pile up
+def _session(application: SparkSession, catalog_db: Path, warehouse: Path) -> SparkSession:
+    session = application.newSession()
     catalog = f"spark.sql.catalog.{CATALOG_NAME}"
     session.conf.set(catalog, "org.apache.iceberg.spark.SparkCatalog")
     session.conf.set(f"{catalog}.catalog-impl", "org.apache.iceberg.jdbc.JdbcCatalog")
     # Without write-ahead logging every second commit fails with SQLITE_BUSY.
-    session.conf.set(f"{catalog}.uri", f"jdbc:sqlite:{settings.catalog_db}?journal_mode=WAL&busy_timeout=30000")
-    session.conf.set(f"{catalog}.warehouse", f"file://{settings.warehouse}")
+    session.conf.set(f"{catalog}.uri", f"jdbc:sqlite:{catalog_db}?journal_mode=WAL&busy_timeout=30000")
+    session.conf.set(f"{catalog}.warehouse", f"file://{warehouse}")
     session.conf.set(f"{catalog}.jdbc.schema-version", "V1")
     # Tables change under this session (PyIceberg moves tags and branches): never answer from a cache.
     session.conf.set(f"{catalog}.cache-enabled", "false")
@@ -61,6 +67,11 @@ def _application(settings: Settings) -> SparkSession:
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
+        # There is no UI to show what Spark would keep of its last thousand jobs, stages and plans.
+        .config("spark.ui.retainedJobs", "50")
+        .config("spark.ui.retainedStages", "50")
+        .config("spark.ui.retainedTasks", "500")
+        .config("spark.sql.ui.retainedExecutions", "10")
         .config("spark.sql.extensions", "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions")
         .config("spark.sql.session.timeZone", "UTC")
         # The data of one cycle fits a few tasks; the default of 200 would be 200 nearly empty ones.

@@ -34,6 +34,7 @@ def test_two_homes_on_one_jvm_are_apart(
     add(other_lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id="there"))
     other_spark = local_session(other)
     assert other_spark.sparkContext is spark.sparkContext
+    assert local_session(other) is other_spark, "a session of each step would keep its catalog's connections open"
     assert ids(read_table(spark, CLEANED_EVENTS)) == ["here"]
     assert ids(read_table(other_spark, CLEANED_EVENTS)) == ["there"]
     assert ids(read_table(spark, CLEANED_EVENTS)) == ["here"]
