@@ -18,6 +18,7 @@ from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.operations.cycle_loop import Ended, Last
+from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -142,12 +143,12 @@ def _lag(broker: Broker, lake: Lakehouse) -> int:
 
 def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
     newest = lake.newest_position(spec) if lake else None
-    return _instant(newest.timestamp_ms) if newest else None
+    return instant(newest.timestamp_ms if newest else None)
 
 
 def _last_verdict(lake: Lakehouse | None) -> datetime | None:
     newest = lake.head(QUALITY_RESULTS) if lake else None
-    return _instant(newest.timestamp_ms) if newest and newest.total_records else None
+    return instant(newest.timestamp_ms if newest and newest.total_records else None)
 
 
 def _last_cycle(settings: Settings) -> Last | None:
@@ -159,10 +160,6 @@ def _last_cycle(settings: Settings) -> Last | None:
 
 def _uptime(programs: Sequence[ServiceStatus], name: str) -> timedelta:
     return timedelta(seconds=next((it.uptime_seconds or 0 for it in programs if it.name == name), 0))
-
-
-def _instant(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _blocked(lake: Lakehouse | None) -> tuple[str, ...]:
