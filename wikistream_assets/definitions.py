@@ -1,11 +1,17 @@
 """The code location: everything under ``defs``, with the resources of this environment."""
 
+from functools import cache
 from pathlib import Path
 
+import alembic.util
 import dagster as dg
 
 from wikistream_assets.resources.environment import resources_for
 from wikistream_assets.settings import load_settings
+
+# Dagster opens its databases anew for each tick of a sensor; each time Alembic looks up the same folder and registers a clean-up
+# at the end of the process, and a code server grows by 4 KiB a tick, for ever.
+alembic.util.coerce_resource_to_filename = cache(alembic.util.coerce_resource_to_filename)
 
 
 @dg.definitions

@@ -1,5 +1,6 @@
 """The code location: its assets, checks and jobs are exactly those of the contracts."""
 
+import atexit
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from wikistream_assets.asset_factory import AFTER_PASSED_GATES
+from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.definitions import defs
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.resources.environment import resources_for
@@ -136,3 +138,14 @@ def test_all_files_name_the_same_module() -> None:
 def test_an_environment_without_resources_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="WIKISTREAM_ENV=prod"):
         resources_for(Settings(env="prod", home=tmp_path))
+
+
+def test_a_tick_leaves_nothing_behind(settings: Settings) -> None:
+    """The code server opens Dagster's databases anew for each tick."""
+    with dagster_instance(settings) as instance:
+        reference = instance.get_ref()
+    before = atexit._ncallbacks()
+    for _ in range(3):
+        with dg.DagsterInstance.from_ref(reference) as opened:
+            assert opened.get_runs() == []
+    assert atexit._ncallbacks() == before
