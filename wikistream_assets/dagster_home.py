@@ -1,7 +1,6 @@
 """Dagster's own folder inside WIKISTREAM_HOME: runs, events and schedules of this lake."""
 
 import os
-import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,9 +13,11 @@ def prepare_dagster_home(settings: Settings) -> Path:
     """Make the folder with the ``dagster.yaml`` of this version, and point ``DAGSTER_HOME`` at it for this process."""
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    fresh = home / f"dagster.yaml.{os.getpid()}"  # whoever reads meanwhile gets the old one or the new one
-    shutil.copyfile(str(files("wikistream_assets") / "dagster.yaml"), fresh)
-    fresh.replace(home / "dagster.yaml")
+    wanted, there = (files("wikistream_assets") / "dagster.yaml").read_bytes(), home / "dagster.yaml"
+    if not there.exists() or there.read_bytes() != wanted:
+        fresh = home / f"dagster.yaml.{os.getpid()}"  # whoever reads meanwhile gets the old one or the new one
+        fresh.write_bytes(wanted)
+        fresh.replace(there)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 
