@@ -102,16 +102,21 @@ def broker(broker_settings: Settings) -> Broker:
     return Broker(broker_settings.bootstrap_servers)
 
 
-@pytest.fixture
-def fresh_topics(broker: Broker, broker_settings: Settings) -> Broker:
-    """Return the suite's broker with WikiStream's topics empty and all others gone."""
+def empty_topics(broker: Broker, settings: Settings) -> None:
+    """Leave WikiStream's topics on the broker, empty, and no others."""
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     present = list(broker.list_topics())
     if present:
         for future in admin.delete_topics(present, operation_timeout=30).values():
             future.result(timeout=30)
         wait_until(lambda: not broker.list_topics())  # the broker's answer runs ahead of its metadata
-    broker.ensure_topics(broker_settings)
+    broker.ensure_topics(settings)
+
+
+@pytest.fixture
+def fresh_topics(broker: Broker, broker_settings: Settings) -> Broker:
+    """Return the suite's broker with WikiStream's topics empty and all others gone."""
+    empty_topics(broker, broker_settings)
     return broker
 
 

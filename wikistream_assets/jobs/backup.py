@@ -1,4 +1,4 @@
-"""A copy of the lake that can be restored elsewhere: catalog, reachable files, format and keys.
+"""A copy of the lake that can be restored elsewhere: catalog, reachable files, format, key, and which source it reads.
 
 The catalog is copied by SQLite's own backup call: one instant of all tables. Everything else follows from it: each table's
 metadata, its snapshots' manifest lists, their manifests, and the data files these name. Such files are never changed once they
@@ -40,6 +40,8 @@ LAYERS: Final = ("bronze", "silver", "gold", "dq_audit")
 MARK: Final = "backup.json"
 
 _CATALOG: Final = "catalog.db"
+_USER_KEY: Final = "secrets/user_key"
+_SOURCE: Final = "run/source.json"
 _ATTEMPTS: Final = 5
 _PRIVATE: Final = 0o700
 _AVRO_KEYS: Final = ("avro.schema", "avro.codec")
@@ -83,8 +85,10 @@ def back_up(
         catalog, files = _freeze(root, folder)
         files |= _reachable(root, files)
         report = _copy(root, folder, files, progress)
-    for name in ("lake.json", "secrets/user_key"):
+    for name in ("lake.json", _USER_KEY):
         _replace(root / name, folder / name)
+    if (root / _SOURCE).exists():
+        _replace(root / _SOURCE, folder / _SOURCE)
     if dagster:
         for path in (*settings.dagster_home.rglob("*.db"), *settings.dagster_home.glob("dagster.yaml")):
             _replace(path, folder / "dagster" / path.relative_to(settings.dagster_home))
@@ -116,7 +120,9 @@ def restore(
         (home / name).mkdir(mode=_PRIVATE if name == "secrets" else 0o777, parents=True, exist_ok=True)
     moved = _Moved(origin, home)
     report = _copy(folder, home, files, progress)
-    _replace(folder / "secrets/user_key", home / "secrets/user_key")
+    _replace(folder / _USER_KEY, home / _USER_KEY)
+    if (folder / _SOURCE).exists():
+        _replace(folder / _SOURCE, home / _SOURCE)
     for path in (folder / "dagster").rglob("*"):
         if path.is_file():
             _replace(path, home / path.relative_to(folder))

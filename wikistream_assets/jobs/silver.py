@@ -171,13 +171,14 @@ def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRang
     versions = ctx.lake.history(RAW_EVENTS, covered.end)
     snapshots = {version.snapshot_id for version in takewhile(lambda v: v.snapshot_id != covered.start, versions)}
     decisions = [decision for decision in rejections_of(ctx.lake, RAW_EVENTS) if decision.range.end in snapshots]
+    place = ["kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"]  # the key of kafka_position_unique
     for decision in decisions:
         named = (
             read_range(ctx.spark, RAW_EVENTS, decision.range.start, decision.range.end)
             .where(sf.expr(str(decision.predicate)))
-            .select("kafka_topic", "kafka_partition", "kafka_offset", sf.lit(True).alias(f"_{decision.decision_id}"))
+            .select(*place, sf.lit(True).alias(f"_{decision.decision_id}"))
         )
-        bronze = bronze.join(sf.broadcast(named), ["kafka_topic", "kafka_partition", "kafka_offset"], "left")
+        bronze = bronze.join(sf.broadcast(named), place, "left")
     return bronze, [Rejection(decision.decision_id, f"_{decision.decision_id}") for decision in decisions]
 
 

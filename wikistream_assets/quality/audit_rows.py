@@ -31,7 +31,7 @@ class GateContext:
     Attributes:
         run_id: Dagster run, or the command that ran the gate.
         layer: bronze, silver or gold.
-        range_start: snapshot the audited range starts after; None for the first range.
+        range_start: snapshot the audited range starts after; the empty table's for the first range.
         range_end: last snapshot of the audited range.
         attempt: 1 for the first audit of the range.
         ran_at: when the gate ran, aware.

@@ -39,7 +39,11 @@ QUALITY_RESULTS = TableSpec(
         ("message", "string", "the verdict in one sentence"),
         ("evidence", "string", "JSON: whatever else is needed to judge the verdict"),
         ("check_duration_ms", "long", "time the check took, milliseconds"),
-        ("range_start", "long", "snapshot the audited range starts after; null for the first range"),
+        (
+            "range_start",
+            "long",
+            "snapshot the audited range starts after; the empty table's first one for the first range",
+        ),
         ("range_end", "long", "last snapshot of the audited range"),
         ("attempt", "int", "1 for the first audit of the range"),
         ("run_timestamp", "timestamp", "when the gate ran"),

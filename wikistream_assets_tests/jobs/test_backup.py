@@ -5,18 +5,27 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
+from producer.eventstreams.generator import Generator
+from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.source import choose_source, chosen_source
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs.backup import MARK, back_up, restore
+from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
-from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.conftest import SettingsFactory, empty_topics, wait_until
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.resources.lakes import add
 
@@ -28,7 +37,7 @@ def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
     gates, rows = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS)
     gates.add_bronze(rows[:600])
     assert all(report.passed for report in gates.cycle())
-    hashes = table_hashes(lake)
+    hashes, source = table_hashes(lake), choose_source(settings, "synthetic")
     first = back_up(settings, tmp_path / "backup")
     assert first.copied > 0
     elsewhere = settings_factory()
@@ -37,6 +46,9 @@ def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
     shutil.move(settings.root, tmp_path / "lost")
     there = GateLake(local_session(elsewhere), Lakehouse.local(elsewhere), elsewhere)
     assert table_hashes(there.lake) == hashes
+    chosen = chosen_source(elsewhere)
+    assert chosen is not None
+    assert chosen.source.identity == source.source.identity
     assert (elsewhere.root / "secrets/user_key").read_text() == (tmp_path / "lost/secrets/user_key").read_text()
     assert (elsewhere.root / "secrets/user_key").stat().st_mode & 0o777 == 0o600
     there.add_bronze(rows[600:])
@@ -77,15 +89,50 @@ def test_a_backup_under_writes_is_one_instant_and_copies_only_what_is_new(
     assert copy.newest_position(RAW_EVENTS).position == {"raw-events": {"0": len(ids)}}
 
 
-@pytest.mark.long
+@pytest.mark.spark
+@pytest.mark.kafka
 def test_lost_topics_are_read_from_their_beginning(
+    fresh_topics: Broker, broker_settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
+) -> None:
+    """Kafka is lost with the home: in the hour of the loss the new topic's offsets are those of other events again."""
+    settings, elsewhere = (settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers) for _ in range(2))
+    open_home(settings)
+    source = Generator(seed=6, events=600, hours=1, canary=0, redelivered=0, malformed=0)
+    lines = [made.data for made in source.lines()]
+    assert _drained_cycle(settings, lines[:400]) == 400
+    back_up(settings, tmp_path / "backup")
+    empty_topics(fresh_topics, broker_settings)
+    restore(tmp_path / "backup", elsewhere.root, kafka_lost=True)
+    assert _drained_cycle(elsewhere, lines[300:]) == 600
+
+
+def _drained_cycle(settings: Settings, lines: list[bytes]) -> int:
+    """Send the lines, read them into Bronze, pass all gates; how many different events are published, each of them once."""
+    produce(settings.bootstrap_servers, judged(lines))
+    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    drain(gates.ctx.spark, gates.lake, settings)
+    assert all(report.passed and report.advanced for report in gates.cycle())
+    both = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
+    [(rows, ids)] = gates.rows(f"select count(*), count(distinct event_id) from ({both})")
+    assert rows == ids
+    return int(ids)
+
+
+def test_dagsters_databases_go_along(
     lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
 ) -> None:
-    gates = GateLake(None, lake, settings)  # type: ignore[arg-type]  # nothing here runs Spark
-    gates.add_bronze(clean_rows(RAW_EVENTS)[:10])
-    back_up(settings, tmp_path / "backup")
-    newest = _restored(settings_factory, tmp_path / "backup", kafka_lost=True).newest_position(RAW_EVENTS)
-    assert (newest.position, newest.counts["total"]["rows"]) == ({}, 10)
+    told = dg.AssetMaterialization(asset_key(RAW_EVENTS), metadata={"snapshot": "7"})
+    with dagster_instance(settings) as instance:
+        instance.report_runless_asset_event(told)
+        instance.daemon_cursor_storage.set_cursor_values({"place": "7"})
+        back_up(settings, tmp_path / "backup", dagster=True)
+    elsewhere = settings_factory()
+    restore(tmp_path / "backup", elsewhere.root)
+    with dagster_instance(elsewhere) as instance:
+        found = instance.get_latest_materialization_event(told.asset_key)
+        assert found is not None
+        assert found.asset_materialization == told
+        assert instance.daemon_cursor_storage.get_cursor_values({"place"}) == {"place": "7"}
 
 
 def test_what_is_no_backup_or_would_overwrite_is_refused(lake: Lakehouse, settings: Settings, tmp_path: Path) -> None:

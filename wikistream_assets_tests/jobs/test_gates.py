@@ -9,6 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from producer.wikis import REGION_BY_DOMAIN
+from wikistream_assets.alerts import AlertKind, Alerts
+from wikistream_assets.asset_factory import tell_about_gate
 from wikistream_assets.exceptions import GateError
 from wikistream_assets.jobs import bronze_gate, gold, silver
 from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
@@ -95,7 +97,7 @@ def test_an_empty_lake_has_nothing_to_audit(gates: GateLake) -> None:
 
 
 def _one_position_twice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    rows[1]["kafka_partition"], rows[1]["kafka_offset"] = rows[0]["kafka_partition"], rows[0]["kafka_offset"]
+    rows[1] |= {name: rows[0][name] for name in ("kafka_partition", "kafka_offset", "kafka_timestamp")}
     return rows
 
 
@@ -124,7 +126,9 @@ def test_a_failed_bronze_range_stays_and_is_not_diluted(gates: GateLake) -> None
     )
     assert attempts == [(1, "FAILED", 2), (2, "FAILED", 2)]
     keys = gates.rows("select distinct failing_key from dq_audit.failing_rows order by 1")
-    assert keys == [(f"raw-events/{rows[100]['kafka_partition']}/{rows[100]['kafka_offset']}",)]
+    first = rows[100]
+    place = (first["kafka_partition"], first["kafka_offset"], f"{first['kafka_timestamp']:%Y-%m-%d %H:%M:%S}")
+    assert keys == [(f"raw-events/{'/'.join(map(str, place))}",)]
 
 
 def test_a_batch_that_was_written_twice_is_found_in_the_later_range(gates: GateLake) -> None:
@@ -183,15 +187,22 @@ def test_a_mended_rule_lets_the_range_through(gates: GateLake, monkeypatch: pyte
     assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
 
 
-def test_a_check_that_breaks_blocks(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_breaks_blocks_and_is_told(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
     broken = tuple(
         replace(rule, measure=Holds("no_such_column > 0")) if rule.name == "source_mode_valid" else rule
         for rule in RAW_EVENTS.rules
     )
-    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=broken))
-    assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.ERROR}
+    alerts, subject = Alerts(gates.ctx.settings), f"{RAW_EVENTS.identifier}.source_mode_valid"
+    with monkeypatch.context() as patched:
+        patched.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=broken))
+        report = gates.bronze_gate()
+    assert blocking(report) == {"source_mode_valid": Status.ERROR}
     assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) is None
+    tell_about_gate(report, alerts, "run 1")
+    assert alerts.is_open(AlertKind.GATE_FAILED, subject)
+    tell_about_gate(gates.bronze_gate(), alerts, "run 2")
+    assert not alerts.is_open(AlertKind.GATE_FAILED, subject)
 
 
 def test_rows_that_bronze_lost_break_the_parity(gates: GateLake) -> None:

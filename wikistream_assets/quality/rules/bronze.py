@@ -74,8 +74,9 @@ RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
     ),
     unique(
         "kafka_position_unique",
-        ("kafka_topic", "kafka_partition", "kafka_offset"),
-        "decision: a repeated position means two writers or a batch written twice; Iceberg lets both appends through",
+        ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"),
+        "decision: a repeated position means two writers or a batch written twice; Iceberg lets both appends through. A record's"
+        " time goes with it, so it tells such a repetition from the offsets of a topic that was made anew after a loss",
     ),
     unique(
         "event_id_unique",
