@@ -76,11 +76,16 @@ def write(
 
 def last_attempt(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, Any]]:
     """Rows of ``quality_results`` of the newest attempt at a range, as recorded."""
+    return next(iter(_attempts(lake, layer, range_end)), [])
+
+
+def _attempts(lake: Lakehouse, layer: str, range_end: int) -> list[list[dict[str, Any]]]:
+    """The rows of each attempt at a range, newest first."""
     rows = (
         lake.table(QUALITY_RESULTS).scan(row_filter=matching(layer=layer, range_end=range_end)).to_arrow().to_pylist()
     )
-    newest = max((row["attempt"] for row in rows), default=0)
-    return [row for row in rows if row["attempt"] == newest]
+    numbers = sorted({row["attempt"] for row in rows}, reverse=True)
+    return [[row for row in rows if row["attempt"] == number] for number in numbers]
 
 
 def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
@@ -119,8 +124,13 @@ def _added_rows(table: Table, snapshot_id: int) -> list[dict[str, Any]]:
 def stored_outcomes(
     lake: Lakehouse, layer: str, tables: Iterable[TableSpec], range_end: int
 ) -> tuple[CheckOutcome, ...]:
-    """The verdicts of the newest attempt at the range ending with ``range_end``; SKIPPED for a rule that has none there."""
-    recorded = {(row["table_name"], row["check_name"]): row for row in last_attempt(lake, layer, range_end)}
+    """The verdicts with which the range ending with ``range_end`` was published; SKIPPED for a rule that has none there.
+
+    A backfill attempts what is published once more: one that fails leaves the tables, and so their verdicts, as they are.
+    """
+    attempts = _attempts(lake, layer, range_end)
+    passed = (rows for rows in attempts if not any(Status(row["status"]).blocks for row in rows))
+    recorded = {(row["table_name"], row["check_name"]): row for row in next(passed, [])}
     return tuple(
         _outcome(spec, rule.name, recorded.get((spec.identifier, rule.name))) for spec in tables for rule in spec.rules
     )

@@ -7,7 +7,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
 
 from producer.eventstreams.generator import Generator
 from producer.eventstreams.recording import Synthetic
@@ -18,6 +19,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError, GateError
 from wikistream_assets.jobs import backfill, gold
 from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
@@ -102,6 +104,28 @@ def test_days_computed_anew_are_the_same_and_others_are_not_touched(
     gates.add_bronze([late])
     assert all(report.passed for report in gates.cycle())
     assert gates.rows("select sum(total_events)::bigint from gold.hourly_stats") == [(1_801,)]
+
+
+@pytest.mark.spark
+def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_days(gates)
+    hashes, overwrite = table_hashes(gates.lake), gold.overwrite_rows
+
+    def wrong(rows: DataFrame, spec: TableSpec, *rest: Any) -> None:
+        overwrite(
+            rows.withColumn("total_events", sf.lit(-1).cast("long")) if spec is HOURLY_STATS else rows, spec, *rest
+        )
+
+    with monkeypatch.context() as bug:
+        bug.setattr(gold, "overwrite_rows", wrong)
+        assert not backfill.run(gates.ctx, [DAY]).passed
+    assert table_hashes(gates.lake) == hashes
+    assert all(report.passed for report in gates.cycle()), (
+        "the verdicts on what is published are those of its publication"
+    )
+    assert not any(state.blocked for state in gate_states(gates.lake))
+    assert backfill.run(gates.ctx, [DAY]).passed
+    assert table_hashes(gates.lake) == hashes
 
 
 @pytest.mark.spark
