@@ -21,6 +21,11 @@ any clean-up, and takes its JVM along (the JVM ends when its parent's pipe close
     gold.after_results          the verdicts are recorded, nothing is published
     gold.after_first_publish    the first of Gold's tables is published, the others are not
     gold.after_publish          all four are published, the run does not know it
+    masking.after_date          a date is masked, the other dates and the mark are not
+    masking.after_manifests     every date is masked and the manifests are rewritten, the mark is missing
+    maintenance.after_compact   small files are rewritten, nothing of the old is forgotten
+    rollback.after_decision     who set back a table and why is recorded, nothing is set back
+    rollback.after_table        a table is set back, those that follow from it are not
     ==========================  =====================================================================================
 """
 
@@ -46,6 +51,11 @@ GOLD_AFTER_BRANCHES: Final = "gold.after_branches"
 GOLD_AFTER_RESULTS: Final = "gold.after_results"
 GOLD_AFTER_FIRST_PUBLISH: Final = "gold.after_first_publish"
 GOLD_AFTER_PUBLISH: Final = "gold.after_publish"
+MASKING_AFTER_DATE: Final = "masking.after_date"
+MASKING_AFTER_MANIFESTS: Final = "masking.after_manifests"
+MAINTENANCE_AFTER_COMPACT: Final = "maintenance.after_compact"
+ROLLBACK_AFTER_DECISION: Final = "rollback.after_decision"
+ROLLBACK_AFTER_TABLE: Final = "rollback.after_table"
 
 _passed: Final[Counter[str]] = Counter()
 

@@ -28,6 +28,7 @@ from pyspark.sql import SparkSession
 from tenacity import before_sleep_log, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from wikistream_assets.exceptions import WriterBusyError
+from wikistream_assets.jobs.failpoints import MAINTENANCE_AFTER_COMPACT, failpoint
 from wikistream_assets.jobs.ownership import main_of, only_maintenance
 from wikistream_assets.jobs.retained import Limits, expirable
 from wikistream_assets.resources import procedures
@@ -202,6 +203,7 @@ def _maintain(
     if not dry_run:
         if needs.partitions:
             _compact(session(), spec, needs.partitions, settings)
+            failpoint(settings, MAINTENANCE_AFTER_COMPACT)
         if needs.manifests:
             _rewrite_manifests(session(), spec)
         # Planned anew: what compaction has just replaced may go as well.

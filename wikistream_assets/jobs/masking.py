@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from wikistream_assets.embedded.home import user_key
+from wikistream_assets.jobs.failpoints import MASKING_AFTER_DATE, MASKING_AFTER_MANIFESTS, failpoint
 from wikistream_assets.jobs.maintenance import looking_after, partitions_since, retry_conflict
 from wikistream_assets.jobs.retained import readers_of
 from wikistream_assets.resources import procedures
@@ -125,7 +126,9 @@ def _mask(
     for day in dates:
         _mask_date(lake, spark, spec, day, key)
         _log.info("%s: %s is masked", spec.identifier, day)
+        failpoint(settings, MASKING_AFTER_DATE)
     retry_conflict(procedures.rewrite_manifests)(spark, spec)
+    failpoint(settings, MASKING_AFTER_MANIFESTS)
     # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
     lake.mark_masked(spec, before)
 

@@ -30,6 +30,7 @@ from wikistream_assets.jobs import bronze_stream
 from wikistream_assets.jobs.bronze_gate import AUDITING_TAG
 from wikistream_assets.jobs.context import SnapshotRange
 from wikistream_assets.jobs.decisions import ROLLBACK, Decision, record
+from wikistream_assets.jobs.failpoints import ROLLBACK_AFTER_DECISION, ROLLBACK_AFTER_TABLE, failpoint
 from wikistream_assets.jobs.gold import Position
 from wikistream_assets.jobs.ownership import main_of, no_jvm, only_maintenance
 from wikistream_assets.jobs.silver import consumed
@@ -86,7 +87,7 @@ def roll_back(
     with _nobody_else_at_work(settings, spec):
         planned = Rollback(_targets(lake, settings, spec, snapshot_id))
         if not dry_run and planned.targets:
-            _carry_out(lake, planned, reason.strip(), decided_by)
+            _carry_out(lake, settings, planned, reason.strip(), decided_by)
     return planned
 
 
@@ -128,15 +129,17 @@ def _targets(lake: Lakehouse, settings: Settings, spec: TableSpec, snapshot_id: 
     return _moves(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
 
 
-def _carry_out(lake: Lakehouse, planned: Rollback, reason: str, decided_by: str) -> None:
+def _carry_out(lake: Lakehouse, settings: Settings, planned: Rollback, reason: str, decided_by: str) -> None:
     at = datetime.now(UTC)
     for spec, moved in planned.targets.items():
         identity = uuid.uuid4().hex[:8]
         record(lake, Decision(identity, ROLLBACK, spec.identifier, None, moved, None, reason, decided_by, at))
+        failpoint(settings, ROLLBACK_AFTER_DECISION)
         # What waits on a branch, or under audit, was made from a main that is no more.
         for ref in (AUDIT_BRANCH, AUDITING_TAG):
             lake.drop_ref(spec, ref)
         lake.reset_main(spec, moved.start)
+        failpoint(settings, ROLLBACK_AFTER_TABLE)
 
 
 def _moves(lake: Lakehouse, targets: Mapping[TableSpec, Version]) -> dict[TableSpec, SnapshotRange]:

@@ -8,24 +8,33 @@ wikistream_assets_tests.faults.report`` makes docs/RELIABILITY.md.
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from producer.eventstreams.recording import Synthetic
+from producer.eventstreams.server import EventStreamsServer
+from producer.launch import Source, source_from
+from producer.settings import ProducerSettings
+from producer.sink import read_cursor
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
 from wikistream_assets_tests.faults.bronze_sends import EVENTS, LETTERS
+from wikistream_assets_tests.faults.producing import GENERATOR, accepted_ids, finish, producer_settings, start
 from wikistream_assets_tests.faults.report import RESULTS, Case, Result, commit, read
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, totals
+from wikistream_assets_tests.producer.kafka_reader import landed
 
 _ACCOUNT = pytest.StashKey[list[Case]]()
 
@@ -107,10 +116,94 @@ def assert_undisturbed(settings_factory: SettingsFactory) -> Undisturbed:
             "duplicates": EVENTS // 10,
         }
         assert_sound(lake)
-        calm = settings_factory(bootstrap_servers=settings.bootstrap_servers)
-        open_home(calm)
-        drain(local_session(calm), Lakehouse.local(calm), calm)
-        assert table_hashes(lake) == table_hashes(Lakehouse.local(calm))
+        assert table_hashes(lake) == drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+
+    return check
+
+
+def drained_hashes(settings: Settings) -> dict[str, str]:
+    """The hashes of a new lake into which all that Kafka holds was drained."""
+    open_home(settings)
+    lake = Lakehouse.local(settings)
+    drain(local_session(settings), lake, settings)
+    return table_hashes(lake)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_producer(
+    broker: Broker, broker_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The hashes of the lake that the producer's cases end with where nothing happens."""
+    empty_topics(broker, broker_settings)
+    settings = producer_settings(broker)
+    with EventStreamsServer(Synthetic(GENERATOR)) as server:
+        assert finish(start(source_from("synthetic", settings, GENERATOR), server.url, settings)) == 0
+    home = tmp_path_factory.mktemp("undisturbed") / "home"
+    return drained_hashes(Settings(home=home, bootstrap_servers=broker.bootstrap_servers))
+
+
+@pytest.fixture
+def source(settings: ProducerSettings) -> Source:
+    """The source of the producer's cases, as the producer is told of it."""
+    return source_from("synthetic", settings, GENERATOR)
+
+
+@pytest.fixture
+def server() -> Iterator[EventStreamsServer]:
+    """The server of the producer's cases."""
+    with EventStreamsServer(Synthetic(GENERATOR)) as running:
+        yield running
+
+
+class ExactlyOnce(Protocol):
+    """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree.
+
+    What Bronze makes of it are the tables of a run that nothing happened to.
+    """
+
+    def __call__(
+        self,
+        settings: ProducerSettings,
+        source: Source,
+        number: str,
+        fault: str,
+        tries: int = 1,
+        kills: int = 0,
+        seconds: Sequence[float] = (),
+    ) -> None: ...
+
+
+@pytest.fixture
+def assert_exactly_once(
+    account: Account, undisturbed_producer: dict[str, str], settings_factory: SettingsFactory
+) -> ExactlyOnce:
+    """The end of each case of the producer."""
+
+    def check(
+        settings: ProducerSettings,
+        source: Source,
+        number: str,
+        fault: str,
+        tries: int = 1,
+        kills: int = 0,
+        seconds: Sequence[float] = (),
+    ) -> None:
+        truth = GENERATOR.manifest()
+        found = landed(settings.bootstrap_servers)
+        account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, kills=kills, seconds=seconds)
+        assert found.reasons == truth.malformed
+        cursor = read_cursor(settings.bootstrap_servers, source.identity)
+        assert cursor is not None
+        assert cursor.counters.as_dict() == {
+            "received": truth.lines,
+            "accepted": truth.unique + truth.redelivered,
+            "filtered": truth.filtered,
+            "canary": truth.canary,
+            "dead_lettered": dict(sorted(truth.malformed.items())),
+        }
+        assert cursor.gaps_total == 0
+        drained = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+        assert drained == undisturbed_producer
 
     return check
 

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -14,9 +15,11 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.conftest import Account, drained_hashes
+from wikistream_assets_tests.faults.weak_bronze import WeakBronze
 from wikistream_assets_tests.jobs.bronze_lakes import streaming, totals
 from wikistream_assets_tests.kafka_records import Message, event_message, judged, produce
 from wikistream_assets_tests.producer.samples import ID, line
@@ -78,3 +81,15 @@ def test_28_a_days_backlog_while_live(
     account.settle(
         "28", "a day's backlog while live events come", sent=[*sent, *live.sent], found=found, seconds=[drained]
     )
+    assert table_hashes(lake) == drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+
+
+def test_28_control_a_reader_that_begins_with_what_is_new(fresh_topics: Broker, account: Account) -> None:
+    backlog, new = ([event_message(f"{when}-{n}", line()) for n in range(100)] for when in ("backlog", "live"))
+    produce(fresh_topics.bootstrap_servers, backlog)
+    with closing(WeakBronze(fresh_topics.bootstrap_servers, earliest=False)) as reader:
+        produce(fresh_topics.bootstrap_servers, new)
+        found = reader.read(len(new))
+    sent = (message.key or "" for message in [*backlog, *new])
+    fault = "a backlog while live events come; a reader that begins at the end, as Spark's does by default"
+    account.settle("28", fault, sent=sent, found=found, control=True)

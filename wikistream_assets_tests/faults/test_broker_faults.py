@@ -3,6 +3,7 @@
 from itertools import islice
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 
@@ -19,17 +20,11 @@ from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import messages
-from wikistream_assets_tests.faults.conftest import Account, SmallDisk, fill
-from wikistream_assets_tests.faults.test_producer_faults import (
-    GENERATOR,
-    PROCESS_SECONDS,
-    assert_exactly_once,
-    ended,
-    finish,
-    start,
-)
+from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, SmallDisk, fill
+from wikistream_assets_tests.faults.producing import GENERATOR, PROCESS_SECONDS, ended, finish, start
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, streaming
 from wikistream_assets_tests.kafka_records import Message, produce
+from wikistream_assets_tests.producer.kafka_reader import committed
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
@@ -42,8 +37,9 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
     return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
 
 
+@pytest.mark.spark
 def test_10_the_brokers_disk_is_full(
-    settings_factory: SettingsFactory, small_disk: SmallDisk, account: Account
+    settings_factory: SettingsFactory, small_disk: SmallDisk, assert_exactly_once: ExactlyOnce
 ) -> None:
     owned = settings_factory()
     small_disk(owned.kafka_dir, 64)
@@ -63,9 +59,36 @@ def test_10_the_brokers_disk_is_full(
             if code != 0:  # it gave up on the broker: its keeper starts it again
                 server.behaviour = Behaviour()
                 assert finish(start(source, server.url, settings)) == 0
-        assert_exactly_once(settings, source, account, "10", "the broker's disk is full while the producer sends")
+        assert_exactly_once(settings, source, "10", "the broker's disk is full while the producer sends")
     finally:
         services.down(owned)
+
+
+def test_10_control_what_the_broker_refuses_is_let_go(
+    settings_factory: SettingsFactory, small_disk: SmallDisk, account: Account
+) -> None:
+    """A producer that does not look at what became of its records."""
+    owned = settings_factory()
+    small_disk(owned.kafka_dir, 64)
+    try:
+        services.up(owned)
+        producer = Producer({"bootstrap.servers": owned.bootstrap_servers, "message.timeout.ms": 2_000, "log_level": 0})
+        numbers = iter(range(2_000))
+        for number in islice(numbers, 1_000):
+            producer.produce(RAW_TOPIC, value=str(number))
+        producer.flush(PROCESS_SECONDS)
+        filler = fill(owned.kafka_dir)
+        for number in numbers:
+            producer.produce(RAW_TOPIC, value=f"{number}".ljust(10_000))
+        producer.flush(PROCESS_SECONDS)
+        wait_until(lambda: not services.broker_runs(owned), PROCESS_SECONDS)
+        filler.unlink()
+        Broker(owned.bootstrap_servers).wait_ready(PROCESS_SECONDS)
+        found = [(record.value() or b"").decode().rstrip() for record in committed(owned.bootstrap_servers, RAW_TOPIC)]
+    finally:
+        services.down(owned)
+    fault = "the broker's disk is full; records sent and forgotten"
+    account.settle("10", fault, sent=map(str, range(2_000)), found=found, control=True)
 
 
 @pytest.mark.spark

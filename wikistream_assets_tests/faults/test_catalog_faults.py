@@ -1,15 +1,19 @@
 """The catalog under fire: its answer is lost (case 17), it cannot be written, maintenance works beside the stream (16)."""
 
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyiceberg.exceptions import CommitStateUnknownException
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded.home import open_home
@@ -25,10 +29,12 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, LETTERS, messages, sent_ids
-from wikistream_assets_tests.faults.conftest import Account, Undisturbed
+from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, drained_hashes, fill
+from wikistream_assets_tests.faults.weak_bronze import WeakBronze
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids, streaming, totals
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
-from wikistream_assets_tests.kafka_records import Message, produce
+from wikistream_assets_tests.kafka_records import Message, event_message, produce
+from wikistream_assets_tests.producer.samples import line
 from wikistream_assets_tests.quality.samples import clean_rows
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
@@ -40,6 +46,11 @@ PER_CYCLE = 60
 @pytest.fixture
 def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
     return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS)
+
+
+@pytest.fixture
+def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
+    return GateLake(spark, lake, settings)
 
 
 class Answers:
@@ -214,6 +225,75 @@ def read_only(file: Path) -> Iterator[None]:
 
 
 @pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [("19", "catalog locked"), ("26", "disk full"), ("more", "the catalog file is read-only for a while")],
+    ids=["locked", "full", "read_only"],
+)
+def test_control_a_batch_that_cannot_be_written_is_left_behind(
+    settings_factory: SettingsFactory,
+    fresh_topics: Broker,
+    small_disk: SmallDisk,
+    account: Account,
+    tmp_path: Path,
+    number: str,
+    fault: str,
+) -> None:
+    if number == "26":
+        small_disk(tmp_path / "disk", 8)
+    settings = settings_factory(home=tmp_path / "disk", bootstrap_servers=fresh_topics.bootstrap_servers)
+    open_home(settings)
+    lake = Lakehouse.local(settings)
+    rows = {row["event_id"]: row for row in clean_rows(RAW_EVENTS)}
+    produce(settings.bootstrap_servers, (event_message(event_id, line()) for event_id in rows))
+    faults = {"19": locked, "26": filled, "more": read_only}
+    with closing(WeakBronze(settings.bootstrap_servers, earliest=True)) as writer:
+        with faults[number](settings.catalog_db):
+            lake.catalog.engine.dispose()  # who has the file open may write it still
+            with pytest.raises((LakeError, OSError)):
+                writer.append(lake, rows, len(rows) // 3)
+        lake.catalog.engine.dispose()
+        writer.append(lake, rows, len(rows) - len(rows) // 3)
+    fault = f"{fault}; a writer that says so and goes on"
+    account.settle(number, fault, sent=list(rows), found=event_ids(lake), control=True)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the catalog's lock."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as catalog:
+        catalog.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def filled(file: Path) -> Iterator[None]:
+    """Fill the disk on which the file lies."""
+    filler = fill(file.parent)
+    yield
+    filler.unlink()
+
+
+def test_16_control_expiry_that_knows_no_reader(gates: GateLake, account: Account) -> None:
+    """A reader that keeps its place by itself comes back, and the snapshot it would go on from is gone."""
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:300])
+    place = gates.mains(RAW_EVENTS)[RAW_EVENTS.identifier]
+    gates.add_bronze(rows[300:600])
+    gates.add_bronze(rows[600:])
+    spark, table = gates.ctx.spark, f"wikistream.{RAW_EVENTS.identifier}"
+    found = [row["event_id"] for row in rows[:300]]
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    spark.sql(
+        f"CALL wikistream.system.expire_snapshots(table => '{table}', older_than => TIMESTAMP '{now}', retain_last => 1)"
+    )
+    with pytest.raises((IllegalArgumentException, Py4JJavaError), match=str(place)):
+        found += [r.event_id for r in spark.read.option("start-snapshot-id", place).table(table).collect()]
+    fault = "expiry that keeps the newest snapshot only, beside a reader that is behind"
+    account.settle("16", fault, sent=[row["event_id"] for row in rows], found=found, control=True)
+
+
+@pytest.mark.kafka
 def test_16_maintenance_beside_the_stream_and_across_its_restart(
     fresh_topics: Broker, settings_factory: SettingsFactory, account: Account
 ) -> None:
@@ -257,9 +337,7 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
         tries=4,
         kills=4,
     )
-    calm = _lake_of(settings_factory(bootstrap_servers=settings.bootstrap_servers))
-    drain(calm.ctx.spark, calm.lake, calm.ctx.settings)
-    assert table_hashes(gates.lake) == table_hashes(calm.lake)
+    assert table_hashes(gates.lake) == drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
 
 
 def _feed(settings: Settings, part: list[Message]) -> None:

@@ -35,6 +35,7 @@ from wikistream_assets.tables import (
 from wikistream_assets.transforms.silver.cleaned_events import good, split
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
 from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import event_ids
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT
@@ -162,19 +163,33 @@ def test_21_gold_killed_between_two_tables_is_rolled_forward(
         sum(gates.lake.table(spec).scan().to_arrow()["total_events"].to_pylist())
         for spec in (HOURLY_STATS, DAILY_ANALYTICS_SUMMARY)
     )
-    assert (hourly, daily) == (900, 600), "control: whoever reads the raw tables sees the mix"
+    account.settle(
+        "21",
+        "Gold kill -9 between two of its tables; a reader of the tables as they are sees the hours' events, not the days'",
+        sent=map(str, range(hourly)),
+        found=map(str, range(daily)),
+        control=True,
+    )
     assert gates.gold().passed
     assert gates.rows(figures) == [(900, 900)]
     _settle(gates, account, "21", "Gold kill -9 at each of its boundaries", tries=4)
     assert table_hashes(gates.lake) == undisturbed
 
 
+@pytest.mark.short
 def test_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
     _start(gates)
     tag = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
     _kill(gates, "bronze_gate", failpoints.GATE_AFTER_RESULTS)
     assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tag
-    assert not gates.silver().advanced, "control: what the gate has not tagged is not there for Silver"
+    assert not gates.silver().advanced, "what the gate has not tagged is not there for Silver"
+    account.settle(
+        "22",
+        "Bronze gate kill -9 before its verdict is published; a reader of the newest snapshot reads what nobody audited",
+        sent=[row["event_id"] for row in clean_rows(RAW_EVENTS)[:600]],
+        found=event_ids(gates.lake),
+        control=True,
+    )
     assert all(report.passed for report in gates.cycle())
     doubled = "select check_id from dq_audit.quality_results group by 1 having count(*) > 1"
     assert gates.rows(doubled) == []
@@ -286,3 +301,14 @@ def test_two_cycles_at_once(gates: GateLake, undisturbed: dict[str, str], accoun
     assert all(report.passed for report in gates.cycle())
     _settle(gates, account, "more", "two cycles at once", kills=0)
     assert table_hashes(gates.lake) == undisturbed
+
+
+def test_control_two_cycles_without_lock_or_position(gates: GateLake, account: Account) -> None:
+    """Both have looked at what is new before either has written it."""
+    _start(gates)
+    gates.bronze_gate()
+    new = read_table(gates.ctx.spark, RAW_EVENTS).where("cast(right(event_id, 12) as int) >= 600")
+    found = [good(split(new, processed_at=PROCESSED_AT)) for _ in range(2)]
+    for rows in found:
+        append_rows(rows, CLEANED_EVENTS, {})
+    _settle(gates, account, "more", "two cycles at once; no lock, no position", control=True)

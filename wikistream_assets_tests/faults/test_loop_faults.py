@@ -1,6 +1,6 @@
 """The loop under fire: daemon, code server and the run itself are killed (case 23), Dagster's database is an old one again.
 
-The control is ``test_run_launcher.py``: under Dagster's own launcher such a run stays "started", and the loop would wait for it.
+The controls are Dagster's own launcher, and a loader that keeps its place in Dagster's database.
 """
 
 import os
@@ -12,19 +12,28 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from pyspark.sql import SparkSession
 
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.run_launcher import HANDED_OVER
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import event_ids
+from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.running import (
     SECONDS,
     cycles,
@@ -35,8 +44,9 @@ from wikistream_assets_tests.running import (
     wait_for_work,
     wait_until_read,
 )
+from wikistream_assets_tests.test_run_launcher import ended_process, monitored, started_run
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.spark]
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
 
 
 def test_23_daemon_code_server_and_run_are_killed(
-    home: Settings, instance: dg.DagsterInstance, account: Account
+    home: Settings, settings_factory: SettingsFactory, instance: dg.DagsterInstance, account: Account
 ) -> None:
     wait_for_success(instance)
     assert any(HANDED_OVER in record.dagster_run.tags for record in cycles(instance)), "the run is the worker's"
@@ -74,11 +84,20 @@ def test_23_daemon_code_server_and_run_are_killed(
     services.up(home, "synthetic")
     wait_for_success(instance)
     assert_all_published(
-        home, instance, account, "23", "daemon, code server and run worker kill -9, and stopped", tries=4, kills=4
+        home,
+        settings_factory,
+        instance,
+        account,
+        "23",
+        "daemon, code server and run worker kill -9, and stopped",
+        tries=4,
+        kills=4,
     )
 
 
-def test_dagsters_database_is_restored_from_a_backup(home: Settings, tmp_path: Path, account: Account) -> None:
+def test_dagsters_database_is_restored_from_a_backup(
+    home: Settings, settings_factory: SettingsFactory, tmp_path: Path, account: Account
+) -> None:
     """Two cycles later Dagster knows nothing of them: the tables do, and the sensor tells again what it has forgotten."""
     backup = tmp_path / "backup"
     with dagster_instance(home) as instance:
@@ -93,11 +112,47 @@ def test_dagsters_database_is_restored_from_a_backup(home: Settings, tmp_path: P
     shutil.copytree(backup, home.dagster_home)
     services.up(home, "synthetic")
     with dagster_instance(home) as instance:
-        assert_all_published(home, instance, account, "more", "Dagster's database restored from a backup")
+        assert_all_published(
+            home, settings_factory, instance, account, "more", "Dagster's database restored from a backup"
+        )
+
+
+def test_23_control_dagsters_own_launcher(tmp_path: Path, account: Account) -> None:
+    """A run whose process is gone stays "started" for ever; a loop that waits for its end publishes nothing any more."""
+    with dg.instance_for_test(temp_dir=str(tmp_path), overrides={"run_monitoring": {"enabled": True}}) as instance:
+        run_id = started_run(instance, ended_process())
+        done = [run_id] if monitored(instance, run_id) in FINISHED_STATUSES else []
+    fault = "a run killed with its process; Dagster's own launcher, which does not notice"
+    account.settle("23", fault, sent=[run_id], found=done, control=True)
+
+
+def test_control_a_place_kept_in_dagsters_database(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account, tmp_path: Path
+) -> None:
+    """Restored from a backup, the database is behind the tables, and what was loaded since is loaded again."""
+    gates, rows, backup = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS), tmp_path / "backup"
+
+    def load(until: int) -> None:
+        with dagster_instance(settings) as instance:
+            cursors = instance.daemon_cursor_storage
+            place = int(cursors.get_cursor_values({"place"}).get("place", "0"))
+            gates.add_bronze(rows[place:until])
+            cursors.set_cursor_values({"place": str(until)})
+
+    load(300)
+    shutil.copytree(settings.dagster_home, backup)
+    load(600)
+    shutil.rmtree(settings.dagster_home)
+    shutil.copytree(backup, settings.dagster_home)
+    load(900)
+    fault = "Dagster's database restored from a backup; a loader that keeps its place there"
+    sent = (row["event_id"] for row in rows)
+    account.settle("more", fault, sent=sent, found=event_ids(lake), control=True)
 
 
 def assert_all_published(
     home: Settings,
+    settings_factory: SettingsFactory,
     instance: dg.DagsterInstance,
     account: Account,
     number: str,
@@ -118,8 +173,18 @@ def assert_all_published(
     [(silver,)] = query(lake, "select count(*) from silver.cleaned_events").rows
     [(gold,)] = query(lake, "select sum(total_events) from gold.hourly_stats").rows
     assert gold == silver
+    assert table_hashes(lake) == undisturbed_hashes(settings_factory(bootstrap_servers=home.bootstrap_servers))
     assert_no_overlap(instance)
     assert_each_snapshot_is_reported_once(instance, lake)
+
+
+def undisturbed_hashes(settings: Settings) -> dict[str, str]:
+    """The hashes of a new lake into which all that Kafka holds came at once, in one cycle."""
+    open_home(settings)
+    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    drain(gates.ctx.spark, gates.lake, settings)
+    assert all(report.passed for report in gates.cycle())
+    return table_hashes(gates.lake)
 
 
 def assert_no_overlap(instance: dg.DagsterInstance) -> None:

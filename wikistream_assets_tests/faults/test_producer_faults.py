@@ -1,10 +1,9 @@
 """The producer under fire. Numbers are those of the list of fault cases in the docs.
 
-The oracle is the generator's ledger of ids and what plain Python says that the server sent. Each case has a control, the same
-fault against a weaker producer (``weak_producer``) or client, which is seen to lose or to double.
+The oracle is the generator's ledger of ids, and the tables that an undisturbed producer ends with. Each case has a control, the
+same fault against a weaker producer (``weak_producer``), which is seen to lose or to double.
 """
 
-import itertools
 import json
 import os
 import random
@@ -13,27 +12,22 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from requests_sse import EventSource, InvalidStatusCodeError
 
 from producer.contract import Reason
 from producer.envelope import MAX_ORIGINAL_BYTES
-from producer.eventstreams.generator import Generator, Line
-from producer.eventstreams.recording import Synthetic, offset_id
+from producer.eventstreams.recording import Synthetic
 from producer.eventstreams.server import Behaviour, EventStreamsServer
 from producer.exceptions import FencedError
 from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE
-from producer.launch import Source, producer_command, source_from
-from producer.settings import ProducerSettings, child_environment
+from producer.launch import Source, source_from
+from producer.settings import ProducerSettings
 from producer.sink import read_cursor
 from producer.topics import DLQ_EVENTS, RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
@@ -43,49 +37,32 @@ from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce
+from wikistream_assets_tests.faults.producing import (
+    GENERATOR,
+    PROCESS_SECONDS,
+    accepted_ids,
+    ended,
+    finish,
+    producer_settings,
+    start,
+)
 from wikistream_assets_tests.faults.report import Case
 from wikistream_assets_tests.producer.kafka_reader import committed, landed
-from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
-pytestmark = [pytest.mark.faults, pytest.mark.kafka]
-
-GENERATOR = Generator(events=8_000, malformed=0.005, oversized_bytes=1_000_100)
-PROCESS_SECONDS = 120.0
+pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.spark]
 
 Start = Callable[[], subprocess.Popen[str]]
 
 
 @pytest.fixture
 def settings(fresh_topics: Broker) -> ProducerSettings:
-    return ProducerSettings(
-        bootstrap_servers=fresh_topics.bootstrap_servers,
-        producer_batch_events=100,
-        producer_backoff_seconds=0.05,
-        producer_backoff_max_seconds=0.2,
-    )
-
-
-@pytest.fixture
-def source(settings: ProducerSettings) -> Source:
-    return source_from("synthetic", settings, GENERATOR)
-
-
-@pytest.fixture
-def server() -> Iterator[EventStreamsServer]:
-    with EventStreamsServer(Synthetic(GENERATOR)) as running:
-        yield running
+    return producer_settings(fresh_topics)
 
 
 @pytest.fixture
 def position(tmp_path: Path) -> Path:
     return tmp_path / "position"
-
-
-def start(source: Source, url: str, settings: ProducerSettings, **change: object) -> subprocess.Popen[str]:
-    """Start the producer as a process."""
-    environment = child_environment(settings.model_copy(update=change))
-    return subprocess.Popen(producer_command(source, url), env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def start_weak(
@@ -95,55 +72,6 @@ def start_weak(
     module = "wikistream_assets_tests.faults.weak_producer"
     arguments = [server.url, settings.bootstrap_servers, str(position), order, str(die_at)]
     return subprocess.Popen([sys.executable, "-m", module, *arguments], text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> int:
-    """Wait for a process that ends by itself; its exit code."""
-    process.communicate(timeout=PROCESS_SECONDS)
-    return process.returncode
-
-
-@contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """Let no process outlive its test."""
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def accepted_ids(lines: Iterable[Line] | None = None) -> list[str]:
-    """The ids that the producer has to hand on, of all lines or of these."""
-    followed = (line for line in lines or GENERATOR.lines() if line.domain in FOLLOWED_DOMAINS)
-    return [line.event_id for line in followed if line.event_id]
-
-
-def assert_exactly_once(
-    settings: ProducerSettings,
-    source: Source,
-    account: Account,
-    number: str,
-    fault: str,
-    tries: int = 1,
-    kills: int = 0,
-    seconds: Sequence[float] = (),
-) -> None:
-    """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree."""
-    truth = GENERATOR.manifest()
-    found = landed(settings.bootstrap_servers)
-    account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, kills=kills, seconds=seconds)
-    assert found.reasons == truth.malformed
-    cursor = read_cursor(settings.bootstrap_servers, source.identity)
-    assert cursor is not None
-    assert cursor.counters.as_dict() == {
-        "received": truth.lines,
-        "accepted": truth.unique + truth.redelivered,
-        "filtered": truth.filtered,
-        "canary": truth.canary,
-        "dead_lettered": dict(sorted(truth.malformed.items())),
-    }
-    assert cursor.gaps_total == 0
 
 
 def settle_control(settings: ProducerSettings, account: Account, number: str, fault: str, tries: int = 1) -> Case:
@@ -201,7 +129,7 @@ def test_1_ended_at_random(
     settings: ProducerSettings,
     source: Source,
     fresh_topics: Broker,
-    account: Account,
+    assert_exactly_once: ExactlyOnce,
     kills: Callable[[int, int], int],
     by: signal.Signals,
     few: int,
@@ -213,7 +141,7 @@ def test_1_ended_at_random(
     small = settings.model_copy(update={"producer_batch_events": 40})
     seconds = kill_at_random(lambda: start(source, server.url, small), server, fresh_topics, tries, by)
     killed = tries if by is signal.SIGKILL else 0
-    assert_exactly_once(settings, source, account, number, fault, tries, killed, seconds)
+    assert_exactly_once(settings, source, number, fault, tries, killed, seconds)
 
 
 def test_1_control_position_in_memory(
@@ -227,7 +155,12 @@ def test_1_control_position_in_memory(
 @pytest.mark.parametrize("place", [AFTER_PRODUCE, AFTER_COMMIT], ids=["2_before_commit", "3_after_commit"])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_2_and_3_killed_around_the_commit(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account, place: str, batch: int
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    assert_exactly_once: ExactlyOnce,
+    place: str,
+    batch: int,
 ) -> None:
     assert finish(start(source, server.url, settings, failpoint=f"{place}@{batch}")) == -signal.SIGKILL
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
@@ -235,7 +168,7 @@ def test_2_and_3_killed_around_the_commit(
     assert (cursor.counters.received if cursor else 0) == batches * settings.producer_batch_events
     assert finish(start(source, server.url, settings)) == 0
     number = "2" if place == AFTER_PRODUCE else "3"
-    assert_exactly_once(settings, source, account, number, f"producer kill -9 at {place}, batch {batch}", kills=1)
+    assert_exactly_once(settings, source, number, f"producer kill -9 at {place}, batch {batch}", kills=1)
 
 
 @pytest.mark.short
@@ -255,7 +188,7 @@ def test_2_and_3_control_position_beside_the_records(
 
 
 def test_4_a_zombie_is_fenced_and_writes_nothing(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account
+    server: EventStreamsServer, settings: ProducerSettings, source: Source, assert_exactly_once: ExactlyOnce
 ) -> None:
     server.behaviour = Behaviour(stall_after=2_000)
     # its silent connection is given up when it wakes, then it reads what its successor has long since committed
@@ -264,10 +197,10 @@ def test_4_a_zombie_is_fenced_and_writes_nothing(
         zombie.send_signal(signal.SIGSTOP)
         server.behaviour = Behaviour()
         assert finish(start(source, server.url, settings)) == 0
-        assert_exactly_once(settings, source, account, "4", "a second producer takes over from one that hangs")
+        assert_exactly_once(settings, source, "4", "a second producer takes over from one that hangs")
         zombie.send_signal(signal.SIGCONT)
         assert finish(zombie) == FencedError.exit_code
-    assert_exactly_once(settings, source, account, "4", "the first producer wakes up, a zombie")
+    assert_exactly_once(settings, source, "4", "the first producer wakes up, a zombie")
 
 
 def test_4_control_two_without_fencing(
@@ -277,162 +210,6 @@ def test_4_control_two_without_fencing(
     assert [finish(process) for process in both] == [0, 0]
     case = settle_control(settings, account, "4", "two producers at once; no fencing")
     assert case.doubled == len(accepted_ids())
-
-
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        Behaviour(cut_after=700, cut_inside="frame"),
-        Behaviour(cut_after=700, cut_inside="character"),
-        Behaviour(speed=50_000, cut_seconds=0.2),
-    ],
-    ids=["inside_a_frame", "inside_a_character", "by_time"],
-)
-def test_5_the_server_cuts_the_connection(
-    server: EventStreamsServer,
-    settings: ProducerSettings,
-    source: Source,
-    account: Account,
-    behaviour: Behaviour,
-) -> None:
-    server.behaviour = behaviour
-    assert finish(start(source, server.url, settings)) == 0
-    cuts = len(server.requests) - 1
-    assert cuts > 2
-    where = f"inside a {behaviour.cut_inside}" if behaviour.cut_after else "by time"
-    assert_exactly_once(settings, source, account, "5", f"the server cuts the connection {where}", cuts)
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "fault"),
-    [
-        (Behaviour(cut_after=2_000, refuse_requests=6, refuse_status=429), "the server answers 429 six times"),
-        (Behaviour(cut_after=2_000, refuse_requests=6, refuse_status=500), "the server answers 500 six times"),
-        (Behaviour(stall_after=1_500), "the server stalls after each 1,500 events"),
-    ],
-    ids=["429", "500", "stalls"],
-)
-def test_the_server_refuses_or_stalls(
-    server: EventStreamsServer,
-    settings: ProducerSettings,
-    source: Source,
-    account: Account,
-    behaviour: Behaviour,
-    fault: str,
-) -> None:
-    server.behaviour = behaviour
-    assert finish(start(source, server.url, settings, producer_read_timeout_seconds=1.0)) == 0
-    tries = len(server.requests) - 1
-    assert tries > 4
-    assert_exactly_once(settings, source, account, "more", fault, tries)
-
-
-def plain_client(url: str, last: str | None = None) -> Iterator[str]:
-    """requests-sse as its own README uses it."""
-    with EventSource(url, timeout=5, reconnection_time=timedelta(milliseconds=10), latest_event_id=last) as events:
-        for event in events:
-            yield event.data
-
-
-def test_5_control_plain_client_dies_inside_a_character(server: EventStreamsServer) -> None:
-    server.behaviour = Behaviour(cut_after=700, cut_inside="character")
-    with pytest.raises(UnicodeDecodeError):
-        list(plain_client(server.url))
-
-
-def test_5_control_plain_client_skips_an_event_cut_behind_its_id() -> None:
-    cut_behind_id = HEAD + frame(0, b"0") + frame(1, b"1").split(b"data")[0]
-    got: list[str] = []
-    seen: list[bytes] = []
-    with wire(cut_behind_id, HEAD, seen=seen) as url, suppress(InvalidStatusCodeError):
-        for data in plain_client(url):
-            got.append(data)
-    assert got == ["0"]
-    assert offset_id(1) in seen[-1]  # it asked for what comes after event 1, which it never had
-
-
-def redelivering_order() -> list[Line]:
-    """The lines in the order in which a server sends them that cuts after 2,000 and repeats 500."""
-    lines = list(GENERATOR.lines())
-    sent = lines[:2_000]
-    at = 2_000
-    while at < len(lines):
-        begin = at - 500
-        sent += lines[begin : begin + 2_000]
-        at = begin + 2_000
-    return sent
-
-
-def test_6_redelivered_events_keep_their_ids(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account
-) -> None:
-    server.behaviour = Behaviour(cut_after=2_000, redeliver=500)
-    assert finish(start(source, server.url, settings)) == 0
-    sent = redelivering_order()
-    expected = Counter(line.event_id for line in sent if line.event_id and line.domain in FOLLOWED_DOMAINS)
-    ledger: set[str] = set()
-    GENERATOR.manifest(ledger=ledger)
-    found = Counter(landed(settings.bootstrap_servers).ids)
-    account.settle(
-        "6",
-        "the server re-delivers 500 events at each cut",
-        sent=(event_id for event_id in expected.elements() if event_id),
-        found=found.elements(),
-        tries=len(server.requests) - 1,
-    )
-    assert set(found) == ledger
-    cursor = read_cursor(settings.bootstrap_servers, source.identity)
-    assert cursor is not None
-    assert cursor.counters.received == len(sent)
-    assert cursor.gaps_total == 0
-
-
-def test_6_control_offsets_do_not_tell_redeliveries(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source
-) -> None:
-    server.behaviour = Behaviour(cut_after=2_000, redeliver=500)
-    assert finish(start(source, server.url, settings)) == 0
-    records = committed(settings.bootstrap_servers, RAW_EVENTS)
-    places = {(record.partition(), record.offset()) for record in records}
-    ids = {record.key() for record in records}
-    assert len(places) == len(records) > len(ids)
-
-
-def test_7_a_gap_is_reported(
-    server: EventStreamsServer,
-    settings: ProducerSettings,
-    source: Source,
-    account: Account,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    assert finish(start(source, server.url, settings, failpoint=f"{AFTER_COMMIT}@10")) == -signal.SIGKILL
-    server.behaviour = Behaviour(retained_from=3_000)
-    process = start(source, server.url, settings)
-    output, _ = process.communicate(timeout=PROCESS_SECONDS)
-    assert process.returncode == 0
-    report = json.loads(output.splitlines()[-1])
-    assert report["gaps_total"] == 1
-    assert report["gaps"][0]["after"] == offset_id(999).decode()
-    assert report["gaps"][0]["before"] == offset_id(3_000).decode()
-    assert "WARNING" in capfd.readouterr().err
-    cursor = read_cursor(settings.bootstrap_servers, source.identity)
-    assert cursor is not None
-    assert cursor.gaps_total == 1
-    assert cursor.counters.received == GENERATOR.events - 2_000
-    kept = itertools.chain(itertools.islice(GENERATOR.lines(), 1_000), GENERATOR.lines(3_000))
-    found = landed(settings.bootstrap_servers).ids
-    account.settle(
-        "7", "a position older than the server keeps: the gap is reported", sent=accepted_ids(kept), found=found
-    )
-
-
-def test_7_control_plain_client_does_not_notice(server: EventStreamsServer) -> None:
-    server.behaviour = replace(server.behaviour, retained_from=3_000)
-    first_thousand = 1_000
-    got = list(itertools.islice(plain_client(server.url, offset_id(999).decode()), 100))
-    expected = [line.data.decode(errors="replace") for line in itertools.islice(GENERATOR.lines(first_thousand), 100)]
-    assert len(got) == 100  # no error, no sign
-    assert not set(got) & set(expected)
 
 
 def _received(settings: ProducerSettings, source: Source) -> int:
@@ -466,7 +243,9 @@ def broker_pid(owned: Settings) -> int:
     return broker.pid
 
 
-def test_8_the_broker_is_killed(own_broker: Settings, account: Account, kills: Callable[[int, int], int]) -> None:
+def test_8_the_broker_is_killed(
+    own_broker: Settings, assert_exactly_once: ExactlyOnce, kills: Callable[[int, int], int]
+) -> None:
     settings = ProducerSettings(bootstrap_servers=own_broker.bootstrap_servers, producer_batch_events=100)
     source = source_from("synthetic", settings, GENERATOR)
     tries = kills(1, 20)
@@ -481,9 +260,7 @@ def test_8_the_broker_is_killed(own_broker: Settings, account: Account, kills: C
             wait_until(lambda before=before: _received(settings, source) > before, PROCESS_SECONDS)
             seconds.append(kill_broker(own_broker))
         assert finish(process) == 0
-    assert_exactly_once(
-        settings, source, account, "8", "broker kill -9 while the producer sends", tries, tries, seconds
-    )
+    assert_exactly_once(settings, source, "8", "broker kill -9 while the producer sends", tries, tries, seconds)
 
 
 def test_8_control_fire_and_forget(own_broker: Settings, account: Account) -> None:
@@ -505,7 +282,7 @@ def test_8_control_fire_and_forget(own_broker: Settings, account: Account) -> No
     account.settle("8", "broker kill -9 while a producer sends; acks=0", sent=sent, found=found, control=True)
 
 
-def test_9_the_broker_hangs(own_broker: Settings, account: Account) -> None:
+def test_9_the_broker_hangs(own_broker: Settings, assert_exactly_once: ExactlyOnce) -> None:
     settings = ProducerSettings(bootstrap_servers=own_broker.bootstrap_servers, producer_batch_events=100)
     source = source_from("synthetic", settings, GENERATOR)
     twenty_seconds = Behaviour(speed=GENERATOR.hours * 3600 / 20)
@@ -520,7 +297,37 @@ def test_9_the_broker_hangs(own_broker: Settings, account: Account) -> None:
         if code != 0:  # it gave up on the broker: its keeper starts it again
             server.behaviour = Behaviour()
             assert finish(start(source, server.url, settings)) == 0
-    assert_exactly_once(settings, source, account, "9", "broker hangs for 30 s (SIGSTOP) while the producer sends")
+    assert_exactly_once(settings, source, "9", "broker hangs for 30 s (SIGSTOP) while the producer sends")
+
+
+def test_9_control_what_timed_out_is_sent_again(own_broker: Settings, account: Account) -> None:
+    """Without idempotence: what the broker was sent before it hung is there when it wakes, and then once more."""
+    failed: list[str] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            failed.append((message.value() or b"").decode())
+
+    def send(producer: Producer, numbers: Iterable[str]) -> None:
+        for number in numbers:
+            producer.produce(RAW_EVENTS, value=number, on_delivery=delivered)
+        producer.flush(PROCESS_SECONDS)
+
+    config = {"bootstrap.servers": own_broker.bootstrap_servers, "acks": "all", "log_level": 0}
+    producer = Producer({**config, "message.timeout.ms": 5_000, "retries": 0})
+    send(producer, map(str, range(1_000)))
+    pid = broker_pid(own_broker)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        send(producer, map(str, range(1_000, 2_000)))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert failed
+    send(Producer(config), failed.copy())
+    found = [(record.value() or b"").decode() for record in committed(own_broker.bootstrap_servers, RAW_EVENTS)]
+    sent = map(str, range(2_000))
+    fault = "broker hangs; a producer without idempotence sends again what timed out"
+    account.settle("9", fault, sent=sent, found=found, control=True)
 
 
 def test_11_each_kind_of_garbage_is_a_dead_letter(
@@ -540,12 +347,27 @@ def test_11_each_kind_of_garbage_is_a_dead_letter(
     )
 
 
+def test_11_control_what_cannot_be_read_is_left_out(
+    server: EventStreamsServer, settings: ProducerSettings, position: Path, account: Account
+) -> None:
+    assert finish(start_weak(server, settings, position, "after")) == 0
+    found = landed(settings.bootstrap_servers)
+    assert sorted(found.ids) == sorted(accepted_ids())
+    account.settle(
+        "11",
+        "garbage of each kind; a producer that leaves out what it cannot read",
+        sent=[line.defect for line in GENERATOR.lines() if line.defect is not None],
+        found=found.reasons.elements(),
+        control=True,
+    )
+
+
 def test_12_the_dead_letter_topic_takes_nothing(
     server: EventStreamsServer,
     settings: ProducerSettings,
     source: Source,
     fresh_topics: Broker,
-    account: Account,
+    assert_exactly_once: ExactlyOnce,
 ) -> None:
     """The producer stops at the first letter it cannot write, and drops neither it nor what comes after."""
     with refusing(fresh_topics, DLQ_EVENTS):
@@ -554,7 +376,7 @@ def test_12_the_dead_letter_topic_takes_nothing(
         assert (cursor.counters.received if cursor else 0) < GENERATOR.events
     # the broker may still be ending the transaction that was broken off: its keeper starts it again
     wait_until(lambda: finish(start(source, server.url, settings)) == 0, PROCESS_SECONDS)
-    assert_exactly_once(settings, source, account, "12", "the dead-letter topic takes nothing for a while")
+    assert_exactly_once(settings, source, "12", "the dead-letter topic takes nothing for a while")
 
 
 def test_12_control_letters_are_sent_and_forgotten(fresh_topics: Broker, account: Account) -> None:

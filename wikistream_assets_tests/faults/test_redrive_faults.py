@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 from pyspark.sql import SparkSession
@@ -18,13 +19,16 @@ from producer.exceptions import FencedError
 from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE
 from producer.redrive import Judge, Letter, Place, Redriver
 from producer.topics import DLQ_EVENTS
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import redrive as job
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.redrive import Selection, redrive
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory, child_environment
+from wikistream_assets_tests.conftest import SettingsFactory, child_environment, empty_topics
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids
 from wikistream_assets_tests.jobs.test_redrive import big, letter
@@ -48,10 +52,40 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
 @pytest.fixture
 def letters(spark: SparkSession, lake: Lakehouse, settings: Settings) -> list[Message]:
     """Letters in Kafka and in the lake, all of them events by today's settings."""
-    messages = [letter(big(number).encode()) for number in range(LETTERS)]
-    produce(settings.bootstrap_servers, messages)
+    produce(settings.bootstrap_servers, letter_messages())
     drain(spark, lake, settings)
-    return messages
+    return letter_messages()
+
+
+@pytest.fixture
+def undisturbed(
+    broker: Broker, broker_settings: Settings, settings_factory: SettingsFactory
+) -> Callable[[], dict[str, str]]:
+    """Makes the hashes of a lake whose letters came back with nothing happening; empties Kafka for it."""
+
+    def hashes() -> dict[str, str]:
+        empty_topics(broker, broker_settings)
+        calm = settings_factory(bootstrap_servers=broker.bootstrap_servers)
+        open_home(calm)
+        spark, lake = local_session(calm), Lakehouse.local(calm)
+        produce(calm.bootstrap_servers, letter_messages())
+        drain(spark, lake, calm)
+        assert redrive(lake, calm, Selection()).accepted == LETTERS
+        return drained(spark, lake, calm)
+
+    return hashes
+
+
+def drained(spark: SparkSession, lake: Lakehouse, settings: Settings) -> dict[str, str]:
+    """The hashes when Bronze has read what came back."""
+    drain(spark, lake, settings)
+    return table_hashes(lake)
+
+
+@cache
+def letter_messages() -> list[Message]:
+    """The letters, as the producer sends them."""
+    return [letter(big(number).encode()) for number in range(LETTERS)]
 
 
 def start(settings: Settings, **variables: str) -> subprocess.Popen[str]:
@@ -77,7 +111,12 @@ def settle(
 
 
 def test_killed_around_each_commit(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, letters: list[Message], account: Account
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    letters: list[Message],
+    account: Account,
+    undisturbed: Callable[[], dict[str, str]],
 ) -> None:
     kills = (f"{AFTER_PRODUCE}@1", f"{AFTER_COMMIT}@1", f"{AFTER_PRODUCE}@2")
     for place in kills:
@@ -88,9 +127,10 @@ def test_killed_around_each_commit(
     code, errors = ended(start(settings))
     assert code == 0, errors
     settle(account, settings, "redrive kill -9 before and after its commit", tries=len(kills), kills=len(kills))
-    drain(spark, lake, settings)
+    hashes = drained(spark, lake, settings)
     assert event_ids(lake) == sorted(IDS)
     assert_sound(lake)
+    assert hashes == undisturbed()
 
 
 def test_control_notes_beside_the_events(
@@ -106,10 +146,12 @@ def test_control_notes_beside_the_events(
 
 
 def test_killed_at_random(
+    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     letters: list[Message],
     account: Account,
+    undisturbed: Callable[[], dict[str, str]],
     kills: Callable[[int, int], int],
 ) -> None:
     moments = random.Random(11)
@@ -122,9 +164,17 @@ def test_killed_at_random(
     code, errors = ended(start(settings))
     assert code == 0, errors
     settle(account, settings, "redrive kill -9 at random", tries=tries, kills=killed)
+    assert drained(spark, lake, settings) == undisturbed()
 
 
-def test_two_at_once(lake: Lakehouse, settings: Settings, letters: list[Message], account: Account) -> None:
+def test_two_at_once(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    letters: list[Message],
+    account: Account,
+    undisturbed: Callable[[], dict[str, str]],
+) -> None:
     """A redrive has looked at what is due; another one does the work meanwhile; the first goes on and is fenced."""
     first = Redriver(settings)
     assert not any(Place(DLQ_EVENTS, 0, number) in first.dealt_with for number in range(100))
@@ -133,3 +183,4 @@ def test_two_at_once(lake: Lakehouse, settings: Settings, letters: list[Message]
     with pytest.raises(FencedError):
         first.redrive(due)
     settle(account, settings, "two redrives at once: the older one is fenced")
+    assert drained(spark, lake, settings) == undisturbed()

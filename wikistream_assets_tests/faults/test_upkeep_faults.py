@@ -1,0 +1,182 @@
+"""What is done to tables that stand, under fire: masking, maintenance and rollback are killed at named points and done again.
+
+Each case ends with the hashes of a lake to which the same was done undisturbed, and has a control: the steps in another order,
+or in more than one commit.
+"""
+
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.jobs import failpoints
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.settings import Settings
+from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
+from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import event_ids
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row
+from wikistream_assets_tests.jobs.test_backfill import DAY, on_next_day
+from wikistream_assets_tests.quality.samples import clean_rows
+
+pytestmark = [pytest.mark.faults, pytest.mark.spark]
+
+LIMITS: dict[str, Any] = {"privacy_mask_after_days": 90, "maintenance_min_input_files": 2}
+
+
+@dataclass(frozen=True)
+class Calm:
+    """The hashes of a lake that nothing happened to: two cycles, and then masked. ``home`` has its key."""
+
+    home: Path
+    published: dict[str, str]
+    masked: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    settings = Settings(home=tmp_path_factory.mktemp("calm") / "home", **LIMITS)
+    open_home(settings)
+    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    publish(gates)
+    published = table_hashes(gates.lake)
+    command(gates, "mask")
+    return Calm(settings.root, published, table_hashes(gates.lake))
+
+
+@pytest.fixture
+def gates(calm: Calm, settings_factory: SettingsFactory) -> GateLake:
+    """An empty lake, whose users are hashed under the same key as the calm one's."""
+    settings = settings_factory(**LIMITS)
+    open_home(settings)
+    shutil.copytree(calm.home / "secrets", settings.root / "secrets", dirs_exist_ok=True)
+    return GateLake(local_session(settings), Lakehouse.local(settings), settings)
+
+
+def rows_of_two_days() -> list[Row]:
+    """The rows, and the same a day later; both so long ago that their users' names have to go, whatever day it is."""
+    rows = [
+        {**row, "user": f"Somebody {number % 40}", "is_bot": False}
+        for number, row in enumerate(clean_rows(RAW_EVENTS)[:450])
+    ]
+    return [*rows, *on_next_day(rows)]
+
+
+def ids() -> list[str]:
+    """The events of ``rows_of_two_days``."""
+    return [row["event_id"] for row in rows_of_two_days()]
+
+
+def publish(gates: GateLake) -> None:
+    """Two cycles, so that there is something to go back to and something to compact."""
+    rows = rows_of_two_days()
+    for part in (rows[:600], rows[600:]):
+        gates.add_bronze(part)
+        assert all(report.passed for report in gates.cycle())
+
+
+def command(gates: GateLake, *arguments: str, failpoint: str = "") -> None:
+    """Run ``wikistream``; with a failpoint it has to die there."""
+    done = wikistream(*arguments, settings=gates.ctx.settings, WIKISTREAM_FAILPOINT=failpoint)
+    assert done.returncode == (-signal.SIGKILL if failpoint else 0), done.stderr[-2000:]
+
+
+def published_ids(gates: GateLake) -> list[str]:
+    """The ids in Silver and its quarantine; Bronze has the same."""
+    both = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
+    found = sorted(str(row[0]) for row in gates.rows(both))
+    assert event_ids(gates.lake) == found
+    return found
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [failpoints.MASKING_AFTER_DATE, f"{failpoints.MASKING_AFTER_DATE}@4", failpoints.MASKING_AFTER_MANIFESTS],
+)
+def test_masking_killed_at_each_boundary(gates: GateLake, calm: Calm, account: Account, failpoint: str) -> None:
+    publish(gates)
+    command(gates, "mask", failpoint=failpoint)
+    command(gates, "mask")
+    assert gates.rows("select event_id from bronze.raw_events where \"user\" like 'Somebody%'") == []
+    account.settle("more", f"masking kill -9 at {failpoint}", sent=ids(), found=published_ids(gates), kills=1)
+    assert table_hashes(gates.lake) == calm.masked
+
+
+def test_masking_control_the_mark_first(gates: GateLake, account: Account) -> None:
+    """Killed between the mark and the dates: nobody looks at them again, and what was to be hidden stays."""
+    publish(gates)
+    gates.lake.mark_masked(RAW_EVENTS, "2026-03-03")
+    command(gates, "mask")
+    hidden = gates.rows("select event_id from bronze.raw_events where \"user\" not like 'Somebody%'")
+    fault = "masking kill -9; the mark first, the rows afterwards"
+    account.settle("more", fault, sent=ids(), found=[row[0] for row in hidden], control=True)
+
+
+def test_maintenance_killed_after_compaction(gates: GateLake, calm: Calm, account: Account) -> None:
+    publish(gates)
+    command(gates, "maintain", failpoint=failpoints.MAINTENANCE_AFTER_COMPACT)
+    command(gates, "maintain")
+    account.settle("more", "maintenance kill -9 after compaction", sent=ids(), found=published_ids(gates), kills=1)
+    assert table_hashes(gates.lake) == calm.published
+
+
+def test_maintenance_control_rows_deleted_and_put_back(gates: GateLake, account: Account) -> None:
+    """Two commits instead of one, and killed between them."""
+    publish(gates)
+    gates.ctx.spark.sql(f"DELETE FROM wikistream.{RAW_EVENTS.identifier} WHERE event_date = '{DAY}'")
+    fault = "compaction kill -9; rows deleted in one commit and put back in another"
+    account.settle("more", fault, sent=ids(), found=event_ids(gates.lake), control=True)
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "again"),
+    [
+        (failpoints.ROLLBACK_AFTER_DECISION, True),
+        (failpoints.ROLLBACK_AFTER_TABLE, False),
+        (f"{failpoints.ROLLBACK_AFTER_TABLE}@5", False),
+    ],
+)
+def test_rollback_killed_at_each_boundary(
+    gates: GateLake, calm: Calm, account: Account, failpoint: str, again: bool
+) -> None:
+    """Done again, or left as it is: the next cycle ends with the same tables."""
+    rows = rows_of_two_days()
+    gates.add_bronze(rows[:600])
+    assert all(report.passed for report in gates.cycle())
+    target = str(gates.mains(CLEANED_EVENTS)[CLEANED_EVENTS.identifier])
+    mains = gates.mains(CLEANED_EVENTS, QUARANTINE)
+    gates.add_bronze(rows[600:])
+    assert all(report.passed for report in gates.cycle())
+    back = ("rollback", CLEANED_EVENTS.identifier, target, "--reason", "a fault case")
+    command(gates, *back, failpoint=failpoint)
+    if again:
+        command(gates, *back)
+        assert gates.mains(CLEANED_EVENTS, QUARANTINE) == mains
+    assert all(report.passed for report in gates.cycle())
+    fault = f"rollback kill -9 at {failpoint}, {'done again' if again else 'left as it is'}"
+    account.settle("more", fault, sent=ids(), found=published_ids(gates), kills=1)
+    assert table_hashes(gates.lake) == calm.published
+
+
+def test_rollback_control_silver_first(gates: GateLake, account: Account) -> None:
+    """Killed between Silver and Gold: Gold counts what is not in Silver any more."""
+    rows = rows_of_two_days()
+    gates.add_bronze(rows[:600])
+    assert all(report.passed for report in gates.cycle())
+    target = gates.mains()[CLEANED_EVENTS.identifier]
+    gates.add_bronze(rows[600:])
+    assert all(report.passed for report in gates.cycle())
+    gates.lake.reset_main(CLEANED_EVENTS, target)
+    [(silver, gold)] = gates.rows(
+        "select (select count(*) from silver.cleaned_events), (select sum(total_events) from gold.hourly_stats)"
+    )
+    fault = "rollback kill -9; Silver first, Gold afterwards"
+    account.settle("more", fault, sent=map(str, range(silver)), found=map(str, range(gold)), control=True)
