@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from wikistream_assets.alerts import Alert, AlertKind, Alerts
+from wikistream_assets.alerts import Alert, AlertKind, Alerts, channels
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.settings import load_settings
 from wikistream_assets_tests.alerts.servers import SNS_ANSWER, Inbox, http_server, smtp_server
@@ -142,6 +143,26 @@ def test_mail_is_encrypted_and_only_for_a_server_that_is_trusted(
         assert alerts.deliver().sent == {"email": 1}
         verbs = [line.split()[0].upper() for line in server.conversation[2:]]
         assert verbs[:5] == ["EHLO", "STARTTLS", "(ENCRYPTED)", "EHLO", "AUTH"]
+
+
+def test_a_server_that_never_answers_does_not_hold_up_the_others(
+    settings_factory: SettingsFactory, mail: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "SEND_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+        settings = settings_factory(
+            alert_routes={"*": ("slack", "email")},
+            alert_slack_webhook_url=f"http://127.0.0.1:{silent.getsockname()[1]}/services/x",
+            alert_email_to="ops@example.org",
+            alert_smtp_host="127.0.0.1",
+            alert_smtp_port=mail.port,
+            alert_smtp_starttls=False,
+        )
+        alerts = Alerts(settings)
+        alerts.fire(HOSTILE)
+        delivery = alerts.deliver()
+    assert delivery.problems == ["Slack at 127.0.0.1: ReadTimeout"]
+    assert (delivery.sent, delivery.waiting) == ({"email": 1}, {"slack": 1})
 
 
 @pytest.mark.parametrize(("code", "problem"), [(450, "does not take mail now (450)"), (550, "refused the mail (550)")])

@@ -32,6 +32,9 @@ _QUIET = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
+HOSTILE_ID = "<img src=x onerror='window.executed=1'>"
+"""The id of the event that closes the gate: the stream may say anything, the page shows it and runs none of it."""
+
 
 @pytest.fixture
 def page() -> Iterator[Page]:
@@ -63,7 +66,7 @@ def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: py
         gates.add_bronze(rows[:700])
         for job in ("gates", "silver", "gold"):
             assert definitions.resolve_job_def(job).execute_in_process(instance=instance).success
-        rows[750]["event_type"] = "flow!"
+        rows[750] |= {"event_type": "flow!", "event_id": HOSTILE_ID}
         gates.add_bronze(rows[700:])
         stopped = definitions.resolve_job_def("gates").execute_in_process(instance=instance, raise_on_error=False)
         assert not stopped.success
@@ -127,4 +130,6 @@ def test_people_see_tables_lineage_and_why_a_gate_stopped(ui: str, page: Page, s
     page.get_by_text("failing keys").first.wait_for(timeout=60_000)
     assert page.get_by_text("records failed").first.is_visible()
     assert page.get_by_text("Failed").first.is_visible()
+    assert page.get_by_text(HOSTILE_ID).first.is_visible(), "as text"
+    assert page.evaluate("window.executed") is None
     page.screenshot(path=screenshots / "failed-check.png")

@@ -23,7 +23,9 @@ from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.jobs.bronze_stream import LOCK
+from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.alerts.servers import Inbox, http_server
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import free_port, wait_until
@@ -67,6 +69,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         source_silent_seconds=20,
         alert_lag_records=300,
         alert_dlq_per_minute=20,
+        alert_latency_seconds=10.0,
     )
     with http_server() as slack:
         try:
@@ -99,6 +102,7 @@ STREAM_GIVEN_UP: Key = ("stream_given_up", "bronze_stream")
 SOURCE_SILENT: Key = ("source_silent", "bronze_stream")
 LAG: Key = ("lag", "raw-events")
 STALE: Key = ("freshness", "bronze.raw_events")
+LATENCY: Key = ("latency", "bronze.raw_events")
 DLQ_RATE: Key = ("dlq_rate", "dlq-events")
 GATE_FAILED: Key = ("gate_failed", "bronze.raw_events.event_type_valid")
 CHECK_FAILED: Key = ("check_failed", "bronze.raw_events.no_future_timestamps")
@@ -173,6 +177,34 @@ def test_a_source_that_falls_silent(home: Settings) -> None:
     told.wait_for("fired")
     supervisor.call(home, "startProcess", "source")
     told.each_once()
+
+
+def test_events_that_come_late(home: Settings) -> None:
+    """The stream hangs for longer than an event may take, again and again for five minutes: no batch in between is in time."""
+    told = Told(home, LATENCY)
+    lake = Lakehouse.local(home)
+    deadline = time.monotonic() + 2 * SECONDS
+    while "fired" not in told.events(LATENCY):
+        assert time.monotonic() < deadline
+        with hanging(pid_of(home, "stream")):
+            before = lake.head(RAW_EVENTS)
+            time.sleep(1.5 * home.alert_latency_seconds)  # the fault itself
+        wait_until(lambda before=before: lake.head(RAW_EVENTS) != before)
+    told.each_once()
+
+
+@contextmanager
+def hanging(pid: int) -> Iterator[None]:
+    """Stop a process and all under it, and let them go on at the end of the block."""
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        member.suspend()
+    try:
+        yield
+    finally:
+        for member in family:
+            member.resume()
 
 
 def test_dead_letters_at_a_high_rate(home: Settings) -> None:
