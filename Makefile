@@ -19,8 +19,8 @@ help: ## Show the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  SOURCE=synthetic (the default), live, or the path of a capture; 'up' and 'dev' go on with the home's last one."
-	@echo "  EVENTS=N limits how many events 'demo' reads."
+	@echo "  SOURCE=synthetic (the default), live, or the path of a capture; 'up' and 'dev' go on with their last one."
+	@echo "  EVENTS=N is how many events 'demo' makes or reads."
 	@echo "  Settings are WIKISTREAM_* variables, e.g. make demo WIKISTREAM_HOME=/tmp/lake WIKISTREAM_KAFKA_PORT=19192"
 
 demo: $(READY) ## Run the whole job once: events in, audited tables out, a summary at the end

@@ -201,9 +201,15 @@ class Settings(ProducerSettings):
     cycle_pause_seconds: float = Field(5, ge=0, description="next cycle after one that passed, seconds")
     cycle_blocked_seconds: float = Field(60, ge=0, description="next cycle after one whose gate closed, seconds")
     cycle_after_failed_gate: Literal["continue", "stop"] = Field(
-        "continue", description="continue: go on auditing, for the gate may be decided; stop: wait for an operator"
+        "continue",
+        description="continue: go on auditing, for the gate may be decided; stop: wait for an operator, also after a run that was"
+        " killed or cancelled, which is then not started again",
     )
-    cycle_max_seconds: int = Field(900, ge=60, description="a run of a job is cancelled after this, seconds")
+    cycle_max_seconds: int = Field(
+        900,
+        ge=60,
+        description="a cycle, or one of its layers' jobs, is cancelled after this, seconds; other jobs after 900",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -78,14 +78,22 @@ def rollback(
     by: Annotated[str | None, typer.Option("--by", help="who; default: the login name")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be set back, change nothing")] = False,
 ) -> None:
-    """Set a table back to an earlier snapshot, and with it the tables that follow from it. The next cycle goes on from there."""
+    """Set a table back to an earlier snapshot, and with it the tables that follow from it. The next cycle goes on from there.
+
+    Bronze goes back only while the stream is stopped, and the broker is asked whether it still has the records: if it does not
+    run, it is started for that, also for a dry run.
+    """
+    from wikistream_assets.embedded import services
     from wikistream_assets.jobs.rollback import roll_back
     from wikistream_assets.resources.diff import version_named
     from wikistream_assets.resources.lakehouse import table_spec
+    from wikistream_assets.tables import RAW_EVENTS
 
     settings, lake = open_lake()
     spec = table_spec(table)
     target = version_named(lake, spec, snapshot).snapshot_id
+    if spec is RAW_EVENTS and not services.broker_runs(settings):
+        services.up(settings)  # the broker alone: it knows whether it still has what the stream would read again
     done = roll_back(lake, settings, spec, target, reason=reason, decided_by=by or getpass.getuser(), dry_run=dry_run)
     for line in done.lines or [f"{spec.identifier} is there already"]:
         typer.echo(printable(line))

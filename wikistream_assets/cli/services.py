@@ -45,9 +45,9 @@ TopicArgument = Annotated[str, typer.Argument(help="name of the topic, as 'wikis
 def up(source: SourceOption = None) -> None:
     """Start the whole pipeline without the UI and wait until it works; what runs already is left alone.
 
-    Broker, source, producer, Bronze stream, Dagster's code server and daemon, all on loopback, kept running until 'wikistream
-    down'. Another source, or another setting, restarts what it concerns. WIKISTREAM_KAFKA_PORT and the other ports let two
-    homes run side by side.
+    Broker, source, producer, Bronze stream, Dagster's code server and daemon and the worker of the cycles, all on loopback, kept
+    running until 'wikistream down'. Another source, or another setting, restarts what it concerns. WIKISTREAM_KAFKA_PORT and the
+    other ports let two homes run side by side.
     """
     settings = load_settings()
     services.up(settings, source or _source_of(settings))

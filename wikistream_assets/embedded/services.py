@@ -78,7 +78,7 @@ def up(settings: Settings, source: str | None = None, report: Report | None = No
         SetupError: Java, the jars, supervisord or a program are not as needed.
         LakeError: the home cannot be used.
 
-        What was started anew is stopped again then.
+        Where nothing had run before, what was started is stopped again then.
     """
     tell = report or _to_stderr
     root = open_home(settings)

@@ -67,7 +67,10 @@ def decide(
     if action == "reject" and not (predicate or "").strip():
         raise GateError("reject needs a condition that names the rows: give one with --where 'SQL condition'")
     if action == "reject" and spec.identifier not in REJECTABLE:
-        raise GateError(f"rows of {spec.identifier} cannot be rejected; reject them in one of {', '.join(REJECTABLE)}")
+        raise GateError(
+            f"rows of {spec.identifier} cannot be rejected, only those of {', '.join(REJECTABLE)}; accept the check, mend what is"
+            " wrong and run again, or set Silver back with 'wikistream rollback' and reject them there"
+        )
     return Decision(
         decision_id=uuid.uuid4().hex[:8],
         action=action,

@@ -44,7 +44,7 @@ class GateState:
 
 
 def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
-    """The three gates, in order. Reads the catalog only."""
+    """The three gates, in order. Reads the catalog, and where a range waits, the verdicts on it."""
     states = []
     for layer, pending_range in _PENDING.items():
         pending = pending_range(lake)

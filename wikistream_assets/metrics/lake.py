@@ -1,7 +1,7 @@
 """The lake and the broker as they are when asked: from Iceberg's metadata, Kafka's offsets, Dagster's and the alerts' databases.
 
-No data file of a table is opened but those of the newest verdicts, a few kilobytes each. What cannot be asked (no lake yet, no
-broker) is left out, and ``wikistream_source_up`` says so: a figure that stands still would look well.
+No data file of a table is opened but those of the newest verdicts, a few kilobytes each. What is not there yet (no lake) is left
+out; so is what cannot be asked (no broker), and ``wikistream_source_up`` says so: a figure that stands still would look well.
 """
 
 import sqlite3

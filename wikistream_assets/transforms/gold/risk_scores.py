@@ -20,9 +20,10 @@ LEVELS: Final = (HIGH, MEDIUM, LOW)
 
 @dataclass(frozen=True)
 class RiskTiers:
-    """What counts as how much risk. Each figure must be *more* than its threshold; scores reach a level *from* its bound on.
+    """What counts as how much risk.
 
-    The defaults add up to 100 points at most.
+    Each figure must be *more* than its threshold, but ``min_edits``, *from* which a user is scored at all; a score reaches a
+    level *from* its bound on. The defaults add up to 100 points at most.
     """
 
     min_edits: int = 5
