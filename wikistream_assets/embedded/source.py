@@ -17,6 +17,9 @@ from producer.launch import Source, source_from
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.settings import Settings
 
+SOURCE_FILE: Final = "run/source.json"
+"""Where it stands, from the home on."""
+
 _SYNTHETIC: Final = "synthetic"
 
 
@@ -92,7 +95,7 @@ def _new_stream(settings: Settings) -> dict[str, Any]:
 
 
 def _path(settings: Settings) -> Path:
-    return settings.root / "run" / "source.json"
+    return settings.root / SOURCE_FILE
 
 
 def _read(settings: Settings) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.types import IcebergType, StructType
 
 from wikistream_assets.embedded.home import FOLDERS, open_home
+from wikistream_assets.embedded.source import SOURCE_FILE
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs.ownership import only_maintenance
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
@@ -41,7 +42,6 @@ MARK: Final = "backup.json"
 
 _CATALOG: Final = "catalog.db"
 _USER_KEY: Final = "secrets/user_key"
-_SOURCE: Final = "run/source.json"
 _ATTEMPTS: Final = 5
 _PRIVATE: Final = 0o700
 _AVRO_KEYS: Final = ("avro.schema", "avro.codec")
@@ -87,8 +87,8 @@ def back_up(
         report = _copy(root, folder, files, progress)
     for name in ("lake.json", _USER_KEY):
         _replace(root / name, folder / name)
-    if (root / _SOURCE).exists():
-        _replace(root / _SOURCE, folder / _SOURCE)
+    if (root / SOURCE_FILE).exists():
+        _replace(root / SOURCE_FILE, folder / SOURCE_FILE)
     if dagster:
         for path in (*settings.dagster_home.rglob("*.db"), *settings.dagster_home.glob("dagster.yaml")):
             _replace(path, folder / "dagster" / path.relative_to(settings.dagster_home))
@@ -121,8 +121,8 @@ def restore(
     moved = _Moved(origin, home)
     report = _copy(folder, home, files, progress)
     _replace(folder / _USER_KEY, home / _USER_KEY)
-    if (folder / _SOURCE).exists():
-        _replace(folder / _SOURCE, home / _SOURCE)
+    if (folder / SOURCE_FILE).exists():
+        _replace(folder / SOURCE_FILE, home / SOURCE_FILE)
     for path in (folder / "dagster").rglob("*"):
         if path.is_file():
             _replace(path, home / path.relative_to(folder))

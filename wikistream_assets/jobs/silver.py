@@ -30,6 +30,7 @@ from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, ea
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import category_counts, profile
 from wikistream_assets.quality.rule import CheckOutcome
+from wikistream_assets.quality.rules.bronze import KAFKA_PLACE
 from wikistream_assets.quality.rules.silver import DRIFT_CATEGORIES, PARITY_BRONZE_SILVER
 from wikistream_assets.resources.lakehouse import (
     AUDIT_BRANCH,
@@ -171,14 +172,13 @@ def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRang
     versions = ctx.lake.history(RAW_EVENTS, covered.end)
     snapshots = {version.snapshot_id for version in takewhile(lambda v: v.snapshot_id != covered.start, versions)}
     decisions = [decision for decision in rejections_of(ctx.lake, RAW_EVENTS) if decision.range.end in snapshots]
-    place = ["kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"]  # the key of kafka_position_unique
     for decision in decisions:
         named = (
             read_range(ctx.spark, RAW_EVENTS, decision.range.start, decision.range.end)
             .where(sf.expr(str(decision.predicate)))
-            .select(*place, sf.lit(True).alias(f"_{decision.decision_id}"))
+            .select(*KAFKA_PLACE, sf.lit(True).alias(f"_{decision.decision_id}"))
         )
-        bronze = bronze.join(sf.broadcast(named), place, "left")
+        bronze = bronze.join(sf.broadcast(named), list(KAFKA_PLACE), "left")
     return bronze, [Rejection(decision.decision_id, f"_{decision.decision_id}") for decision in decisions]
 
 

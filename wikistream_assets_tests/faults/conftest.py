@@ -6,14 +6,14 @@ wikistream_assets_tests.faults.report`` makes docs/RELIABILITY.md.
 """
 
 import json
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -155,11 +155,13 @@ def server() -> Iterator[EventStreamsServer]:
         yield running
 
 
-class ExactlyOnce(Protocol):
-    """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree.
+@dataclass(frozen=True)
+class ExactlyOnce:
+    """The end of each case of the producer, see ``__call__``."""
 
-    What Bronze makes of it are the tables of a run that nothing happened to.
-    """
+    account: Account
+    undisturbed: dict[str, str]
+    settings_factory: SettingsFactory
 
     def __call__(
         self,
@@ -170,27 +172,16 @@ class ExactlyOnce(Protocol):
         tries: int = 1,
         kills: int = 0,
         seconds: Sequence[float] = (),
-    ) -> None: ...
-
-
-@pytest.fixture
-def assert_exactly_once(
-    account: Account, undisturbed_producer: dict[str, str], settings_factory: SettingsFactory
-) -> ExactlyOnce:
-    """The end of each case of the producer."""
-
-    def check(
-        settings: ProducerSettings,
-        source: Source,
-        number: str,
-        fault: str,
-        tries: int = 1,
-        kills: int = 0,
-        seconds: Sequence[float] = (),
     ) -> None:
+        """Every accepted line lies in raw-events as often as it was sent, every malformed one in dlq-events; the counters agree.
+
+        What Bronze makes of it are the tables of a run that nothing happened to.
+        """
         truth = GENERATOR.manifest()
         found = landed(settings.bootstrap_servers)
-        account.settle(number, fault, sent=accepted_ids(), found=found.ids, tries=tries, kills=kills, seconds=seconds)
+        self.account.settle(
+            number, fault, sent=accepted_ids(), found=found.ids, tries=tries, kills=kills, seconds=seconds
+        )
         assert found.reasons == truth.malformed
         cursor = read_cursor(settings.bootstrap_servers, source.identity)
         assert cursor is not None
@@ -202,10 +193,16 @@ def assert_exactly_once(
             "dead_lettered": dict(sorted(truth.malformed.items())),
         }
         assert cursor.gaps_total == 0
-        drained = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
-        assert drained == undisturbed_producer
+        drained = drained_hashes(self.settings_factory(bootstrap_servers=settings.bootstrap_servers))
+        assert drained == self.undisturbed
 
-    return check
+
+@pytest.fixture
+def assert_exactly_once(
+    account: Account, undisturbed_producer: dict[str, str], settings_factory: SettingsFactory
+) -> ExactlyOnce:
+    """What each case of the producer ends with."""
+    return ExactlyOnce(account, undisturbed_producer, settings_factory)
 
 
 SmallDisk = Callable[[Path, int], None]
@@ -226,6 +223,14 @@ def small_disk() -> Iterator[SmallDisk]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def catalog_locked(catalog: Path) -> Iterator[None]:
+    """Hold the catalog's lock: nobody commits meanwhile."""
+    with closing(sqlite3.connect(catalog, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
 
 
 def fill(folder: Path) -> Path:

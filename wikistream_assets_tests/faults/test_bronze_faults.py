@@ -9,11 +9,10 @@ transactions to be committed.
 import random
 import shutil
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -43,7 +42,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, messages, sent_ids
-from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, fill
+from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, catalog_locked, fill
 from wikistream_assets_tests.jobs.bronze_lakes import (
     PROCESS_SECONDS,
     Stream,
@@ -104,15 +103,10 @@ def test_13_killed_between_data_files_and_commit(
     # without dead letters, whose commit comes first and would be the one that is held
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
     files = settings.warehouse / "bronze" / "raw_events" / "data"
-    with (
-        streaming(settings, "--once") as stream,
-        closing(sqlite3.connect(settings.catalog_db, isolation_level=None)) as catalog,
-    ):
-        catalog.execute("BEGIN IMMEDIATE")
+    with streaming(settings, "--once") as stream, catalog_locked(settings.catalog_db):
         wait_until(lambda: _parquet(files))
         stream.signal(signal.SIGKILL)
         stream.exit_code()
-        catalog.execute("ROLLBACK")
     assert batches(lake) == []
     drain(spark, lake, settings)
     account.settle(
@@ -166,11 +160,7 @@ def test_13_a_jvm_that_outlives_its_killed_python(
         monkeypatch.setattr(ownership, "lock_in_jvm", lambda *_: nullcontext())
     drain(spark, lake, settings)  # as above
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
-    with (
-        streaming(settings, "--once") as stream,
-        closing(sqlite3.connect(settings.catalog_db, isolation_level=None)) as catalog,
-    ):
-        catalog.execute("BEGIN IMMEDIATE")
+    with streaming(settings, "--once") as stream, catalog_locked(settings.catalog_db):
         wait_until(lambda: _parquet(settings.warehouse / "bronze" / "raw_events" / "data"))
         (orphan,) = _jvms(stream)
         # the data files are there, what is left of the batch is the commit, and that waits for the catalog
@@ -180,7 +170,6 @@ def test_13_a_jvm_that_outlives_its_killed_python(
         pipe = Path(f"/proc/{orphan.pid}/fd/0").open("wb")  # noqa: SIM115  # closed by the block below
         stream.signal(signal.SIGKILL)
         stream.exit_code()
-        catalog.execute("ROLLBACK")
     successor = threading.Thread(target=drain, args=(spark, lake, settings))
     with pipe:
         successor.start()
@@ -431,14 +420,10 @@ def test_19_the_catalog_is_locked_for_a_minute(
 ) -> None:
     """Longer than anybody waits for the lock: the stream ends with one line, its keeper starts it again."""
     produce(settings.bootstrap_servers, messages())
-    with (
-        streaming(settings, "--once") as stream,
-        closing(sqlite3.connect(settings.catalog_db, isolation_level=None)) as catalog,
-    ):
+    with streaming(settings, "--once") as stream:
         wait_until(lambda: batches(lake))
-        catalog.execute("BEGIN IMMEDIATE")
-        time.sleep(60)  # the fault itself
-        catalog.execute("ROLLBACK")
+        with catalog_locked(settings.catalog_db):
+            time.sleep(60)  # the fault itself
         stream.exit_code()
     with streaming(settings, "--once") as again:
         assert again.exit_code() == 0, again.log

@@ -1,7 +1,6 @@
 """The catalog under fire: its answer is lost (case 17), it cannot be written, maintenance works beside the stream (16)."""
 
 import signal
-import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +28,14 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, LETTERS, messages, sent_ids
-from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, drained_hashes, fill
+from wikistream_assets_tests.faults.conftest import (
+    Account,
+    SmallDisk,
+    Undisturbed,
+    catalog_locked,
+    drained_hashes,
+    fill,
+)
 from wikistream_assets_tests.faults.weak_bronze import WeakBronze
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids, streaming, totals
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
@@ -246,7 +252,7 @@ def test_control_a_batch_that_cannot_be_written_is_left_behind(
     lake = Lakehouse.local(settings)
     rows = {row["event_id"]: row for row in clean_rows(RAW_EVENTS)}
     produce(settings.bootstrap_servers, (event_message(event_id, line()) for event_id in rows))
-    faults = {"19": locked, "26": filled, "more": read_only}
+    faults = {"19": catalog_locked, "26": filled, "more": read_only}
     with closing(WeakBronze(settings.bootstrap_servers, earliest=True)) as writer:
         with faults[number](settings.catalog_db):
             lake.catalog.engine.dispose()  # who has the file open may write it still
@@ -256,14 +262,6 @@ def test_control_a_batch_that_cannot_be_written_is_left_behind(
         writer.append(lake, rows, len(rows) - len(rows) // 3)
     fault = f"{fault}; a writer that says so and goes on"
     account.settle(number, fault, sent=list(rows), found=event_ids(lake), control=True)
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the catalog's lock."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as catalog:
-        catalog.execute("BEGIN IMMEDIATE")
-        yield
 
 
 @contextmanager

@@ -126,15 +126,23 @@ def test_20_silver_killed_at_each_boundary_ends_the_same(
     assert table_hashes(gates.lake) == undisturbed
 
 
-def test_20_control_without_branch_and_position_rows_are_doubled(
-    gates: GateLake, undisturbed: dict[str, str], account: Account
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        ("20", "Silver kill -9 after its commit; no branch, no position"),
+        ("more", "two cycles at once; no lock, no position"),
+    ],
+    ids=["killed", "two"],
+)
+def test_20_control_without_branch_lock_and_position_rows_are_doubled(
+    gates: GateLake, undisturbed: dict[str, str], account: Account, number: str, fault: str
 ) -> None:
     _start(gates)
     gates.bronze_gate()
     new = read_table(gates.ctx.spark, RAW_EVENTS).where("cast(right(event_id, 12) as int) >= 600")
-    for _ in range(2):  # killed after the commit, and started again: nothing says how far the first run came
+    for _ in range(2):  # started again after its commit, or beside another: nothing says how far the first run came
         append_rows(good(split(new, processed_at=PROCESSED_AT)), CLEANED_EVENTS, {})
-    _settle(gates, account, "20", "Silver kill -9 after its commit; no branch, no position", control=True)
+    _settle(gates, account, number, fault, control=True)
     assert table_hashes(gates.lake)["silver.cleaned_events"] != undisturbed["silver.cleaned_events"]
 
 
@@ -301,14 +309,3 @@ def test_two_cycles_at_once(gates: GateLake, undisturbed: dict[str, str], accoun
     assert all(report.passed for report in gates.cycle())
     _settle(gates, account, "more", "two cycles at once", kills=0)
     assert table_hashes(gates.lake) == undisturbed
-
-
-def test_control_two_cycles_without_lock_or_position(gates: GateLake, account: Account) -> None:
-    """Both have looked at what is new before either has written it."""
-    _start(gates)
-    gates.bronze_gate()
-    new = read_table(gates.ctx.spark, RAW_EVENTS).where("cast(right(event_id, 12) as int) >= 600")
-    found = [good(split(new, processed_at=PROCESSED_AT)) for _ in range(2)]
-    for rows in found:
-        append_rows(rows, CLEANED_EVENTS, {})
-    _settle(gates, account, "more", "two cycles at once; no lock, no position", control=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -49,37 +50,52 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
     return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
 
 
-@pytest.fixture
-def letters(spark: SparkSession, lake: Lakehouse, settings: Settings) -> list[Message]:
+def send_letters(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
     """Letters in Kafka and in the lake, all of them events by today's settings."""
     produce(settings.bootstrap_servers, letter_messages())
     drain(spark, lake, settings)
-    return letter_messages()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(broker: Broker, broker_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The hashes of a lake whose letters came back with nothing happening."""
+    empty_topics(broker, broker_settings)
+    calm = Settings(home=tmp_path_factory.mktemp("calm") / "home", bootstrap_servers=broker.bootstrap_servers)
+    open_home(calm)
+    spark, lake = local_session(calm), Lakehouse.local(calm)
+    send_letters(spark, lake, calm)
+    assert redrive(lake, calm, Selection()).accepted == LETTERS
+    drain(spark, lake, calm)
+    return table_hashes(lake)
+
+
+@dataclass(frozen=True)
+class Once:
+    """The end of each case, see ``__call__``."""
+
+    spark: SparkSession
+    lake: Lakehouse
+    settings: Settings
+    account: Account
+    undisturbed: dict[str, str]
+
+    def __call__(self, fault: str, tries: int = 1, kills: int = 0) -> None:
+        """Each letter came back once, and Bronze's tables are those of a redrive that nothing happened to."""
+        found = landed(self.settings.bootstrap_servers).ids
+        self.account.settle("11", fault, sent=IDS, found=found, tries=tries, kills=kills)
+        drain(self.spark, self.lake, self.settings)
+        assert event_ids(self.lake) == sorted(IDS)
+        assert_sound(self.lake)
+        assert table_hashes(self.lake) == self.undisturbed
 
 
 @pytest.fixture
-def undisturbed(
-    broker: Broker, broker_settings: Settings, settings_factory: SettingsFactory
-) -> Callable[[], dict[str, str]]:
-    """Makes the hashes of a lake whose letters came back with nothing happening; empties Kafka for it."""
-
-    def hashes() -> dict[str, str]:
-        empty_topics(broker, broker_settings)
-        calm = settings_factory(bootstrap_servers=broker.bootstrap_servers)
-        open_home(calm)
-        spark, lake = local_session(calm), Lakehouse.local(calm)
-        produce(calm.bootstrap_servers, letter_messages())
-        drain(spark, lake, calm)
-        assert redrive(lake, calm, Selection()).accepted == LETTERS
-        return drained(spark, lake, calm)
-
-    return hashes
-
-
-def drained(spark: SparkSession, lake: Lakehouse, settings: Settings) -> dict[str, str]:
-    """The hashes when Bronze has read what came back."""
-    drain(spark, lake, settings)
-    return table_hashes(lake)
+def assert_once(
+    undisturbed: dict[str, str], spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
+) -> Once:
+    """Letters that wait for a redrive, and what each case ends with."""
+    send_letters(spark, lake, settings)
+    return Once(spark, lake, settings, account, undisturbed)
 
 
 @cache
@@ -103,21 +119,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def settle(
-    account: Account, settings: Settings, fault: str, tries: int = 1, kills: int = 0, control: bool = False
-) -> None:
-    found = landed(settings.bootstrap_servers).ids
-    account.settle("11", fault, sent=IDS, found=found, tries=tries, kills=kills, control=control)
-
-
-def test_killed_around_each_commit(
-    spark: SparkSession,
-    lake: Lakehouse,
-    settings: Settings,
-    letters: list[Message],
-    account: Account,
-    undisturbed: Callable[[], dict[str, str]],
-) -> None:
+def test_killed_around_each_commit(settings: Settings, assert_once: Once) -> None:
     kills = (f"{AFTER_PRODUCE}@1", f"{AFTER_COMMIT}@1", f"{AFTER_PRODUCE}@2")
     for place in kills:
         code, errors = ended(start(settings, WIKISTREAM_FAILPOINT=place))
@@ -126,34 +128,24 @@ def test_killed_around_each_commit(
     assert len(done) == 2 * job._BATCH_LETTERS  # nothing of the two open transactions
     code, errors = ended(start(settings))
     assert code == 0, errors
-    settle(account, settings, "redrive kill -9 before and after its commit", tries=len(kills), kills=len(kills))
-    hashes = drained(spark, lake, settings)
-    assert event_ids(lake) == sorted(IDS)
-    assert_sound(lake)
-    assert hashes == undisturbed()
+    assert_once("redrive kill -9 before and after its commit", tries=len(kills), kills=len(kills))
 
 
 def test_control_notes_beside_the_events(
-    lake: Lakehouse, settings: Settings, letters: list[Message], account: Account
+    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
 ) -> None:
     """Killed between the events and the note of them, and started again: the same letters come back twice."""
+    send_letters(spark, lake, settings)
     judge = Judge(settings)
     judged = (judge.judge(Letter(Place(DLQ_EVENTS, 0, n), 0, "live", big(n).encode())) for n in range(100))
     records = [record for _, record in judged if record is not None]
     produce(settings.bootstrap_servers, [Message(r.topic, r.value, (r.key or b"").decode()) for r in records])
     redrive(lake, settings, Selection())
-    settle(account, settings, "redrive kill -9; events first, note of them afterwards", control=True)
+    found = landed(settings.bootstrap_servers).ids
+    account.settle("11", "redrive kill -9; events first, note of them afterwards", sent=IDS, found=found, control=True)
 
 
-def test_killed_at_random(
-    spark: SparkSession,
-    lake: Lakehouse,
-    settings: Settings,
-    letters: list[Message],
-    account: Account,
-    undisturbed: Callable[[], dict[str, str]],
-    kills: Callable[[int, int], int],
-) -> None:
+def test_killed_at_random(settings: Settings, assert_once: Once, kills: Callable[[int, int], int]) -> None:
     moments = random.Random(11)
     tries, killed = kills(3, 20), 0
     for _ in range(tries):
@@ -163,18 +155,10 @@ def test_killed_at_random(
         killed += ended(process)[0] == -signal.SIGKILL
     code, errors = ended(start(settings))
     assert code == 0, errors
-    settle(account, settings, "redrive kill -9 at random", tries=tries, kills=killed)
-    assert drained(spark, lake, settings) == undisturbed()
+    assert_once("redrive kill -9 at random", tries=tries, kills=killed)
 
 
-def test_two_at_once(
-    spark: SparkSession,
-    lake: Lakehouse,
-    settings: Settings,
-    letters: list[Message],
-    account: Account,
-    undisturbed: Callable[[], dict[str, str]],
-) -> None:
+def test_two_at_once(lake: Lakehouse, settings: Settings, assert_once: Once) -> None:
     """A redrive has looked at what is due; another one does the work meanwhile; the first goes on and is fenced."""
     first = Redriver(settings)
     assert not any(Place(DLQ_EVENTS, 0, number) in first.dealt_with for number in range(100))
@@ -182,5 +166,4 @@ def test_two_at_once(
     due = [Letter(Place(DLQ_EVENTS, 0, number), 0, "live", big(number).encode()) for number in range(100)]
     with pytest.raises(FencedError):
         first.redrive(due)
-    settle(account, settings, "two redrives at once: the older one is fenced")
-    assert drained(spark, lake, settings) == undisturbed()
+    assert_once("two redrives at once: the older one is fenced")

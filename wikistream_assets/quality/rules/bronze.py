@@ -12,6 +12,9 @@ EVENT_TIMELINESS: Final = "event_timeliness"
 NO_FUTURE_TIMESTAMPS: Final = "no_future_timestamps"
 PARITY_KAFKA_BRONZE: Final = "parity_kafka_bronze"
 
+KAFKA_PLACE: Final = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp")
+"""What tells one record of Kafka from all others, also from those of topics that are no more."""
+
 SOURCE_MODES: Final = ("live", "replay", "synthetic")
 NAMED_EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
 
@@ -74,7 +77,7 @@ RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
     ),
     unique(
         "kafka_position_unique",
-        ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"),
+        KAFKA_PLACE,
         "decision: a repeated position means two writers or a batch written twice; Iceberg lets both appends through. A record's"
         " time goes with it, so it tells such a repetition from the offsets of a topic that was made anew after a loss",
     ),
