@@ -20,7 +20,7 @@ OTHER_SETTINGS = frozenset(
         *("ALERT_SLACK_WEBHOOK_URL", "ALERT_EMAIL_TO", "ALERT_EMAIL_FROM", "ALERT_SMTP_HOST"),
         *("ALERT_SMTP_PORT", "ALERT_SMTP_STARTTLS", "ALERT_SMTP_USER", "ALERT_SMTP_PASSWORD"),
         *("ALERT_SNS_TOPIC_ARN", "ALERT_SNS_ENDPOINT_URL", "ALERT_LAG_RECORDS", "ALERT_LATENCY_SECONDS"),
-        *("ALERT_DLQ_PER_MINUTE",),
+        *("ALERT_DLQ_PER_MINUTE", "ALERT_PRODUCER_CPU_SECONDS"),
         *("STREAM_METRICS_PORT", "METRICS_PORT", "PROFILE", "BRONZE_FRESH_SECONDS", "TABLES_FRESH_SECONDS"),
         *("BRONZE_STALL_SECONDS", "STREAM_RESTART_TRIES", "SOURCE_SILENT_SECONDS", "CYCLE_FIRST_SECONDS"),
         *("CYCLE_PAUSE_SECONDS", "CYCLE_BLOCKED_SECONDS", "CYCLE_AFTER_FAILED_GATE", "CYCLE_MAX_SECONDS"),
@@ -77,6 +77,7 @@ class ProducerSettings(BaseSettings):
     )
     failpoint: str = Field(
         "",
+        pattern=r"^([a-z_]+\.[a-z_]+(@[1-9][0-9]*)?)?$",
         description="for fault tests: where a process kills itself, NAME or NAME@N for the Nth time; refused in prod",
     )
 

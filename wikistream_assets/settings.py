@@ -30,8 +30,8 @@ PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
         "cycle_after_failed_gate": "stop",
     },
 }
-"""Defaults by ``WIKISTREAM_PROFILE``; a setting that is given wins. Those of ``source``: FEATURES, ORC-03..12 and BRZ-03, 11;
-an event waits up to a trigger's 180 s there, to which the minute is added that is local's limit."""
+"""Defaults by ``WIKISTREAM_PROFILE``; a setting that is given wins. Those of ``source`` are the times that the original
+WikiStream on AWS promises; an event waits up to a trigger's 180 s there, to which the minute is added that is local's limit."""
 
 
 class Settings(ProducerSettings):
@@ -67,7 +67,9 @@ class Settings(ProducerSettings):
     stream_metrics_port: int = Field(
         0, ge=0, lt=65536, description="port of the stream's metrics on loopback; 0 = none"
     )
-    metrics_port: int = Field(9464, gt=0, lt=65536, description="port of 'wikistream metrics serve' on loopback")
+    metrics_port: int = Field(
+        0, ge=0, lt=65536, description="port of the lake's metrics on loopback, which 'make up' serves then; 0 = none"
+    )
     allowed_lateness_hours: int = Field(2, ge=0, description="after this many hours a Gold hour or day is final")
 
     maintenance_every_minutes: int = Field(
@@ -126,6 +128,11 @@ class Settings(ProducerSettings):
         description="events that reach Bronze later than this for five minutes (95th percentile) are an alert",
     )
     alert_dlq_per_minute: float = Field(10.0, ge=0, description="more dead letters a minute than so many are an alert")
+    alert_producer_cpu_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="a producer that uses more than 80 % of a processor for so long, twice in a row, is an alert",
+    )
 
     @field_validator("alert_routes", mode="before")
     @classmethod
@@ -182,7 +189,7 @@ class Settings(ProducerSettings):
 
     profile: Literal["local", "source"] = Field(
         "local",
-        description="pace: local is quick, source keeps the times of the system on AWS; sets the defaults of PROFILES",
+        description="pace: local is quick, source keeps the times of the original WikiStream on AWS; sets defaults",
     )
     bronze_fresh_seconds: int = Field(60, ge=60, description="Bronze is stale so many seconds after a batch was due")
     tables_fresh_seconds: int = Field(600, ge=60, description="any other table older than this is stale, seconds")

@@ -66,7 +66,7 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     AlertKind.FRESHNESS: KindInfo(
         "table",
         "the table is older than its freshness policy allows",
-        "`wikistream status`, then the newest runs in the UI",
+        "`wikistream health`, then the newest runs in the UI",
     ),
     AlertKind.STREAM_RESTARTED: KindInfo(
         "stream",
@@ -76,7 +76,7 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     AlertKind.STREAM_GIVEN_UP: KindInfo(
         "stream",
         "the stream did not come back after several starts",
-        "its log names the cause; mend it, then `make up`",
+        "its log names the cause; mend it, then `make down` and `make up`",
     ),
     AlertKind.SOURCE_SILENT: KindInfo(
         "stream",
@@ -108,7 +108,7 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     ),
     AlertKind.PRODUCER_CPU: KindInfo(
         "program",
-        "the producer has used more than 80 % of a processor, twice in a row for five minutes",
+        "the producer has used more than 80 % of a processor for WIKISTREAM_ALERT_PRODUCER_CPU_SECONDS, twice in a row",
         "does so much arrive, as after an outage? If not, its log tells what it does over and over",
     ),
     AlertKind.HIGH_RISK_USER: KindInfo(

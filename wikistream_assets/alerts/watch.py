@@ -22,9 +22,8 @@ from wikistream_assets.tables import RISK_SCORES
 _MINUTE: Final = 60.0
 _LOOKS_OVER: Final = 2
 """So many looks in a row have to be over the limit: one burst is none."""
-_CPU_SECONDS: Final = 300.0
 _CPU_MOST: Final = 0.8
-"""Share of a processor; with ``_CPU_SECONDS`` and ``_LOOKS_OVER`` the source system's alarm on its producer (MON-01)."""
+"""Share of a processor: what the original WikiStream on AWS alarms at."""
 _LATE_SECONDS: Final = 300.0
 """Events have to be late for so long: one batch after a restart is none."""
 _FIRST_DAYS: Final = 2
@@ -135,12 +134,12 @@ def watch_dead_letters(alerts: Alerts, lake: Lakehouse, seen: Growth | None, now
     return found
 
 
-def watch_cpu(alerts: Alerts, program: str, spent: float, seen: Growth | None, now: float) -> Growth:
+def watch_cpu(alerts: Alerts, program: str, spent: float, seen: Growth | None, now: float, seconds: float) -> Growth:
     """Fire ``producer_cpu`` when ``spent``, a program's processor seconds, grew by more than 80 % of the time, twice in a row.
 
-    Cleared after a better look; looking again within five minutes changes nothing.
+    Cleared after a better look; looking again within ``seconds`` changes nothing.
     """
-    found, rate = _growth(seen, spent, now, _CPU_SECONDS, _CPU_MOST)
+    found, rate = _growth(seen, spent, now, seconds, _CPU_MOST)
     if rate is not None:
         said = f"the {program} used {rate:.0%} of a processor"
         if found.over:

@@ -27,12 +27,17 @@ def show() -> None:
 
 @app.command()
 def serve() -> None:
-    """Answer GET /metrics on loopback, port WIKISTREAM_METRICS_PORT, until Ctrl-C or SIGTERM."""
+    """Answer GET /metrics on loopback, port WIKISTREAM_METRICS_PORT, until Ctrl-C or SIGTERM.
+
+    'make up' does the same where that port is set.
+    """
     from wikistream_assets.metrics.lake import LakeMetrics
     from wikistream_assets.metrics.stream import served_or_refused
     from wikistream_assets.settings import load_settings
 
     settings = load_settings()
+    if not settings.metrics_port:
+        fail("WIKISTREAM_METRICS_PORT is 0: set it to the port to listen on, for example 9464", 2)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

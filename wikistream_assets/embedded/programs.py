@@ -29,7 +29,7 @@ from wikistream_assets.tables import RAW_EVENTS
 LOCATION: Final = "wikistream"
 """Name of the Dagster code location, as in ``workspace.yaml``."""
 
-ENDS_BEFORE: Final = ("broker", "source", "producer", "stream", "code", "worker", "daemon")
+ENDS_BEFORE: Final = ("broker", "source", "producer", "stream", "code", "worker", "daemon", "metrics")
 """Everyone ends before those on his left: who sees to it that the others work must not see them end, and start them again."""
 
 _POLL_SECONDS: Final = 0.1
@@ -87,6 +87,7 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
         _code(settings),
         _worker(settings),
         _daemon(settings),
+        *((_metrics(settings),) if settings.metrics_port else ()),
     )
 
 
@@ -191,6 +192,18 @@ def _daemon(settings: Settings) -> Program:
         settled_seconds=10,
         environment=_dagster_variables(settings),
         files={_workspace(settings): _WORKSPACE.format(port=settings.code_port, location=LOCATION)},
+        needs=("code",),
+    )
+
+
+def _metrics(settings: Settings) -> Program:
+    return Program(
+        name="metrics",
+        command=lambda: [sys.executable, "-m", "wikistream_assets", "metrics", "serve"],
+        wait_ready=_answers(settings.metrics_port),
+        settled_seconds=10,
+        ports={"WIKISTREAM_METRICS_PORT": settings.metrics_port},
+        environment=_dagster_variables(settings),
         needs=("code",),
     )
 

@@ -15,6 +15,8 @@ _HEAD: Final = """\
 # Metrics
 
 Generated from the code by `wikistream metrics document`; edit the code, not this file.
+Each of the three ports is a setting, 0 (none) by default; `make up` serves those that are set. `wikistream metrics serve`
+serves the lake's figures alone, `wikistream metrics show` prints them.
 All endpoints answer `GET /metrics` on loopback. Times are seconds since 1970 in UTC.
 """
 
@@ -33,7 +35,7 @@ def document() -> str:
         "Bronze stream, port `WIKISTREAM_STREAM_METRICS_PORT`: one process, counted from its start": _of(
             stream.registry
         ),
-        "Lake, port `WIKISTREAM_METRICS_PORT` of `wikistream metrics serve`: as it is when asked": lake,
+        "Lake, port `WIKISTREAM_METRICS_PORT`: as it is when asked": lake,
     }
     return "\n".join([_HEAD, *(line for title, rows in parts.items() for line in _section(title, rows))])
 

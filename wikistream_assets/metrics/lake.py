@@ -4,6 +4,7 @@ No data file of a table is opened but those of the newest verdicts, a few kiloby
 out; so is what cannot be asked (no broker), and ``wikistream_source_up`` says so: a figure that stands still would look well.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -28,6 +29,8 @@ from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, QUALITY_RESULTS, RAW_EVENTS
+
+_log: Final = logging.getLogger(__name__)
 
 _CANNOT_BE_ASKED: Final = (WikistreamError, NoSuchTableError, OSError, sqlite3.Error, SQLAlchemyError, DagsterError)
 
@@ -109,7 +112,8 @@ class LakeMetrics:
         for source, ask in sources.items():
             try:
                 found, up = ask(), 1.0
-            except _CANNOT_BE_ASKED:
+            except _CANNOT_BE_ASKED as error:
+                _log.warning("%s cannot be asked: %s", source, error)
                 found, up = {}, 0.0
             figures |= found
             figures["wikistream_source_up"].append(((source,), up))

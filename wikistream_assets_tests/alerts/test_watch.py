@@ -65,7 +65,7 @@ def test_processor_time_of_the_producer(settings: Settings, alerts: Alerts) -> N
         (1500, 492),
         (1800, 732),
     ):
-        seen = watch_cpu(alerts, "producer", spent, seen, float(second))
+        seen = watch_cpu(alerts, "producer", spent, seen, float(second), 300.0)
         states.append(alerts.is_open(AlertKind.PRODUCER_CPU, "producer"))
     assert states == [False, False, False, True, True, True, True, False]
     assert [event for event, _ in told(settings)] == ["fired", "cleared"]

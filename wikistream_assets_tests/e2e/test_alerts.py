@@ -5,22 +5,27 @@ The tests share one pipeline and go on one after the other; what an alert says a
 """
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
 
+from producer.eventstreams.capture import render
 from producer.eventstreams.generator import Generator
+from producer.launch import read_cursor
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.jobs.bronze_stream import LOCK
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -31,6 +36,7 @@ from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import free_port, wait_until
 from wikistream_assets_tests.e2e.unknown_type import unknown_type
 from wikistream_assets_tests.kafka_records import judged, produce
+from wikistream_assets_tests.producer.samples import line
 from wikistream_assets_tests.running import (
     SECONDS,
     cycles,
@@ -70,6 +76,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         alert_lag_records=300,
         alert_dlq_per_minute=20,
         alert_latency_seconds=10.0,
+        alert_producer_cpu_seconds=30.0,
     )
     with http_server() as slack:
         try:
@@ -106,6 +113,7 @@ LATENCY: Key = ("latency", "bronze.raw_events")
 DLQ_RATE: Key = ("dlq_rate", "dlq-events")
 GATE_FAILED: Key = ("gate_failed", "bronze.raw_events.event_type_valid")
 CHECK_FAILED: Key = ("check_failed", "bronze.raw_events.no_future_timestamps")
+PRODUCER_CPU: Key = ("producer_cpu", "producer")
 RUN_FAILED: Key = ("run_failed", "cycle")
 RUN_TIMEOUT: Key = ("run_timeout", "cycle")
 
@@ -217,6 +225,49 @@ def test_dead_letters_at_a_high_rate(home: Settings) -> None:
 
     wait_until(fired, SECONDS)
     told.each_once()
+
+
+def test_a_producer_that_is_overworked(home: Settings) -> None:
+    """In place of the source another server sends events of a wiki that nobody follows, as fast as they are taken."""
+    told = Told(home, PRODUCER_CPU)
+    cursor = read_cursor(choose_source(home, "synthetic").source, home)
+    assert cursor is not None
+    assert cursor.position is not None
+    # under an id that the producer has passed already, so that it goes on with the source where it was
+    frames = render(cursor.position.encode(), line(meta_domain="commons.wikimedia.org").encode()) * 1_000
+    supervisor.call(home, "stopProcess", "source")
+    with flood(home.source_port, frames):
+        told.wait_for("fired")
+    supervisor.call(home, "startProcess", "source")
+    told.each_once()
+
+
+@contextmanager
+def flood(port: int, frames: bytes) -> Iterator[None]:
+    """An event stream that sends the same frames over and over until the end of the block."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            with suppress(OSError):  # the reader is gone
+                while not over.is_set():
+                    self.wfile.write(frames)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
 
 
 def test_a_closed_gate_and_a_warning(home: Settings) -> None:

@@ -15,7 +15,8 @@ from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
+from wikistream_assets_tests.metrics.scrape import scrape
 from wikistream_assets_tests.running import pid_of, sent, wait_until_read
 
 pytestmark = pytest.mark.e2e
@@ -25,7 +26,13 @@ pytestmark = pytest.mark.e2e
 def home(settings_factory: SettingsFactory) -> Iterator[Settings]:
     """A home whose pipeline is up on the synthetic source, without cycles; stopped at the end whatever happens."""
     settings = settings_factory(
-        synthetic_events_per_second=100.0, spark_memory_mb=768, producer_backoff_seconds=0.5, cycle_first_seconds=86_400
+        synthetic_events_per_second=100.0,
+        spark_memory_mb=768,
+        producer_backoff_seconds=0.5,
+        cycle_first_seconds=86_400,
+        metrics_port=free_port(),
+        producer_metrics_port=free_port(),
+        stream_metrics_port=free_port(),
     )
     started = wikistream("up", settings=settings)
     try:
@@ -62,7 +69,7 @@ def processes_of(settings: Settings) -> list[str]:
 def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) -> None:
     wait_for_more_rows(home)
     wait_until(lambda: all(service.state == "RUNNING" for service in services.status(home)))
-    names = ["broker", "source", "producer", "stream", "code", "worker", "daemon"]
+    names = ["broker", "source", "producer", "stream", "code", "worker", "daemon", "metrics"]
     assert [service.name for service in services.status(home)] == names
     before = {service.name: service.pid for service in services.status(home)}
     again = wikistream("up", settings=home)
@@ -73,11 +80,15 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     told = json.loads(health.stdout)
     assert (health.returncode, told["problems"], told["source"]) == (0, [], "synthetic"), health.stdout
 
+    assert scrape(home.metrics_port)["wikistream_bronze_rows_total"] > 0
+    assert scrape(home.producer_metrics_port)["wikistream_producer_events_accepted_total"] > 0
+    assert scrape(home.stream_metrics_port)["wikistream_stream_rows_total"] > 0
+
     sockets = [socket for it in supervisor.marked_processes(home.root) for socket in it.net_connections("inet")]
     listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
     assert {"127.0.0.1"} <= listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
-    for name in ("producer", "source", "stream", "broker", "code", "worker", "daemon"):
+    for name in ("producer", "source", "stream", "broker", "code", "worker", "daemon", "metrics"):
         killed = pid_of(home, name)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda name=name, killed=killed: pid_of(home, name) != killed)
@@ -98,8 +109,10 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     assert letters is not None
     assert letters.total_records == malformed
 
-    assert services.down(home) == ["broker", "code", "daemon", "source", "stream", "worker"]
+    assert services.down(home) == ["broker", "code", "daemon", "metrics", "source", "stream", "worker"]
     log = (home.root / "logs" / "supervisord.log").read_text()
-    ended = re.findall(r"stopped: (\w+) ", log)[-6:]
-    assert ended == ["daemon", "worker", "code", "stream", "source", "broker"], "nobody is missed by who is still there"
+    ended = re.findall(r"stopped: (\w+) ", log)[-7:]
+    assert ended == ["metrics", "daemon", "worker", "code", "stream", "source", "broker"], (
+        "nobody is missed by who is still there"
+    )
     assert processes_of(home) == []

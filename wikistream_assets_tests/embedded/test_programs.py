@@ -11,7 +11,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.programs import Program, programs
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.conftest import SettingsFactory, free_port
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +35,14 @@ def test_the_synthetic_source_is_served_and_read_for_ever(settings: Settings) ->
     assert not any(program.may_end for program in made.values())
     ports = [port for program in made.values() for port in program.ports.values()]
     assert len(set(ports)) == len(ports) == 4
+
+
+def test_the_lakes_metrics_are_served_where_a_port_is_set(settings_factory: SettingsFactory) -> None:
+    settings = settings_factory(metrics_port=free_port())
+    made = rows(settings, "live")
+    assert list(made)[-1] == "metrics"
+    assert made["metrics"].port == settings.metrics_port
+    assert made["metrics"].environment["WIKISTREAM_METRICS_PORT"] == str(settings.metrics_port)
 
 
 def test_the_live_stream_needs_no_server(settings: Settings) -> None:

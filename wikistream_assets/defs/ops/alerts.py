@@ -135,13 +135,15 @@ def dlq_alerts(
 
 @dg.sensor(minimum_interval_seconds=60, default_status=_RUNNING, description="The producer's share of a processor.")
 def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+    settings = load_settings()
     try:
-        spent = supervisor.processor_seconds(load_settings(), "producer")
+        spent = supervisor.processor_seconds(settings, "producer")
     except SetupError as error:
         return dg.SkipReason(str(error))
     if spent is None:
         return dg.SkipReason("the producer does not run")
-    found = watch_cpu(notifier.open(), "producer", spent, _growth(context), time.time())
+    every = settings.alert_producer_cpu_seconds
+    found = watch_cpu(notifier.open(), "producer", spent, _growth(context), time.time(), every)
     context.update_cursor(json.dumps(asdict(found)))
     return dg.SkipReason(f"{spent:.0f} s of processor time so far")
 
