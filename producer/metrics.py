@@ -11,7 +11,7 @@ from producer.cursor import Counters
 class Metrics:
     """The figures of this process; the cursor's counters go on over restarts, these start at 0.
 
-    They are the source systems' EventsReceived, EventsProcessed, EventsFiltered, DLQMessagesProduced and ValidationErrors,
+    They are the original system's EventsReceived, EventsProcessed, EventsFiltered, DLQMessagesProduced and ValidationErrors,
     named as Prometheus wants it.
     """
 

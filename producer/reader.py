@@ -27,9 +27,9 @@ from tenacity import (
 )
 
 from producer import position
-from producer.eventstreams.recording import sent_ms
 from producer.exceptions import ProducerError, SourceError
 from producer.position import Gap
+from producer.sent import sent_ms
 from producer.transport import SseSession
 
 _LOGGER = logging.getLogger(__name__)

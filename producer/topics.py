@@ -15,8 +15,8 @@ SSE_CURSOR = "sse-cursor"
 """Compacted: one position per source identity, committed in the same transaction as the events it covers."""
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-"""``max.message.bytes`` that the topics need: an event of the size limit grows when its JSON is quoted into the envelope, and a
-rejected one by a third in base64; Kafka's default of 1 MiB would refuse both."""
+"""The clients' own limit, ``message.max.bytes``: above that of every topic, so that the topic decides. An event of the size limit
+grows when its JSON is quoted into the envelope, a rejected one by a third in base64; the default of 1 MiB would refuse both."""
 
 FETCH_WAIT_MS: Final = 20
 """How long the broker may hold back an answer to a reader who wants what is there and not more. The last offset of a partition is

@@ -116,11 +116,6 @@ def check_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
     )
 
 
-def check_results(report: GateReport) -> Iterator[dg.AssetCheckResult]:
-    """One result per rule of every audited table."""
-    return (check_result(outcome) for outcome in report.outcomes)
-
-
 def materialization(lake: Lakehouse, spec: TableSpec, report: GateReport | None = None) -> dg.MaterializeResult[Any]:
     """The table as it is published now: row count, snapshot, and what was read to make it."""
     version = lake.head(spec)
@@ -170,6 +165,16 @@ def tell_about_gate(report: GateReport, alerts: Alerts, run_id: str) -> None:
         alerts.fire(Alert(AlertKind.GATE_FAILED, subject, outcome.message, details, run_id))
 
 
+def gate_verdicts(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, report: GateReport, lake: Lakehouse, alerts: Alerts
+) -> Iterator[dg.AssetCheckResult]:
+    """Log what the gate has written to the audit trail, tell who is to be told, and yield a result per rule."""
+    for event in audit_trail_events(lake):
+        context.log_event(event)
+    tell_about_gate(report, alerts, context.run.run_id)
+    yield from (check_result(outcome) for outcome in report.outcomes)
+
+
 def gate_events(
     context: dg.AssetExecutionContext,
     report: GateReport,
@@ -178,9 +183,6 @@ def gate_events(
     alerts: Alerts,
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """The events of a step that audits and publishes ``tables``: a verdict per rule, materializations only if it passed."""
-    for event in audit_trail_events(lake):
-        context.log_event(event)
-    tell_about_gate(report, alerts, context.run.run_id)
-    yield from check_results(report)
+    yield from gate_verdicts(context, report, lake, alerts)
     if report.passed:
         yield from (materialization(lake, spec, report) for spec in tables)

@@ -59,7 +59,8 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
 
     Args:
         source: synthetic, live, or the path of a capture.
-        events: at most so many events; None: all of a capture, ``SYNTHETIC_EVENTS`` or ``LIVE_EVENTS`` else.
+        events: of ``synthetic`` how many are made (None: ``SYNTHETIC_EVENTS``), of others after how many the reading ends (None:
+            ``LIVE_EVENTS``, or all of a capture).
         report: called with a line at each step.
 
     Raises:

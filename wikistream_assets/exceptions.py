@@ -3,7 +3,6 @@
     WikistreamError            one line for the user: what is wrong, and how to mend it
     ├── ConfigurationError     a setting or an argument is wrong
     ├── SetupError             Java, jars or a registry: the machine is not ready
-    ├── SourceError            a capture or a stream cannot be read
     ├── BrokerError            the Kafka broker cannot be started or reached
     ├── LakeError              the lake's files or catalog are not as expected
     │   ├── WriterBusyError    another process owns the table's only writer's place
@@ -27,10 +26,6 @@ class ConfigurationError(WikistreamError):
 
 class SetupError(WikistreamError):
     """Java, the jars or a package registry: the machine is not ready."""
-
-
-class SourceError(WikistreamError):
-    """A capture or a stream cannot be read."""
 
 
 class BrokerError(WikistreamError):

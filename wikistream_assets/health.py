@@ -38,11 +38,12 @@ _GAP_TOLD: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Health:
-    """What was found, at ``at``. Times are None where there is nothing yet or nothing can be asked.
+    """What was found, at ``at``. Times are None where there is nothing yet, and what Kafka says where it does not answer.
 
     Attributes:
         source: what the pipeline reads: synthetic, live or a path; None if it was never started.
         programs: the state of each program.
+        kafka_answers: whether Kafka could be asked; if not, ``received``, ``cursor_at`` and ``bronze_lag`` are unknown.
         received: events the producer has taken from this source, in all its runs.
         cursor_at: when it last advanced.
         bronze_lag: offsets in Kafka that Bronze has not read, transaction markers included; 0 if no record is among them.
@@ -56,6 +57,7 @@ class Health:
     at: datetime
     source: str | None
     programs: tuple[ServiceStatus, ...]
+    kafka_answers: bool
     received: int | None
     cursor_at: datetime | None
     bronze_lag: int | None
@@ -78,7 +80,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
     chosen = chosen_source(settings)
     programs = tuple(services.status(settings))
     lake = Lakehouse.local(settings) if settings.catalog_db.exists() else None
-    cursor, behind = _kafka(settings, chosen, lake)
+    kafka_answers, cursor, behind = _kafka(settings, chosen, lake)
     cursor_at = datetime.fromisoformat(cursor.updated_at) if cursor else None
     bronze_at = _moved(lake, RAW_EVENTS)
     blocked = _blocked(lake)
@@ -88,7 +90,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append("the pipeline was never started: 'make up' starts it")
     elif chosen.endless and cursor_at and moment - cursor_at > STALE:
         problems.append(f"the producer has not advanced since {cursor_at.isoformat(timespec='seconds')}")
-    elif chosen.endless and cursor_at is None and _uptime(programs, "producer") > STALE:
+    elif chosen.endless and kafka_answers and cursor_at is None and _uptime(programs, "producer") > STALE:
         problems.append("the producer has received nothing yet: see logs/producer.out")
     for gap in cursor.gaps if cursor else ():
         if moment - datetime.fromisoformat(gap.detected_at) < _GAP_TOLD:
@@ -97,8 +99,8 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
             )
     stuck = max(STALE, timedelta(seconds=settings.bronze_stall_seconds))
     if behind and (bronze_at is None or moment - bronze_at > stuck):
-        since = bronze_at.isoformat(timespec="seconds") if bronze_at else "ever"
-        problems.append(f"Bronze is {behind:,} offsets behind Kafka and has committed nothing since {since}")
+        last = f"last committed at {bronze_at.isoformat(timespec='seconds')}" if bronze_at else "never committed"
+        problems.append(f"Bronze is {behind:,} offsets behind Kafka and has {last}")
     if cycle is not None and cycle.ended is Ended.BROKEN:
         problems.append(
             f"cycle {cycle.run_id} broke or was cancelled: mend what its run in the UI names, then start 'cycle'"
@@ -108,6 +110,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         at=moment,
         source=chosen.spec if chosen else None,
         programs=programs,
+        kafka_answers=kafka_answers,
         received=cursor.counters.received if cursor else None,
         cursor_at=cursor_at,
         bronze_lag=behind,
@@ -123,15 +126,15 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
 
 def _kafka(
     settings: Settings, chosen: PipelineSource | None, lake: Lakehouse | None
-) -> tuple[Cursor | None, int | None]:
-    """The producer's cursor and Bronze's lag; None if the broker cannot be asked, which its own status tells."""
+) -> tuple[bool, Cursor | None, int | None]:
+    """Whether the broker answers, the producer's cursor, and Bronze's lag."""
     broker = Broker(settings.bootstrap_servers)
     try:
         broker.wait_ready(_ANSWER_SECONDS)
         cursor = read_cursor(chosen.source, settings) if chosen else None
-        return cursor, _lag(broker, lake) if lake else None
-    except (BrokerError, ProducerError):
-        return None, None
+        return True, cursor, _lag(broker, lake) if lake else None
+    except (BrokerError, ProducerError):  # its own status names the reason
+        return False, None, None
 
 
 def _lag(broker: Broker, lake: Lakehouse) -> int:

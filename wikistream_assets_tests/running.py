@@ -10,8 +10,7 @@ import dagster as dg
 import psutil
 
 from producer import position
-from producer.eventstreams.generator import TOPIC, Generator
-from producer.eventstreams.recording import FIRST_OFFSET
+from producer.eventstreams.generator import FIRST_OFFSET, TOPIC, Generator
 from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS

@@ -42,7 +42,9 @@ TOPIC: Final = f"codfw.{STREAM}"
 LASTING_HOURS: Final = 366 * 24.0
 """How long a continuous source goes on."""
 
-_FIRST_OFFSET: Final = 5_900_000_000
+FIRST_OFFSET: Final = 5_900_000_000
+"""Kafka offset of event 0 at the source, in its ``meta`` and in its id."""
+
 _FIRST_RC_ID: Final = 2_000_000_000
 _FIRST_REVISION: Final = 1_300_000_000
 _WITHOUT_USER: Final = 0.0005
@@ -312,7 +314,7 @@ class _Block:
                 "dt": _iso_ms(time_ms),
                 "topic": TOPIC,
                 "partition": 0,
-                "offset": _FIRST_OFFSET + index,
+                "offset": FIRST_OFFSET + index,
             },
             "id": _FIRST_RC_ID + index,
             "type": kind,

@@ -1,25 +1,19 @@
 """What the server serves: a finite sequence of events, numbered from 0, that can be read from any number on."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
-
-import orjson
 
 from producer import position
 from producer.envelope import SourceMode
 from producer.eventstreams import capture
 from producer.eventstreams.capture import Frame
-from producer.eventstreams.generator import STREAM, TOPIC, Generator
+from producer.eventstreams.generator import FIRST_OFFSET, STREAM, TOPIC, Generator
+from producer.sent import sent_ms
 
 IDLE_TOPIC: Final = f"eqiad.{STREAM}"
 """The other data centre's topic: named in every id, at offset -1."""
-
-FIRST_OFFSET: Final = 5_900_000_000
-"""Offset of event 0 of a recording that keeps no ids of its own."""
 
 
 class Recording(Protocol):
@@ -102,25 +96,3 @@ def number_since(recording: Recording, since_ms: int) -> int:
         if sent is not None and sent >= since_ms:
             return number
     return number + 1
-
-
-def sent_ms(data: bytes) -> int | None:
-    """``meta.dt`` (else ``timestamp``) of an event, ms since 1970; None for a line that has no readable time."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        document = orjson.loads(data)
-        if "dt" in document["meta"]:
-            return parse_time_ms(document["meta"]["dt"])
-        return int(document["timestamp"]) * 1000
-    return None
-
-
-def parse_time_ms(text: str) -> int:
-    """An ISO 8601 time, or ms since 1970 as a number.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if text.isdigit():
-        return int(text)
-    moment = datetime.fromisoformat(text)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -25,8 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 from producer import position
 from producer.eventstreams import recording as rec
 from producer.eventstreams.capture import render
-from producer.eventstreams.generator import TOPIC
+from producer.eventstreams.generator import FIRST_OFFSET, TOPIC
 from producer.eventstreams.recording import Recording
+from producer.sent import parse_time_ms, sent_ms
 
 PATHS: Final = ("/v2/stream/recentchange", "/v2/stream/mediawiki.recentchange")
 
@@ -145,26 +146,26 @@ class EventStreamsServer:
         if place is not None and place.timestamp_ms is not None:
             number = offset = rec.number_after_timestamp(self.recording, place.timestamp_ms)
         elif place is not None and place.offset is not None and place.offset >= 0:
-            offset = max(0, place.offset - rec.FIRST_OFFSET + 1)
+            offset = max(0, place.offset - FIRST_OFFSET + 1)
             number = self._log.resume(offset, 0)
             # who has received everything is not sent anything again, else there would be no end
             if behaviour.redeliver and next(self.recording.frames(number), None) is not None:
                 number = self._log.resume(offset, behaviour.redeliver)
         elif since:
-            number = offset = rec.number_since(self.recording, rec.parse_time_ms(since))
+            number = offset = rec.number_since(self.recording, parse_time_ms(since))
         if number < behaviour.retained_from:
             number = offset = behaviour.retained_from
         return number, offset
 
-    def _delay(self, sent_ms: int, behaviour: Behaviour) -> float:
-        """Seconds until an event recorded at ``sent_ms`` is due. The clock of a speed starts with the first event asked for."""
+    def _delay(self, due_ms: int, behaviour: Behaviour) -> float:
+        """Seconds until an event recorded at ``due_ms`` is due. The clock of a speed starts with the first event asked for."""
         if behaviour.wall_clock or behaviour.speed is None:
-            return sent_ms / 1000 - time.time()
+            return due_ms / 1000 - time.time()
         with self._clock_lock:
             if self._epoch is None:
-                self._epoch = (time.monotonic(), sent_ms)
+                self._epoch = (time.monotonic(), due_ms)
             began, first_ms = self._epoch
-        return began + (sent_ms - first_ms) / 1000 / behaviour.speed - time.monotonic()
+        return began + (due_ms - first_ms) / 1000 / behaviour.speed - time.monotonic()
 
 
 class _Http(ThreadingHTTPServer):
@@ -279,7 +280,7 @@ def _frames(owner: EventStreamsServer, number: int, offset: int, behaviour: Beha
 
 
 def _pause(owner: EventStreamsServer, data: bytes, behaviour: Behaviour) -> Iterator[bytes]:
-    sent = rec.sent_ms(data)
+    sent = sent_ms(data)
     if sent is None:
         return
     delay = owner._delay(sent, behaviour)

@@ -162,7 +162,7 @@ class Alerts:
         return value
 
     def _without_addresses(self, text: str) -> str:
-        return without_addresses(text, lambda: bytes.fromhex(user_key(self._settings)))
+        return without_addresses(text, lambda: user_key(self._settings))
 
     def _notice(self, event: Event, alert: Alert, count: int) -> Notice:
         return Notice.of(event, alert, self._now(), count, self.run_url(alert.run_id))

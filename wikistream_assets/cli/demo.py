@@ -18,7 +18,13 @@ def demo(
     source: Annotated[str, typer.Option(help="synthetic, live, or the path of a .jsonl[.gz] or .sse[.gz] capture")] = (
         "synthetic"
     ),
-    events: Annotated[int | None, typer.Option(help="read at most so many events")] = None,
+    events: Annotated[
+        int | None,
+        typer.Option(
+            help="synthetic: how many events to make (50,000; another number is another stream); live, capture: stop after so "
+            "many (live 1,000; a capture: all)"
+        ),
+    ] = None,
 ) -> None:
     """Run the whole main job on this machine and sum up what came out.
 

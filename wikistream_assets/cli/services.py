@@ -198,10 +198,13 @@ def _programs_table(found: Sequence[ServiceStatus]) -> Table:
 def _print_health(found: "Health") -> None:
     Console().print(_programs_table(found.programs))
     lag = "unknown" if found.bronze_lag is None else f"{found.bronze_lag:,}"
-    received = "nothing yet" if found.received is None else f"{found.received:,} events"
-    typer.echo(
-        f"source    {printable(found.source or 'none')}: received {received}, last {_ago(found, found.cursor_at)}"
-    )
+    if not found.kafka_answers:
+        received = "unknown, for the broker does not answer"
+    elif found.received is None:
+        received = "nothing yet"
+    else:
+        received = f"{found.received:,} events, last {_ago(found, found.cursor_at)}"
+    typer.echo(f"source    {printable(found.source or 'none')}: received {received}")
     typer.echo(f"bronze    {lag} offsets behind Kafka, newest snapshot {_ago(found, found.bronze_at)}")
     typer.echo(f"silver    newest snapshot {_ago(found, found.silver_at)}")
     typer.echo(f"gold      newest snapshot {_ago(found, found.gold_at)}")

@@ -41,7 +41,7 @@ def trace(event_id: Annotated[str, typer.Argument(help="meta.id of the event")])
 
     settings, lake = open_lake()
     event_id = event_id.strip()
-    found = follow(lake, event_id, bytes.fromhex(user_key(settings))) if event_id else None
+    found = follow(lake, event_id, user_key(settings)) if event_id else None
     if found is None or not found.known:
         fail(
             f"no table holds the event {event_id!r}: check the id, or 'wikistream topics' for what is still to be read",

@@ -72,18 +72,18 @@ def unusable(path: Path, error: OSError) -> LakeError:
     return LakeError(f"{path} cannot be written ({error.strerror}): {advice}, or set WIKISTREAM_HOME to another folder")
 
 
-def user_key(settings: Settings) -> str:
-    """Return this home's key for hashing the addresses of IP users: 64 hexadecimal digits, never leaving the home.
+def user_key(settings: Settings) -> bytes:
+    """Return this home's key for hashing the addresses of IP users: 32 bytes, never leaving the home.
 
     Raises:
         LakeError: the key is gone. A new one would give every known address a second name, so none is made up.
     """
     path = _secret_folder(open_home(settings)) / "user_key"
     try:
-        key = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        key = ""
-    if len(key) != 64:
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # of a text that is not ASCII, or not hexadecimal
+        key = b""
+    if len(key) != 32:
         raise LakeError(
             f"{path} is missing or damaged: restore it from a backup, or write a new one with "
             f"'openssl rand -hex 32 > {path}' (IP users then get new hashes)"

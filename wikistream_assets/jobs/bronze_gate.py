@@ -58,7 +58,7 @@ def run(ctx: JobContext) -> GateReport:
         ctx.lake.tag(RAW_EVENTS, AUDITED_TAG, covered.end)
         failpoint(ctx.settings, GATE_AFTER_PUBLISH)
         ctx.lake.drop_ref(RAW_EVENTS, AUDITING_TAG)
-        return GateReport(LAYER, covered, outcomes, published={RAW_EVENTS.identifier: covered.end}, advanced=True)
+        return GateReport(LAYER, covered, outcomes, advanced=True)
 
 
 def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:

@@ -44,6 +44,11 @@ LOCK: Final = RAW_EVENTS.identifier
 _EARLIEST: Final = -2
 """Kafka source: from the first offset the broker has."""
 
+_KAFKA_LOST: Final = (
+    "if Kafka's data is lost, keep the lake: 'wikistream backup FOLDER', then 'wikistream restore FOLDER --home NEW "
+    "--kafka-lost'"
+)
+
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 3.0
 _WAIT_SECONDS: Final = 900.0
@@ -57,7 +62,6 @@ class DrainReport:
 
     Attributes:
         records / rows / dead_letters / duplicates: records consumed, and what became of them.
-        first_snapshot_id / last_snapshot_id: the first and the last snapshot committed meanwhile; None if there was none.
         batches: snapshots committed meanwhile.
         position: next offsets to read, by topic and partition.
         waited: another process owned the table and did the work.
@@ -67,8 +71,6 @@ class DrainReport:
     rows: int
     dead_letters: int
     duplicates: int
-    first_snapshot_id: int | None
-    last_snapshot_id: int | None
     batches: int
     position: Positions
     waited: bool
@@ -152,14 +154,13 @@ def starting_offsets(
             if start > high:
                 raise BrokerError(
                     f"{topic}-{number} ends at offset {high}, Bronze has read up to {start}: the topic was deleted or the broker "
-                    "is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one, or begin a new WIKISTREAM_HOME"
+                    f"is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one; {_KAFKA_LOST}"
                 )
             # The offset after the last record is often its transaction's marker, which expires with it: that is no loss.
             if start not in (_EARLIEST, low - 1) and start < low:
                 raise BrokerError(
                     f"{topic}-{number} begins at offset {low}, Bronze has read up to {start}: up to {low - start} records "
-                    "expired unread; restore the broker's data, or begin a new WIKISTREAM_HOME (and raise "
-                    "WIKISTREAM_KAFKA_RETENTION_HOURS)"
+                    f"expired unread; restore the broker's data and raise WIKISTREAM_KAFKA_RETENTION_HOURS; {_KAFKA_LOST}"
                 )
             starts[topic][str(number)] = start if start == _EARLIEST else max(start, low)
     return starts
@@ -179,8 +180,7 @@ def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -
         if position.get(topic) and known.get(topic, topic_id) != topic_id:
             raise BrokerError(
                 f"topic {topic} is another one than Bronze has read ({topic_id}, not {known[topic]}): it was deleted and made "
-                "anew, or the broker is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one, or begin a new "
-                "WIKISTREAM_HOME"
+                f"anew, or the broker is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one; {_KAFKA_LOST}"
             )
     if known != ids:
         lake.set_property(RAW_EVENTS, TOPICS_KEY, json.dumps(ids))
@@ -263,8 +263,6 @@ def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainRepor
         rows=counts.rows,
         dead_letters=counts.dead_letters,
         duplicates=counts.duplicates,
-        first_snapshot_id=new[-1].snapshot_id if new else None,
-        last_snapshot_id=new[0].snapshot_id if new else None,
         batches=len(new),
         position=(after and after.position) or {},
         waited=waited,

@@ -1,7 +1,6 @@
 """What every job needs, and what every gate reports."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from pyspark.sql import SparkSession
@@ -28,7 +27,7 @@ class JobContext:
     @cached_property
     def user_key(self) -> bytes:
         """The home's secret for the keyed hash that stands for IP users in Gold, failing keys, alerts and exports."""
-        return bytes.fromhex(user_key(self.settings))
+        return user_key(self.settings)
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,19 @@ class SnapshotRange:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What a gate did: its verdicts, and what it published.
+    """What a gate did: its verdicts, and whether it published.
 
     Attributes:
         layer: bronze, silver or gold.
         range: audited snapshots of the upstream table (of Bronze itself for the Bronze gate).
         outcomes: one verdict per rule of every audited table.
-        published: ``namespace.name`` -> snapshot id now readable downstream; empty if the gate blocked.
         advanced: whether this run made something new readable; False when there was nothing new, or the gate blocked.
-        counts: figures worth showing, e.g. rows published.
     """
 
     layer: str
     range: SnapshotRange
     outcomes: tuple[CheckOutcome, ...]
-    published: Mapping[str, int] = field(default_factory=dict)
     advanced: bool = False
-    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def blocking(self) -> tuple[CheckOutcome, ...]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.exceptions import BranchOutdatedError, GateError, LakeError
+from wikistream_assets.exceptions import BranchOutdatedError, GateError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.jobs.decisions import decisions_on, waived_checks
@@ -171,16 +171,15 @@ def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates:
     failpoint(ctx.settings, GOLD_AFTER_BRANCHES)
     outcomes = gate.record(ctx, attempt, _audit(ctx, covered, dates, silver_hours))
     failpoint(ctx.settings, GOLD_AFTER_RESULTS)
-    report = GateReport(LAYER, covered, outcomes, counts={"dates": len(dates)})
+    report = GateReport(LAYER, covered, outcomes)
     if not report.passed:
         return report
-    published = {}
     for spec in GOLD_TABLES:
-        published[spec.identifier] = ctx.lake.publish(spec)
+        ctx.lake.publish(spec)
         if spec is GOLD_TABLES[0]:
             failpoint(ctx.settings, GOLD_AFTER_FIRST_PUBLISH)
     failpoint(ctx.settings, GOLD_AFTER_PUBLISH)
-    return GateReport(LAYER, covered, outcomes, published, advanced=True, counts={"dates": len(dates)})
+    return GateReport(LAYER, covered, outcomes, advanced=True)
 
 
 def _scope(ctx: JobContext, covered: SnapshotRange) -> tuple[Position, list[str]]:
@@ -247,7 +246,7 @@ def _audit(
 ) -> list[gate.AuditedTable]:
     candidates = {
         # a row without a date belongs to none of them, and must not be passed over for that
-        spec: read_table(ctx.spark, spec, _branch_head(ctx.lake, spec)).where(
+        spec: read_table(ctx.spark, spec, ctx.lake.head_id(spec, AUDIT_BRANCH)).where(
             _date_column(spec).isin(dates) | _date_column(spec).isNull()
         )
         for spec in GOLD_TABLES
@@ -281,13 +280,6 @@ def _hidden_key(spec: TableSpec, user_key: bytes) -> Column:
     if "entity_id" in spec.key:
         parts.append(without_addresses(pseudonym(sf.col("entity_id"), user_key), user_key))
     return sf.concat_ws("/", *parts)
-
-
-def _branch_head(lake: Lakehouse, spec: TableSpec) -> int:
-    version = lake.head(spec, AUDIT_BRANCH)
-    if version is None:
-        raise LakeError(f"{spec.identifier}: the audit branch is gone while it was being audited; run the job again")
-    return version.snapshot_id
 
 
 def _unaudited_upstream(lake: Lakehouse, covered: SnapshotRange) -> list[str]:

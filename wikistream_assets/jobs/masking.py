@@ -122,7 +122,7 @@ def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
 def _mask(
     lake: Lakehouse, spark: SparkSession, settings: Settings, spec: TableSpec, dates: tuple[str, ...], before: str
 ) -> None:
-    key = bytes.fromhex(user_key(settings))
+    key = user_key(settings)
     for day in dates:
         _mask_date(lake, spark, spec, day, key)
         _log.info("%s: %s is masked", spec.identifier, day)

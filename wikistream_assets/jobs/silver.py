@@ -12,7 +12,7 @@ from typing import Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.exceptions import BranchOutdatedError, LakeError
+from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.jobs.decisions import decisions_on, rejections_of, waived_checks
@@ -113,11 +113,11 @@ def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
     report = GateReport(LAYER, covered, outcomes)
     if not report.passed:
         return report
-    published = {QUARANTINE.identifier: ctx.lake.publish(QUARANTINE)}
+    ctx.lake.publish(QUARANTINE)
     failpoint(ctx.settings, SILVER_AFTER_QUARANTINE)
-    published[CLEANED_EVENTS.identifier] = ctx.lake.publish(CLEANED_EVENTS)
+    ctx.lake.publish(CLEANED_EVENTS)
     failpoint(ctx.settings, SILVER_AFTER_PUBLISH)
-    return GateReport(LAYER, covered, outcomes, published, advanced=True)
+    return GateReport(LAYER, covered, outcomes, advanced=True)
 
 
 def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter[gate.Hour]:
@@ -186,7 +186,7 @@ def _audit(
     ctx: JobContext, covered: SnapshotRange, attempt: GateContext, bronze_hours: Counter[gate.Hour]
 ) -> gate.AuditedTable:
     lake = ctx.lake
-    written = SnapshotRange(_id(lake.head(CLEANED_EVENTS)), _id(lake.head(CLEANED_EVENTS, AUDIT_BRANCH)))
+    written = SnapshotRange(lake.head_id(CLEANED_EVENTS), lake.head_id(CLEANED_EVENTS, AUDIT_BRANCH))
     rows = read_range(ctx.spark, CLEANED_EVENTS, written.start, written.end)
     waived = waived_checks(decisions_on(lake, CLEANED_EVENTS, covered.end))
     measured = evaluate(
@@ -208,7 +208,7 @@ def _audit(
         earlier_profiles=audit_log.baseline(lake, CLEANED_EVENTS, attempt),
         earlier_categories=earlier_counts(audit_log.earlier_evidence(lake, CLEANED_EVENTS, DRIFT_CATEGORIES, attempt)),
     )
-    set_aside = SnapshotRange(_id(lake.head(QUARANTINE)), _id(lake.head(QUARANTINE, AUDIT_BRANCH)))
+    set_aside = SnapshotRange(lake.head_id(QUARANTINE), lake.head_id(QUARANTINE, AUDIT_BRANCH))
     found = gate.rows_by_hour(rows) + gate.rows_by_hour(
         read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end)
     )
@@ -241,9 +241,3 @@ def _parity(
         keys=tuple(differences),
         decision=decision,
     )
-
-
-def _id(version: Version | None) -> int:
-    if version is None:
-        raise LakeError("the audit branch is gone while it was being audited; run the job again")
-    return version.snapshot_id

@@ -281,6 +281,19 @@ class Lakehouse:
         snapshot = self.table(spec).snapshot_by_name(ref)
         return _version(snapshot) if snapshot else None
 
+    def head_id(self, spec: TableSpec, ref: str = MAIN) -> int:
+        """The id of the snapshot that ``ref`` points to.
+
+        Raises:
+            LakeError: there is no such ref: someone else has dropped it, or the table was not made by this project.
+        """
+        version = self.head(spec, ref)
+        if version is None:
+            raise LakeError(
+                f"{spec.identifier} has no {ref!r} any more: run the job again, or 'wikistream restore' a backup"
+            )
+        return version.snapshot_id
+
     def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
         """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
         yield from self._ancestors(self.table(spec), ref)
@@ -321,32 +334,28 @@ class Lakehouse:
             (manager.remove_tag(name) if kind == "tag" else manager.remove_branch(name)).commit()
 
     @_commits
-    def fresh_branch(self, spec: TableSpec, name: str = AUDIT_BRANCH) -> None:
-        """Make branch ``name`` start anew at main's head; what an earlier attempt left on it is dropped."""
-        self.drop_ref(spec, name)
-        table = self.table(spec)
-        table.manage_snapshots().create_branch(_require(table.current_snapshot()).snapshot_id, name).commit()
+    def fresh_branch(self, spec: TableSpec) -> None:
+        """Make the audit branch start anew at main's head; what an earlier attempt left on it is dropped."""
+        self.drop_ref(spec, AUDIT_BRANCH)
+        self.table(spec).manage_snapshots().create_branch(self.head_id(spec), AUDIT_BRANCH).commit()
 
     @_commits
-    def publish(self, spec: TableSpec, branch: str = AUDIT_BRANCH) -> int:
-        """Fast-forward main to ``branch`` and drop the branch; returns main's new head.
+    def publish(self, spec: TableSpec) -> int:
+        """Fast-forward main to the audit branch and drop the branch; returns main's new head.
 
         Raises:
             BranchOutdatedError: main is not an ancestor of the branch, because someone else has committed meanwhile.
             LakeError: there is no such branch.
         """
         table = self.table(spec)
-        head = table.snapshot_by_name(branch)
-        if head is None:
-            raise LakeError(f"{spec.identifier} has no branch {branch!r} to publish")
-        main_id = _require(table.current_snapshot()).snapshot_id
-        if all(version.snapshot_id != main_id for version in self.history(spec, head.snapshot_id)):
+        head_id, main_id = self.head_id(spec, AUDIT_BRANCH), self.head_id(spec)
+        if all(version.snapshot_id != main_id for version in self.history(spec, head_id)):
             raise BranchOutdatedError(
-                f"{spec.identifier}: main has moved since branch {branch!r} was built; build it again"
+                f"{spec.identifier}: main has moved since the audit branch was built; build it again"
             )
-        table.manage_snapshots().set_current_snapshot(snapshot_id=head.snapshot_id).commit()
-        self.drop_ref(spec, branch)
-        return head.snapshot_id
+        table.manage_snapshots().set_current_snapshot(snapshot_id=head_id).commit()
+        self.drop_ref(spec, AUDIT_BRANCH)
+        return head_id
 
     @_commits
     def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
@@ -422,11 +431,3 @@ def _version(snapshot: Snapshot) -> Version:
         counts=json.loads(counts) if counts else None,
         masks=MASKED_KEY in properties,
     )
-
-
-def _require(snapshot: Snapshot | None) -> Snapshot:
-    if snapshot is None:
-        raise LakeError(
-            "the table has no snapshot; it was not made by this project: delete WIKISTREAM_HOME or restore it"
-        )
-    return snapshot

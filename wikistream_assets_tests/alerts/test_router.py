@@ -287,7 +287,7 @@ def test_addresses_leave_only_as_the_hash_that_gold_has(settings: Settings) -> N
     alerts = Alerts(settings)
     text = "value '203.0.113.9' of 2001:db8::7 breaks 127.0.0.1:19092, ends with 203.0.113.9. At 12:30:59"
     alerts.fire(failed(message=text, details={"failing_keys": ["203.0.113.9", 7]}))
-    key = bytes.fromhex(user_key(settings))
+    key = user_key(settings)
     hashes = {
         name: "ip-" + hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:16]
         for name in ("203.0.113.9", "2001:db8::7")

@@ -45,10 +45,10 @@ class Known:
     snapshots: dict[str, int] = field(default_factory=dict)
 
     def follow(self, event_id: str) -> Trace:
-        return trace(self.lake, event_id, bytes.fromhex(user_key(self.settings)))
+        return trace(self.lake, event_id, user_key(self.settings))
 
     def pseudonym(self, address: str) -> str:
-        key = bytes.fromhex(user_key(self.settings))
+        key = user_key(self.settings)
         return "ip-" + hmac.new(key, address.encode(), hashlib.sha256).hexdigest()[:16]
 
 

@@ -48,7 +48,7 @@ class Pipeline:
         """Every row of Bronze, Silver and Gold equals the plain recomputation from the events."""
         bronze = oracle.bronze_rows(lines, domains)
         cleaned = oracle.silver_rows(bronze)
-        expected = oracle.Gold(cleaned, bytes.fromhex(user_key(self.settings)), self.settings.allowed_lateness_hours)
+        expected = oracle.Gold(cleaned, user_key(self.settings), self.settings.allowed_lateness_hours)
         oracle.assert_same_rows(self.rows(RAW_EVENTS), bronze, RAW_EVENTS.key)
         oracle.assert_same_rows(self.rows(CLEANED_EVENTS), cleaned, CLEANED_EVENTS.key)
         for spec in GOLD_TABLES:

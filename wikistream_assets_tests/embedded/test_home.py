@@ -70,7 +70,7 @@ def test_a_new_home_is_whole_and_opening_it_again_changes_nothing(settings: Sett
 
 def test_the_key_is_private_and_stays_the_same(settings: Settings, settings_factory: SettingsFactory) -> None:
     key = user_key(settings)
-    assert len(bytes.fromhex(key)) == 32
+    assert len(key) == 32
     secrets = settings.root / "secrets"
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     assert stat.S_IMODE((secrets / "user_key").stat().st_mode) == 0o600
@@ -85,9 +85,13 @@ def test_a_home_opened_by_many_at_once_has_one_key(settings: Settings) -> None:
     assert not list(settings.root.rglob(".new-*"))
 
 
-def test_a_lost_key_is_not_made_up_anew(settings: Settings) -> None:
-    open_home(settings)
-    (settings.root / "secrets" / "user_key").unlink()
+@pytest.mark.parametrize("content", [None, "", "0" * 62, "0" * 66, "x" * 64, "ä" * 64])
+def test_a_lost_key_is_not_made_up_anew(settings: Settings, content: str | None) -> None:
+    path = open_home(settings) / "secrets" / "user_key"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
     with pytest.raises(LakeError, match=r"user_key is missing or damaged: restore it .*openssl rand -hex 32"):
         user_key(settings)
 
@@ -146,7 +150,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_completes(settings_factory: Se
         with pytest.raises(LakeError, match=r"cannot be written \(No space left on device\): make room"):
             open_home(settings)
         filler.unlink()
-        assert len(user_key(settings)) == 64
+        assert len(user_key(settings)) == 32
     finally:
         subprocess.run(["umount", disk], check=True)
 

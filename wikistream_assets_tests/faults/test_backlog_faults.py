@@ -27,7 +27,7 @@ from wikistream_assets_tests.producer.samples import ID, line
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
 
 A_DAY = 4_400_000
-"""Events of a day at 50 a second, with a margin: FEATURES' figure."""
+"""The busiest days of the whole stream have so many: 51 a second."""
 
 SECONDS = 3_600.0
 

@@ -11,11 +11,12 @@ from datetime import timedelta
 import pytest
 
 from producer.eventstreams.generator import Generator
-from producer.eventstreams.recording import Synthetic, offset_id, sent_ms
+from producer.eventstreams.recording import Synthetic, offset_id
 from producer.eventstreams.server import Behaviour, EventStreamsServer
 from producer.exceptions import SourceError
 from producer.position import Gap
 from producer.reader import Policy, Reader, Received
+from producer.sent import sent_ms
 from producer.service import user_agent
 from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire

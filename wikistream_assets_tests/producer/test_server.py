@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from producer.eventstreams import capture
-from producer.eventstreams.generator import Generator
-from producer.eventstreams.recording import FIRST_OFFSET, Captured, Synthetic
+from producer.eventstreams.generator import FIRST_OFFSET, Generator
+from producer.eventstreams.recording import Captured, Synthetic
 from producer.eventstreams.server import Behaviour, EventStreamsServer
 from wikistream_assets.settings import Settings
 

@@ -5,14 +5,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import (
-    asset_spec,
-    audit_trail_events,
-    check_results,
-    check_specs,
-    materialization,
-    tell_about_gate,
-)
+from wikistream_assets.asset_factory import asset_spec, check_specs, gate_verdicts, materialization
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs import bronze_gate as gate_job
 from wikistream_assets.jobs import bronze_stream
@@ -67,10 +60,6 @@ def bronze(
 def bronze_gate(
     context: dg.AssetCheckExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult]:
-    run_id = context.op_execution_context.run.run_id
-    job = job_context(spark, lakehouse, run_id)
-    report = gate_job.run(job)
-    for event in audit_trail_events(job.lake):
-        context.op_execution_context.log_event(event)
-    tell_about_gate(report, notifier.open(), run_id)
-    yield from check_results(report)
+    op = context.op_execution_context
+    job = job_context(spark, lakehouse, op.run.run_id)
+    yield from gate_verdicts(op, gate_job.run(job), job.lake, notifier.open())

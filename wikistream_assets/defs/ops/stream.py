@@ -39,10 +39,10 @@ STREAM: Final = "bronze_stream"
 """Subject of the stream's alerts."""
 
 _NEWEST_CURSORS: Final = 50
-"""A source of which none of so many cursors is has sent nothing for long."""
+"""A source that none of the newest so many cursors is of has been silent for long."""
 
 _OLD_MS: Final = 86_400_000
-"""A batch whose youngest event is older brings nothing of today. A capture's are all old, and are its today."""
+"""A batch whose youngest event is older is a backfill's and makes no table fresh; the events of a capture are all old."""
 
 _MOST_EVENTS: Final = 200
 """Snapshots reported in one tick; the next tick goes on with the rest."""
@@ -114,7 +114,7 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     step = next_step(memory, seen.now, settings)
     waiting = f"records have been waiting for Bronze since {memory.waiting_since}, newest snapshot {seen.snapshot_id}"
     if step is Step.GIVE_UP:
-        message = f"{waiting}; {memory.tries} starts did not help: see logs/stream.out, mend it, then 'make up'"
+        message = f"{waiting}; {memory.tries} starts did not help: see logs/stream.out, mend it, then 'make down' and 'make up'"
         alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, message))
         return replace(memory, given_up=True)
     if step is Step.RESTART and control.restart(seen.stream.instance):

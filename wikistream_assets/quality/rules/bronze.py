@@ -6,7 +6,15 @@
 from typing import Final
 
 from wikistream_assets.quality.rule import Basis, Dimension, Holds, Rule, Severity
-from wikistream_assets.quality.rules.common import computed, every, mostly_present, not_null, sql_list, unique
+from wikistream_assets.quality.rules.common import (
+    computed,
+    event_date_valid,
+    every,
+    mostly_present,
+    not_null,
+    sql_list,
+    unique,
+)
 
 EVENT_TIMELINESS: Final = "event_timeliness"
 NO_FUTURE_TIMESTAMPS: Final = "no_future_timestamps"
@@ -21,9 +29,7 @@ NAMED_EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
 _PRODUCER_REFUSES = (
     "an event without it is a dead letter, never a Bronze row; null in 0 of 92,834 events of the captures"
 )
-_OPTIONAL_FIELD = (
-    "bound of the contract: the stream may omit it; measured: null or empty in 0 of 92,834 events of the captures"
-)
+_OPTIONAL_FIELD = "decision: the stream may omit it; measured: null or empty in 0 of 92,834 events of the captures"
 
 RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
     not_null("event_id", _PRODUCER_REFUSES),
@@ -60,14 +66,7 @@ RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         "decision: it is a partition column, a wrong hour hides the row from every hourly read",
         where="event_timestamp IS NOT NULL",
     ),
-    every(
-        "event_date_valid",
-        Dimension.VALIDITY,
-        "event_date is the UTC date of event_timestamp.",
-        "event_date = CAST(date_from_unix_date(CAST(floor(unix_seconds(event_timestamp) / 86400) AS INT)) AS STRING)",
-        "decision: it is a partition column, a wrong date hides the row from every daily read",
-        where="event_timestamp IS NOT NULL",
-    ),
+    event_date_valid(),
     every(
         "source_mode_valid",
         Dimension.VALIDITY,

@@ -64,6 +64,18 @@ def every(
     )
 
 
+def event_date_valid() -> Rule:
+    """``event_date`` is what it says."""
+    return every(
+        "event_date_valid",
+        Dimension.VALIDITY,
+        "event_date is the UTC date of event_timestamp.",
+        "event_date = CAST(date_from_unix_date(CAST(floor(unix_seconds(event_timestamp) / 86400) AS INT)) AS STRING)",
+        "decision: it is a partition column, a wrong date hides the row from every daily read",
+        where="event_timestamp IS NOT NULL",
+    )
+
+
 def computed(
     name: str,
     dimension: Dimension,

@@ -159,7 +159,7 @@ RISK_SCORES_RULES: Final[tuple[Rule, ...]] = (
         "Users with at least 5 edits on the day are scored; their large deletions, domains and hours fit into these edits.",
         "total_edits >= 5 AND large_deletions BETWEEN 0 AND total_edits AND domains_edited BETWEEN 1 AND total_edits"
         " AND edits_per_hour_avg BETWEEN total_edits / 24 AND total_edits",
-        "bound of the contract: fewer edits say nothing about a habit",
+        "decision: fewer edits say nothing about a habit",
     ),
     every(
         "risk_score_valid",

@@ -16,6 +16,7 @@ from producer.envelope import EVENT_DDL, REJECTED_DDL
 from producer.topics import DLQ_EVENTS
 from wikistream_assets.tables.bronze import RAW_EVENTS
 from wikistream_assets.transforms.shared.instants import hour_of_day, instant
+from wikistream_assets.transforms.shared.kafka import place
 
 UNREADABLE_ENVELOPE: Final = "unreadable_envelope"
 """The record's value is not what the producer writes; the other reasons are those of ``producer.contract.Reason``."""
@@ -85,7 +86,7 @@ def first_places(parsed: DataFrame, known_ids: DataFrame) -> DataFrame:
     Returns:
         Column place (long): of several records with the same event_id the first in order of partition and offset.
     """
-    ids = parsed.where(sf.col("reason").isNull()).select("event_id", _place().alias("place"))
+    ids = parsed.where(sf.col("reason").isNull()).select("event_id", place().alias("place"))
     # The batch is small and known, the hours' history may be long: broadcast the batch, scan the history once, shuffle neither.
     hits = known_ids.join(sf.broadcast(ids.select("event_id")), "event_id", "left_semi")
     firsts = ids.groupBy("event_id").agg(sf.min("place").alias("place"))
@@ -94,13 +95,8 @@ def first_places(parsed: DataFrame, known_ids: DataFrame) -> DataFrame:
 
 def at_places(parsed: DataFrame, places: DataFrame) -> DataFrame:
     """The events of ``parsed`` whose records stand at ``places`` (of ``first_places``), columns as in ``bronze.raw_events``."""
-    placed = parsed.where(sf.col("reason").isNull()).withColumn("place", _place())
+    placed = parsed.where(sf.col("reason").isNull()).withColumn("place", place())
     return placed.join(sf.broadcast(places), "place", "left_semi").select(*RAW_EVENTS.column_names)
-
-
-def _place() -> Column:
-    # One long orders and identifies a record of the topic, and a hash aggregation can hold it (it cannot hold a struct).
-    return sf.shiftleft(sf.col("kafka_partition").cast("long"), 48) + sf.col("kafka_offset")
 
 
 def _json(column: str, ddl: str) -> Column:

@@ -53,7 +53,7 @@ def compute(
 ) -> DataFrame:
     """Compute the table.
 
-    An edit is an event of any type, as in the sources: on the capture of 2021-10-07 (enwiki and dewiki, 11.5 hours) this gives
+    An edit is an event of any type: on the capture of 2021-10-07 (enwiki and dewiki, 11.5 hours) this gives
     the 6,341 user-days of non-bots of which 16 are MEDIUM and none HIGH, one of them with 1,136 edits in 2 active hours; counting
     ``edit`` and ``new`` alone gives 3 instead of 16, because most of a mass edit shows as ``categorize``. A user with one
     bot-flagged event on a day is a bot on that day.

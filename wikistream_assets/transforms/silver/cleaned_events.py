@@ -13,6 +13,7 @@ from pyspark.sql import functions as sf
 from wikistream_assets.tables.silver import CLEANED_EVENTS, QUARANTINE
 from wikistream_assets.transforms.shared import text, users, wikis
 from wikistream_assets.transforms.shared.instants import instant
+from wikistream_assets.transforms.shared.kafka import place
 
 EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
 OTHER_TYPE: Final = "other"
@@ -80,100 +81,18 @@ class Rejection:
     predicate: str
 
 
-def clean(bronze: DataFrame, *, processed_at: datetime | Column) -> DataFrame:
+def clean(bronze: DataFrame, *kept: str, processed_at: datetime | Column) -> DataFrame:
     """Clean and classify Bronze rows; no row is dropped.
 
     Args:
         bronze: rows of ``bronze.raw_events``.
+        kept: further columns of ``bronze`` that are passed on.
         processed_at: becomes ``silver_processed_at``.
 
     Returns:
-        One row per input row, exactly the columns of ``silver.cleaned_events``.
+        One row per input row: the columns of ``silver.cleaned_events``, and ``kept``.
     """
-    return _cleaned(bronze, processed_at=processed_at)
-
-
-def split(
-    bronze: DataFrame,
-    *,
-    processed_at: datetime | Column,
-    bronze_rejections: Sequence[Rejection] = (),
-    silver_rejections: Sequence[Rejection] = (),
-    existing_ids: DataFrame | None = None,
-) -> DataFrame:
-    """Clean Bronze rows and say of each whether it may enter Silver.
-
-    ``good`` and ``quarantined`` are the two filters of the result: together they hold each input row exactly once.
-
-    Args:
-        bronze: rows of ``bronze.raw_events``.
-        processed_at: becomes ``silver_processed_at``.
-        bronze_rejections: their predicates see the Bronze row, before cleaning.
-        silver_rejections: their predicates see the cleaned row.
-        existing_ids: column ``event_id`` of what Silver holds already on the dates of ``bronze``.
-
-    Returns:
-        The columns of ``silver.cleaned_events`` and ``failed_rules``. Of several rows with one ``event_id`` the first in Kafka's
-        order (partition, offset) is kept, and none if Silver already holds the id; the others fail ``duplicate_event_id``.
-    """
-    first = _first_of_repeated(bronze, existing_ids)
-    bronze_reasons = [
-        sf.when(_place() != sf.col("_first"), sf.lit(DUPLICATE_EVENT_ID)),
-        *(_reason(rejection) for rejection in bronze_rejections),
-    ]
-    # Only the few repeated ids are joined, by broadcast: the wide rows are neither shuffled nor sorted.
-    marked = bronze.join(sf.broadcast(first), "event_id", "left").withColumn(
-        _BRONZE_REASONS, sf.concat_ws(",", *bronze_reasons)
-    )
-    cleaned = _cleaned(marked, _BRONZE_REASONS, processed_at=processed_at)
-    reasons = [
-        *(sf.when(~sf.coalesce(sf.expr(rule.predicate), sf.lit(False)), sf.lit(rule.name)) for rule in ROW_RULES),
-        _unless_empty(sf.col(_BRONZE_REASONS)),
-        *(_reason(rejection) for rejection in silver_rejections),
-    ]
-    return cleaned.withColumn(FAILED_RULES, _unless_empty(sf.concat_ws(",", *reasons))).drop(_BRONZE_REASONS)
-
-
-def good(marked: DataFrame) -> DataFrame:
-    """The rows of ``split`` that enter Silver, exactly the columns of ``silver.cleaned_events``."""
-    return marked.where(sf.col(FAILED_RULES).isNull()).select(*CLEANED_EVENTS.column_names)
-
-
-def quarantined(marked: DataFrame, *, processed_at: datetime | Column) -> DataFrame:
-    """The rows of ``split`` that must not, exactly the columns of ``quarantine.cleaned_events``."""
-    bad = marked.where(sf.col(FAILED_RULES).isNotNull())
-    return bad.withColumn("quarantine_processed_at", instant(processed_at)).select(*QUARANTINE.column_names)
-
-
-def _unless_empty(text: Column) -> Column:
-    return sf.when(text != "", text)
-
-
-def _reason(rejection: Rejection) -> Column:
-    return sf.when(sf.expr(rejection.predicate), sf.lit(REJECTED_PREFIX + rejection.decision_id))
-
-
-def _place() -> Column:
-    """Kafka's order of the rows (partition, then offset) as one long, which sums up several times faster than a struct."""
-    return sf.shiftleft(sf.col("kafka_partition").cast("long"), 48) + sf.col("kafka_offset")
-
-
-def _first_of_repeated(bronze: DataFrame, existing_ids: DataFrame | None) -> DataFrame:
-    """``event_id`` and ``_first``, the place of the row to keep, of each id that occurs more than once."""
-    places = bronze.select("event_id", _place().alias("_place"))
-    if existing_ids is not None:
-        known = existing_ids.select("event_id").join(places.select("event_id"), "event_id", "left_semi")
-        # No Kafka record has this place, and it comes before all: of an id that Silver holds no row is kept.
-        places = places.unionAll(known.select("event_id", sf.lit(-1).cast("long")))
-    first = places.groupBy("event_id").agg(sf.min("_place").alias("_first"), sf.count(sf.lit(1)).alias("_rows"))
-    return first.where("_rows > 1").drop("_rows")
-
-
-def _cleaned(bronze: DataFrame, *kept: str, processed_at: datetime | Column) -> DataFrame:
-    """Bronze rows with the contract's columns, and the columns ``kept`` besides.
-
-    Steps on columns of their own, because Spark computes an expression once per step but once per use within a step.
-    """
+    # Steps on columns of their own, because Spark computes an expression once per step but once per use within a step.
     is_bot = sf.coalesce(sf.col("is_bot"), sf.lit(False))
     # The stream leaves length.old out of new pages; without it a quarter of all added bytes would be lost.
     length_old = sf.when(sf.col("_type") == "new", sf.coalesce(sf.col("length_old"), sf.lit(0))).otherwise(
@@ -203,6 +122,77 @@ def _cleaned(bronze: DataFrame, *kept: str, processed_at: datetime | Column) -> 
     return steps.select(
         *(expressions.get(name, sf.col(name)).alias(name) for name in CLEANED_EVENTS.column_names), *kept
     )
+
+
+def split(
+    bronze: DataFrame,
+    *,
+    processed_at: datetime | Column,
+    bronze_rejections: Sequence[Rejection] = (),
+    silver_rejections: Sequence[Rejection] = (),
+    existing_ids: DataFrame | None = None,
+) -> DataFrame:
+    """Clean Bronze rows and say of each whether it may enter Silver.
+
+    ``good`` and ``quarantined`` are the two filters of the result: together they hold each input row exactly once.
+
+    Args:
+        bronze: rows of ``bronze.raw_events``.
+        processed_at: becomes ``silver_processed_at``.
+        bronze_rejections: their predicates see the Bronze row, before cleaning.
+        silver_rejections: their predicates see the cleaned row.
+        existing_ids: column ``event_id`` of what Silver holds already on the dates of ``bronze``.
+
+    Returns:
+        The columns of ``silver.cleaned_events`` and ``failed_rules``. Of several rows with one ``event_id`` the first in Kafka's
+        order (partition, offset) is kept, and none if Silver already holds the id; the others fail ``duplicate_event_id``.
+    """
+    first = _first_of_repeated(bronze, existing_ids)
+    bronze_reasons = [
+        sf.when(place() != sf.col("_first"), sf.lit(DUPLICATE_EVENT_ID)),
+        *(_reason(rejection) for rejection in bronze_rejections),
+    ]
+    # Only the few repeated ids are joined, by broadcast: the wide rows are neither shuffled nor sorted.
+    marked = bronze.join(sf.broadcast(first), "event_id", "left").withColumn(
+        _BRONZE_REASONS, sf.concat_ws(",", *bronze_reasons)
+    )
+    cleaned = clean(marked, _BRONZE_REASONS, processed_at=processed_at)
+    reasons = [
+        *(sf.when(~sf.coalesce(sf.expr(rule.predicate), sf.lit(False)), sf.lit(rule.name)) for rule in ROW_RULES),
+        _unless_empty(sf.col(_BRONZE_REASONS)),
+        *(_reason(rejection) for rejection in silver_rejections),
+    ]
+    return cleaned.withColumn(FAILED_RULES, _unless_empty(sf.concat_ws(",", *reasons))).drop(_BRONZE_REASONS)
+
+
+def good(marked: DataFrame) -> DataFrame:
+    """The rows of ``split`` that enter Silver, exactly the columns of ``silver.cleaned_events``."""
+    return marked.where(sf.col(FAILED_RULES).isNull()).select(*CLEANED_EVENTS.column_names)
+
+
+def quarantined(marked: DataFrame, *, processed_at: datetime | Column) -> DataFrame:
+    """The rows of ``split`` that must not, exactly the columns of ``quarantine.cleaned_events``."""
+    bad = marked.where(sf.col(FAILED_RULES).isNotNull())
+    return bad.withColumn("quarantine_processed_at", instant(processed_at)).select(*QUARANTINE.column_names)
+
+
+def _unless_empty(text: Column) -> Column:
+    return sf.when(text != "", text)
+
+
+def _reason(rejection: Rejection) -> Column:
+    return sf.when(sf.expr(rejection.predicate), sf.lit(REJECTED_PREFIX + rejection.decision_id))
+
+
+def _first_of_repeated(bronze: DataFrame, existing_ids: DataFrame | None) -> DataFrame:
+    """``event_id`` and ``_first``, the place of the row to keep, of each id that occurs more than once."""
+    places = bronze.select("event_id", place().alias("_place"))
+    if existing_ids is not None:
+        known = existing_ids.select("event_id").join(places.select("event_id"), "event_id", "left_semi")
+        # No Kafka record has this place, and it comes before all: of an id that Silver holds no row is kept.
+        places = places.unionAll(known.select("event_id", sf.lit(-1).cast("long")))
+    first = places.groupBy("event_id").agg(sf.min("_place").alias("_first"), sf.count(sf.lit(1)).alias("_rows"))
+    return first.where("_rows > 1").drop("_rows")
 
 
 def _event_type(raw: Column) -> Column:
