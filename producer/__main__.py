@@ -27,7 +27,8 @@ def produce(
     mode: Annotated[str, typer.Option(help="what the events are: live, replay or synthetic")] = "live",
     max_events: Annotated[int | None, typer.Option(min=1, help="stop after so many received events")] = None,
     until_end: Annotated[
-        bool, typer.Option(help="a server that has nothing more (HTTP 204) ends the run well")
+        bool,
+        typer.Option(help="end with exit code 0 when the server has nothing more (HTTP 204), instead of asking again"),
     ] = False,
 ) -> None:
     """Read EventStreams into Kafka, exactly once. Settings come from WIKISTREAM_* variables.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.settings import Settings
 
 
@@ -15,9 +16,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     wanted, there = (files("wikistream_assets") / "dagster.yaml").read_bytes(), home / "dagster.yaml"
     if not there.exists() or there.read_bytes() != wanted:
-        fresh = home / f"dagster.yaml.{os.getpid()}"  # whoever reads meanwhile gets the old one or the new one
-        fresh.write_bytes(wanted)
-        fresh.replace(there)
+        replace_whole(there, wanted)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

@@ -29,7 +29,9 @@ def serve(
         bool,
         typer.Option(help="send the timestamps that a .sse capture has for ids, not offsets; such a stream has no end"),
     ] = False,
-    seed: Annotated[int, typer.Option(help="synthetic: another seed, another world")] = _DEFAULT.seed,
+    seed: Annotated[
+        int, typer.Option(help="synthetic: of the random numbers; another seed makes other events")
+    ] = _DEFAULT.seed,
     events: Annotated[int, typer.Option(min=1, help="synthetic: lines in all")] = _DEFAULT.events,
     hours: Annotated[
         float, typer.Option(min=0.001, help="synthetic: time from the first to the last event")
@@ -87,7 +89,7 @@ def _run(recording: Recording, behaviour: Behaviour, port: int) -> None:
         server = EventStreamsServer(recording, behaviour, port)
     except OSError as error:
         raise ProducerConfigError(
-            f"port {port} cannot be used ({error.strerror}): stop who has it or give another --port"
+            f"port {port} cannot be used ({error.strerror}): stop the process that uses it, or give another --port"
         ) from None
     with server:
         typer.echo(json.dumps({"url": server.url, "identity": recording.identity, "mode": recording.mode}))

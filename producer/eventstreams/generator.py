@@ -208,7 +208,7 @@ class Generator:
         return list(accumulate(self._vocabulary.weights))
 
     def _planted(self, line: int) -> tuple[Actor, int] | None:
-        """The planted account that makes this line, and the how manieth of its changes it is."""
+        """The planted account that makes this line, and the number of this change among its changes."""
         return self._planted_this_hour(line) if self.continuous else self._schedule.get(line)
 
     def _planted_this_hour(self, line: int) -> tuple[Actor, int] | None:
@@ -225,7 +225,7 @@ class Generator:
 
     @cached_property
     def _schedule(self) -> dict[int, tuple[Actor, int]]:
-        """Line number -> the planted account that makes it, and the how manieth of its changes it is."""
+        """Line number -> the planted account that makes it, and the number of this change among its changes."""
         schedule: dict[int, tuple[Actor, int]] = {}
         per_hour = self.events / self.hours
         for actor in ACTORS:

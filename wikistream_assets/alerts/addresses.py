@@ -4,12 +4,12 @@ The last fence before a text leaves the machine: an error message of a library m
 name machines of the pipeline, not users, and stay.
 """
 
-import hashlib
-import hmac
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
+
+from wikistream_assets.pseudonyms import address_pseudonym
 
 _TOKEN: Final = re.compile(r"(?<![\w.:])(?:[0-9A-Fa-f:.]*[0-9A-Fa-f:])(?![\w:])")
 _WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}")
@@ -35,8 +35,7 @@ def _hidden(token: str, key: Callable[[], bytes]) -> str:
     address = _address(name)
     if address is None or any(address in network for network in _OURS):
         return token
-    digest = hmac.new(key(), name.encode(), hashlib.sha256).hexdigest()
-    return f"ip-{digest[:16]}{token[len(name) :]}"
+    return f"{address_pseudonym(name, key())}{token[len(name) :]}"
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

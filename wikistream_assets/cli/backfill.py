@@ -8,7 +8,7 @@ import typer
 
 from producer import service
 from producer.pipeline import Stop
-from wikistream_assets.cli.console import fail
+from wikistream_assets.cli.console import fail, printable
 from wikistream_assets.settings import load_settings
 
 
@@ -46,7 +46,9 @@ def backfill(
     )
     if run.received and report.cursor.gaps_total:
         first = report.cursor.gaps[0].gap
-        typer.echo(f"missing: the server no longer has what lies between {first.after} and {first.before}")
+        typer.echo(
+            f"missing: the server no longer has what lies between {printable(first.after)} and {printable(first.before)}"
+        )
 
 
 def _utc(moment: datetime) -> datetime:

@@ -18,6 +18,8 @@ from wikistream_assets.printable import is_safe
 from wikistream_assets.printable import printable as printable  # the commands' one door
 
 if TYPE_CHECKING:  # the commands' help must not wait for the lake's libraries
+    from rich.console import Console
+
     from wikistream_assets.resources.lakehouse import Lakehouse
     from wikistream_assets.settings import Settings
 
@@ -90,10 +92,16 @@ def json_text(value: object) -> str:
     return text if text.isprintable() else "".join(c if is_safe(c) else json.dumps(c)[1:-1] for c in text)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeric: Sequence[str] = ()) -> None:
-    """Print a table. Numbers and the columns in ``numeric`` stand right; folded to the terminal, not folded in a pipe."""
-    from rich import box
+def terminal() -> "Console":
+    """Where tables are printed: folded to the terminal, not folded in a pipe."""
     from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDE)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeric: Sequence[str] = ()) -> None:
+    """Print a table. Numbers and the columns in ``numeric`` stand right."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -109,7 +117,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeric
         )
     for line in lines:
         table.add_row(*(Text(cell(value)) for value in line))
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    terminal().print(table)
 
 
 def _jsonable(value: object) -> Any:

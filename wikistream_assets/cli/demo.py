@@ -57,7 +57,7 @@ def _print(result: "DemoResult") -> None:
         f" canaries {run['canary']:,}, dead-lettered {sum(run['dead_lettered'].values()):,}"
     )
     for gap in result.ingested["gaps"]:
-        typer.echo(f"  WARNING: the source has a gap: {gap}")
+        typer.echo(f"  WARNING: the source has a gap: {printable(str(gap))}")
     totals = summary.totals
     typer.echo(
         f"  lake so far: {totals['records']:,} records = {totals['rows']:,} Bronze rows"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wikistream_assets.cli.console import open_lake
+from wikistream_assets.cli.console import open_lake, printable
 
 app = typer.Typer(
     no_args_is_help=True, help="See what blocks, and accept or reject it with a reason. Gates run in Dagster's jobs."
@@ -33,7 +33,7 @@ def status() -> None:
         for failure in state.failures:
             typer.echo(
                 f"        {failure['status']} {failure['table_name']} {failure['check_name']}"
-                f" (attempt {failure['attempt']}, run {failure['run_id']}): {failure['message']}"
+                f" (attempt {failure['attempt']}, run {failure['run_id']}): {printable(str(failure['message']))}"
             )
     if any(state.blocked for state in states):
         typer.echo(
@@ -87,4 +87,4 @@ def _decide(
         predicate=where,
         dry_run=dry_run,
     )
-    typer.echo(("dry run, nothing recorded: " if dry_run else "recorded: ") + preview.text)
+    typer.echo(("dry run, nothing recorded: " if dry_run else "recorded: ") + printable(preview.text))

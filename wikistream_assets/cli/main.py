@@ -20,7 +20,7 @@ ERROR: Final = 1
 USAGE: Final = 2
 
 
-class _Place(NamedTuple):
+class _Command(NamedTuple):
     """Where a command is defined: a function, or a Typer app with commands of its own; and its line in the help."""
 
     module: str
@@ -29,31 +29,33 @@ class _Place(NamedTuple):
 
 
 COMMANDS: Final = {
-    "demo": _Place("demo", "demo", "Run the whole main job on this machine and sum up what came out."),
-    "dev": _Place("services", "dev", "Start the whole pipeline, with the Dagster UI in front."),
-    "up": _Place("services", "up", "Start the whole pipeline without the UI."),
-    "down": _Place("services", "down", "Stop everything of this home; the data stays."),
-    "status": _Place("services", "status", "Show the state of each program."),
-    "health": _Place("services", "health", "Tell whether the pipeline is well: programs, lag, gates."),
-    "doctor": _Place("services", "doctor", "Check this machine, and say how to mend what is wrong."),
-    "sql": _Place("sql", "sql", "Run one read-only query on the lake."),
-    "tables": _Place("tables", "tables", "Show every table: rows, files, size, newest snapshot, hash."),
-    "snapshots": _Place("history", "snapshots", "List a table's snapshots, newest first."),
-    "diff": _Place("history", "diff", "Show which rows differ between two snapshots of a table."),
-    "rollback": _Place("history", "rollback", "Set a table back to an earlier snapshot, with what follows from it."),
-    "mask": _Place("maintain", "mask", "Hide names and addresses in events older than the limit."),
-    "backup": _Place("backup", "backup", "Copy the lake to a folder, or bring a backup there up to date."),
-    "restore": _Place("backup", "restore", "Make a home from a backup."),
-    "maintain": _Place("maintain", "maintain", "Compact files, expire snapshots, delete orphans."),
-    "trace": _Place("trace", "trace", "Follow one edit through every layer."),
-    "gate": _Place("gate", "app", "See failed gates, accept or reject what they stopped."),
-    "dlq": _Place("dlq", "app", "List and show dead letters, and redrive them."),
-    "alerts": _Place("alerts", "app", "See open alerts, send what waits, try the channels."),
-    "metrics": _Place("metrics", "app", "Figures for Prometheus: show or serve them, and list them all."),
-    "topics": _Place("services", "topics_app", "Look into the Kafka topics, or bring them into shape."),
-    "backfill": _Place("backfill", "backfill", "Read a past piece of the stream once more; what is known stays once."),
-    "record": _Place("record", "record", "Record a stream to a capture file."),
-    "dictionary": _Place("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
+    "demo": _Command("demo", "demo", "Run the whole main job on this machine and sum up what came out."),
+    "dev": _Command("services", "dev", "Start the whole pipeline, with the Dagster UI in front."),
+    "up": _Command("services", "up", "Start the whole pipeline without the UI."),
+    "down": _Command("services", "down", "Stop everything of this home; the data stays."),
+    "status": _Command("services", "status", "Show the state of each program."),
+    "health": _Command("services", "health", "Tell whether the pipeline is well: programs, lag, gates."),
+    "doctor": _Command("services", "doctor", "Check this machine, and say how to mend what is wrong."),
+    "sql": _Command("sql", "sql", "Run one read-only query on the lake."),
+    "tables": _Command("tables", "tables", "Show every table: rows, files, size, newest snapshot, hash."),
+    "snapshots": _Command("history", "snapshots", "List a table's snapshots, newest first."),
+    "diff": _Command("history", "diff", "Show which rows differ between two snapshots of a table."),
+    "rollback": _Command("history", "rollback", "Set a table back to an earlier snapshot, with what follows from it."),
+    "mask": _Command("maintain", "mask", "Hide names and addresses in events older than the limit."),
+    "backup": _Command("backup", "backup", "Copy the lake to a folder, or bring a backup there up to date."),
+    "restore": _Command("backup", "restore", "Make a home from a backup."),
+    "maintain": _Command("maintain", "maintain", "Compact files, expire snapshots, delete orphans."),
+    "trace": _Command("trace", "trace", "Follow one edit through every layer."),
+    "gate": _Command("gate", "app", "See failed gates, accept or reject what they stopped."),
+    "dlq": _Command("dlq", "app", "List and show dead letters, and redrive them."),
+    "alerts": _Command("alerts", "app", "See open alerts, send what waits, try the channels."),
+    "metrics": _Command("metrics", "app", "Figures for Prometheus: show or serve them, and list them all."),
+    "topics": _Command("services", "topics_app", "Look into the Kafka topics, or bring them into shape."),
+    "backfill": _Command(
+        "backfill", "backfill", "Read a past piece of the stream once more; events that Bronze has are not doubled."
+    ),
+    "record": _Command("record", "record", "Record a stream to a capture file."),
+    "dictionary": _Command("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
 }
 
 

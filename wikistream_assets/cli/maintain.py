@@ -65,7 +65,7 @@ def mask(
     typer.echo(
         "dry run, nothing changed"
         if dry_run
-        else "done; what it looked like is gone with the maintenance after the next cycle"
+        else "done; the files from before are deleted by the first maintenance after the next cycle"
     )
 
 

@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from producer.topics import RAW_EVENTS
-from wikistream_assets.cli.console import printable
+from wikistream_assets.cli.console import json_text, printable, terminal
 from wikistream_assets.embedded import doctor as examination
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.ports import refuse_taken_port
@@ -90,7 +89,7 @@ def status(json: JsonOption = False) -> None:
     if json:
         typer.echo(json_module.dumps([asdict(service) for service in found], indent=2))
     else:
-        Console().print(_programs_table(found))
+        terminal().print(_programs_table(found))
     if not all(service.well for service in found):
         raise typer.Exit(NOT_WELL)
 
@@ -135,7 +134,7 @@ def list_topics(json: JsonOption = False) -> None:
     table = _table("topic", "partitions", "offsets held")
     for name, row in rows.items():
         table.add_row(name, str(row["partitions"]), str(row["offsets"]))
-    Console().print(table)
+    terminal().print(table)
 
 
 @topics_app.command("offsets")
@@ -150,7 +149,7 @@ def offsets(topic: TopicArgument = RAW_EVENTS, json: JsonOption = False) -> None
     table = _table("partition", "low", "high")
     for partition, (low, high) in found.items():
         table.add_row(str(partition), str(low), str(high))
-    Console().print(table)
+    terminal().print(table)
 
 
 @topics_app.command("tail")
@@ -160,7 +159,7 @@ def tail(
 ) -> None:
     """Print the last committed records of a topic, oldest first, one JSON object a line."""
     for record in _broker().tail(topic, number):
-        typer.echo(json_module.dumps(_printable(record), ensure_ascii=False))
+        typer.echo(json_text(_shown(record)))
 
 
 @topics_app.command("sync")
@@ -175,7 +174,7 @@ def _broker() -> Broker:
     return Broker(load_settings().bootstrap_servers)
 
 
-def _printable(record: Record) -> dict[str, object]:
+def _shown(record: Record) -> dict[str, object]:
     time = None if record.timestamp_ms is None else datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     return {
         "partition": record.partition,
@@ -196,7 +195,7 @@ def _programs_table(found: Sequence[ServiceStatus]) -> Table:
 
 
 def _print_health(found: "Health") -> None:
-    Console().print(_programs_table(found.programs))
+    terminal().print(_programs_table(found.programs))
     lag = "unknown" if found.bronze_lag is None else f"{found.bronze_lag:,}"
     if not found.kafka_answers:
         received = "unknown, for the broker does not answer"

@@ -44,7 +44,7 @@ def trace(event_id: Annotated[str, typer.Argument(help="meta.id of the event")])
     found = follow(lake, event_id, user_key(settings)) if event_id else None
     if found is None or not found.known:
         fail(
-            f"no table holds the event {event_id!r}: check the id, or 'wikistream topics' for what is still to be read",
+            f"no table holds the event {event_id!r}: check the id; 'wikistream health' tells how far Bronze is behind",
             UNKNOWN_EVENT,
         )
     for label, text in describe(found):

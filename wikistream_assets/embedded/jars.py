@@ -23,6 +23,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
+from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.embedded.java import find_java
 from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.embedded.truststore import trust_options
@@ -92,7 +93,7 @@ def ensure_jars(names: JarSet, settings: Settings, report: Report | None = None)
             with exclusive(folder / ".lock"):
                 broken = find_broken(names, settings)  # again: another process may just have fetched them
                 if broken:
-                    _fetch(names, broken, folder, report or _to_stderr)
+                    _fetch(names, broken, folder, report or to_stderr)
                     _remember(folder, jars)
     except OSError as error:
         raise SetupError(
@@ -146,9 +147,7 @@ def _verified(folder: Path) -> dict[str, object]:
 
 def _remember(folder: Path, jars: Sequence[Jar]) -> None:
     identities = {jar.file_name: _identity(folder / jar.file_name, jar) for jar in jars}
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".verified-", delete=False, encoding="utf-8") as file:
-        json.dump(identities, file)
-    Path(file.name).replace(folder / "verified.json")
+    replace_whole(folder / "verified.json", json.dumps(identities).encode())
 
 
 def _fetch(names: JarSet, broken: dict[Jar, str], folder: Path, report: Report) -> None:
@@ -247,7 +246,8 @@ def _reason(output: Sequence[str]) -> str:
     return f"{match['kind']}: {match['text'].strip().rstrip(')')}" if match else "the registry did not have them"
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """A ``Report`` for whoever gives none."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -258,9 +258,9 @@ def main() -> int:
         settings = load_settings()
         for names in ("spark", "kafka"):
             paths = ensure_jars(names, settings)
-            _to_stderr(f"jars ({names}): {len(paths)} verified in {paths[0].parent}")
+            to_stderr(f"jars ({names}): {len(paths)} verified in {paths[0].parent}")
     except WikistreamError as error:
-        _to_stderr(f"error: {error}")
+        to_stderr(f"error: {error}")
         return 1
     return 0
 

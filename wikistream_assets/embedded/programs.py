@@ -29,8 +29,8 @@ from wikistream_assets.tables import RAW_EVENTS
 LOCATION: Final = "wikistream"
 """Name of the Dagster code location, as in ``workspace.yaml``."""
 
-ENDS_BEFORE: Final = ("broker", "source", "producer", "stream", "code", "worker", "daemon", "metrics")
-"""Everyone ends before those on his left: who sees to it that the others work must not see them end, and start them again."""
+STOPPED_LAST_TO_FIRST: Final = ("broker", "source", "producer", "stream", "code", "worker", "daemon", "metrics")
+"""From the one that is stopped last to the first: who watches others must be gone before they are, or would start them again."""
 
 _POLL_SECONDS: Final = 0.1
 _STREAM_PATH: Final = "/v2/stream/recentchange"

@@ -5,7 +5,6 @@ with what it would write: what is the same is left alone, what has changed is re
 """
 
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any, Final
 
 from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.home import open_home, unusable
-from wikistream_assets.embedded.jars import Report
+from wikistream_assets.embedded.jars import Report, to_stderr
 from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.embedded.ports import refuse_taken_port
-from wikistream_assets.embedded.programs import ENDS_BEFORE, Program, programs
+from wikistream_assets.embedded.programs import STOPPED_LAST_TO_FIRST, Program, programs
 from wikistream_assets.embedded.source import choose_source, chosen_source
 from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
 from wikistream_assets.resources.broker import Broker
@@ -65,7 +64,7 @@ class ServiceStatus:
 def up(settings: Settings, source: str | None = None, report: Report | None = None) -> None:
     """Start what is not running, wait until it works, and bring the topics into shape; running twice changes nothing.
 
-    A program whose settings have changed since its start is restarted with the new ones.
+    A program whose settings have changed since its start is restarted with the new ones; all are, if a secret has changed.
 
     Args:
         settings: the home and its ports.
@@ -80,7 +79,7 @@ def up(settings: Settings, source: str | None = None, report: Report | None = No
 
         Where nothing had run before, what was started is stopped again then.
     """
-    tell = report or _to_stderr
+    tell = report or to_stderr
     root = open_home(settings)
     with exclusive(root / "run" / "services.lock"):
         try:
@@ -154,9 +153,12 @@ class _Start:
     def run(self, *, whole: bool) -> None:
         """Bring the rows up; if they are the ``whole`` pipeline, end what else runs."""
         infos = supervisor.process_infos(self._settings)
+        if whole and infos is not None and supervisor.has_other_secrets(self._settings):
+            self._report("a secret has changed: starting everything anew")
+            infos = None
         anew = infos is None
         if anew:
-            supervisor.stop(self._settings)  # leftovers of a killed supervisord hold ports
+            supervisor.stop(self._settings)  # leftovers of a killed supervisord hold ports, too
         stale = self._stale(infos or {}, whole)
         for name in stale & set(infos or {}):
             _end(self._settings, name)
@@ -276,7 +278,7 @@ def _section(program: Program) -> str:
         f"startsecs={program.settled_seconds}",
         f"startretries={_RETRIES}",
         f"stopwaitsecs={supervisor.STOP_SECONDS}",
-        f"priority={ENDS_BEFORE.index(program.name)}",
+        f"priority={STOPPED_LAST_TO_FIRST.index(program.name)}",
         "killasgroup=true",  # SIGTERM is for the program alone: what it finishes, its children must live to finish
         "redirect_stderr=true",
         f"stdout_logfile=logs/{program.name}.out",
@@ -335,8 +337,3 @@ def _ended(settings: Settings, program: Program) -> str:
     return (
         f"the {program.name} ends at its start ({reason.strip()}): see {log.parent}, mend the cause and run 'make up'"
     )
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

@@ -6,7 +6,6 @@ streams of a home have an event in common.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from producer.eventstreams.generator import Generator
 from producer.launch import Source, source_from
+from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.settings import Settings
 
@@ -68,7 +68,7 @@ def choose_source(settings: Settings, spec: str) -> PipelineSource:
         "source": {"identity": source.identity, "mode": source.mode, "url": source.url, "serve": source.serve},
         _SYNTHETIC: synthetic,
     }
-    _write(_path(settings), json.dumps(document, indent=1))
+    replace_whole(_path(settings), json.dumps(document, indent=1).encode())
     return PipelineSource(chosen, source)
 
 
@@ -109,13 +109,3 @@ def _read(settings: Settings) -> dict[str, Any] | None:
             f"{path} is damaged: restore it from a backup, or remove it (a new synthetic stream then begins)"
         ) from None
     return document
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file whole: a start that is killed leaves the old one or the new one."""
-    new = path.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

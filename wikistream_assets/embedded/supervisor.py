@@ -127,16 +127,31 @@ def revive(settings: Settings, pid: int) -> None:
 
 
 def inherited(settings: Settings) -> dict[str, str]:
-    """The environment of all programs. Settings they get one by one, so that a change reaches whom it concerns; but secrets not,
-    because supervisord's configuration is a file.
+    """The environment that supervisord hands on to all programs.
+
+    Secrets are in it, because supervisord's configuration is a file that others may read. Other settings are not: each program
+    gets those it knows, so that a change restarts only whom it concerns.
     """
-    secrets = {
+    others = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
+    return {**others, **_secrets(settings), HOME_MARK: str(settings.root)}
+
+
+def has_other_secrets(settings: Settings) -> bool:
+    """Whether this home's supervisord was started with other secrets than the settings hold now."""
+    try:
+        environment = psutil.Process(call(settings, "getPID")).environ()
+    except (OSError, HTTPException, Fault, psutil.Error):
+        return False
+    known = {name: value for name, value in environment.items() if name.startswith(ENV_PREFIX)}
+    return known != _secrets(settings)
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    return {
         f"{ENV_PREFIX}{name.upper()}": value.get_secret_value()
         for name in type(settings).model_fields
         if isinstance(value := getattr(settings, name), SecretStr)
     }
-    others = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
-    return {**others, **secrets, HOME_MARK: str(settings.root)}
 
 
 def call(settings: Settings, method: str, *arguments: object) -> Any:

@@ -45,7 +45,7 @@ LAYERS: Final[dict[str, tuple[TableSpec, ...]]] = {
 """The tables that are published, and so looked after, under one lock."""
 
 _PUBLISHED: Final = ("silver", "gold")
-"""Layers whose main is moved by a run; to the others is only ever appended."""
+"""Layers whose main is moved by a run; the others are append-only."""
 
 _SMALL: Final = 0.75
 """Below this share of the target size a file is small; Iceberg's own measure."""

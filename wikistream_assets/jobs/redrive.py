@@ -55,7 +55,7 @@ class RedriveReport:
         rejected: letters again, with one attempt more; those that are now given up included.
         skipped: canaries and domains that are not followed.
         now_given_up: of the rejected, those that are not tried again by themselves.
-        waiting: letters selected by nobody, e.g. beyond the limit; the next redrive finds them.
+        waiting: letters that were not selected, e.g. beyond the limit; the next redrive finds them.
         given_up: letters left alone because they have failed too often.
         damaged: letters left alone because their records were damaged on the way: there is no line to judge.
     """

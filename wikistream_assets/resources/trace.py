@@ -5,7 +5,6 @@ added the file. Where that was a compaction, which only rewrites, the search goe
 """
 
 import base64
-import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, G
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
+from wikistream_assets.pseudonyms import address_pseudonym
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
 from wikistream_assets.resources.query import common_gold_versions, connect, local_path, relation
 from wikistream_assets.tables import (
@@ -288,7 +288,7 @@ def pseudonym(name: str, user_key: bytes) -> str:
         ipaddress.ip_address(name)
     except ValueError:
         return name
-    return _address_pseudonym(name, user_key)
+    return address_pseudonym(name, user_key)
 
 
 def _names_page(entity_id: str, name: str, user_key: bytes) -> bool:
@@ -299,13 +299,9 @@ def _names_page(entity_id: str, name: str, user_key: bytes) -> bool:
         return False
     pattern = r"(\S+)".join(re.escape(part) for part in _PSEUDONYM.split(entity_id))
     match = re.fullmatch(pattern, name)
-    return match is not None and [_address_pseudonym(part, user_key) for part in match.groups()] == _PSEUDONYM.findall(
+    return match is not None and [address_pseudonym(part, user_key) for part in match.groups()] == _PSEUDONYM.findall(
         entity_id
     )
-
-
-def _address_pseudonym(address: str, user_key: bytes) -> str:
-    return f"ip-{hmac.new(user_key, address.encode(), 'sha256').hexdigest()[:16]}"
 
 
 def _snapshot_of_file(table: Table, snapshot_id: int, file: str) -> int | None:

@@ -44,7 +44,7 @@ def test_status_of_a_running_broker(broker: Broker, broker_settings: Settings) -
 def test_topics(fresh_topics: Broker, broker_settings: Settings) -> None:
     producer = Producer({"bootstrap.servers": fresh_topics.bootstrap_servers, "log_level": 0})
     for number in range(3):
-        producer.produce("dlq-events", key="ключ", value=f"{number}")
+        producer.produce("dlq-events", key="ключ", value=f"{number}\u202e\x9b" if number == 2 else f"{number}")
     assert producer.flush(20) == 0
     listed = json.loads(wikistream("topics", "list", "--json", settings=broker_settings).stdout)
     assert listed["dlq-events"] == {"partitions": 1, "offsets": 3}
@@ -55,8 +55,9 @@ def test_topics(fresh_topics: Broker, broker_settings: Settings) -> None:
     records = [json.loads(line) for line in tail]
     assert [(record["offset"], record["key"], record["value"]) for record in records] == [
         (1, "ключ", "1"),
-        (2, "ключ", "2"),
+        (2, "ключ", "2\u202e\x9b"),
     ]
+    assert all(line.isprintable() for line in tail)
     assert wikistream("topics", "sync", settings=broker_settings).stdout == "all topics are as configured\n"
 
 

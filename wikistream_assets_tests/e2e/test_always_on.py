@@ -76,6 +76,17 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     assert again.returncode == 0, again.stderr
     assert again.stderr == "", "running twice changes nothing"
     assert {service.name: service.pid for service in services.status(home)} == before
+
+    url = "https://hooks.example.org/changed"
+    anew = wikistream("up", settings=home, WIKISTREAM_ALERT_SLACK_WEBHOOK_URL=url)
+    assert anew.returncode == 0, anew.stderr
+    assert anew.stderr.startswith("a secret has changed")
+    assert all(
+        psutil.Process(pid_of(home, name)).environ()["WIKISTREAM_ALERT_SLACK_WEBHOOK_URL"] == url for name in names
+    )
+    assert not {service.pid for service in services.status(home)} & set(before.values())
+    wait_for_more_rows(home)
+
     health = wikistream("health", "--json", settings=home)
     told = json.loads(health.stdout)
     assert (health.returncode, told["problems"], told["source"]) == (0, [], "synthetic"), health.stdout

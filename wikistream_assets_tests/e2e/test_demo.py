@@ -32,7 +32,7 @@ def test_demo_failed_gate_and_way_out(settings: Settings) -> None:
     assert "nothing new" in second.stdout
     assert (table_hashes(lake), _heads(lake)) == (hashes, heads)
 
-    send_an_unknown_type(settings)
+    send_an_unknown_type(settings, "11111111-\x1b]0;owned\x07")
     published = _heads(lake, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
     stopped = wikistream("demo", "--events", EVENTS, settings=settings)
     assert stopped.returncode == 3
@@ -47,6 +47,8 @@ def test_demo_failed_gate_and_way_out(settings: Settings) -> None:
     decision = ("gate", "reject", "bronze.raw_events", "event_type_valid", "--where", "event_type = 'flow!'")
     dry = wikistream(*decision, "--reason", "a new extension", "--dry-run", settings=settings)
     assert (dry.returncode, "nothing recorded" in dry.stdout, "1 rows" in dry.stdout) == (0, True, True), dry.stderr
+    assert "\x1b" not in dry.stdout
+    assert r"11111111-\x1b]0;owned\x07" in dry.stdout, "what a terminal would obey is written out"
     assert wikistream(*decision, "--reason", "a new extension", settings=settings).returncode == 0
     mended = wikistream("demo", "--events", EVENTS, settings=settings)
     assert mended.returncode == 0, mended.stdout

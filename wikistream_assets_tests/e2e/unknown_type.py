@@ -14,24 +14,24 @@ from wikistream_assets_tests.kafka_records import Message, envelope, produce
 EVENT_ID = "11111111-2222-4333-8444-555555555555"
 
 
-def unknown_type() -> Message:
+def unknown_type(event_id: str = EVENT_ID) -> Message:
     """The event as a record for Kafka, past the producer, which knows types only as names."""
     event = {
         "$schema": "/mediawiki/recentchange/1.0.0",
-        "meta": {"id": EVENT_ID, "domain": "en.wikipedia.org", "dt": "2026-03-03T10:00:00Z"},
+        "meta": {"id": event_id, "domain": "en.wikipedia.org", "dt": "2026-03-03T10:00:00Z"},
         "type": "flow!",
         "timestamp": int(datetime(2026, 3, 3, 10, tzinfo=UTC).timestamp()),
         "user": "Ada",
         "bot": False,
         "title": "Tea",
     }
-    return Message(RAW_EVENTS, envelope().event_value(EVENT_ID, json.dumps(event)), EVENT_ID)
+    return Message(RAW_EVENTS, envelope().event_value(event_id, json.dumps(event)), event_id)
 
 
-def send_an_unknown_type(settings: Settings) -> None:
+def send_an_unknown_type(settings: Settings, event_id: str = EVENT_ID) -> None:
     """Put it into Kafka; the broker is started and stopped for it."""
     services.up(settings)
     try:
-        produce(settings.bootstrap_servers, [unknown_type()])
+        produce(settings.bootstrap_servers, [unknown_type(event_id)])
     finally:
         services.down(settings)

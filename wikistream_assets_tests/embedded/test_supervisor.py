@@ -1,0 +1,33 @@
+"""A real supervisord without programs: what it was started with."""
+
+import pytest
+from pydantic import SecretStr
+
+from wikistream_assets.embedded import supervisor
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.settings import Settings
+from wikistream_assets_tests.conftest import SettingsFactory
+
+pytestmark = pytest.mark.unit
+
+
+def with_secret(settings: Settings, text: str) -> Settings:
+    return settings.model_copy(update={"alert_smtp_password": SecretStr(text)})
+
+
+def test_a_changed_secret_is_noticed(settings_factory: SettingsFactory) -> None:
+    settings = settings_factory()
+    configuration = open_home(settings) / "run" / "supervisord.conf"
+    configuration.write_text(
+        f"[unix_http_server]\nfile={supervisor.socket_path(settings)}\n"
+        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+        "[supervisord]\npidfile=run/supervisord.pid\nlogfile=logs/supervisord.log\n"
+    )
+    assert not supervisor.has_other_secrets(with_secret(settings, "a")), "there is no supervisord"
+    supervisor.start(with_secret(settings, "a"), configuration)
+    try:
+        assert not supervisor.has_other_secrets(with_secret(settings, "a"))
+        assert supervisor.has_other_secrets(with_secret(settings, "b"))
+        assert supervisor.has_other_secrets(settings)
+    finally:
+        supervisor.stop(settings)
