@@ -7,7 +7,8 @@ the older, as with producers. An error of Kafka ends the redrive; it never count
 
 The notes are records of ``sse-cursor``: key ``redrive:<topic>:<partition>:<block>``, value the bitmap (base64) of the letters of
 that block of 65,536 offsets that have been dealt with. So they stay small for ever, and are there when the letters' own records
-have long expired.
+have long expired. Letters of topics that were made after Kafka's data was lost have the number of that generation in front of the
+topic, because offsets begin anew there.
 """
 
 import time
@@ -35,11 +36,16 @@ _CONTRACT_REASONS: Final = frozenset(reason.value for reason in Reason)
 
 
 class Place(NamedTuple):
-    """Where the record of a letter stands in Kafka, which is also the letter's name."""
+    """Where the record of a letter stands in Kafka, which is also the letter's name.
+
+    Attributes:
+        generation: how often Kafka's data had been lost before it was written.
+    """
 
     topic: str
     partition: int
     offset: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,8 @@ class Redriver:
 
 def _noted_at(place: Place) -> tuple[bytes, int]:
     block, bit = divmod(place.offset, _BLOCK)
-    return _PREFIX + f"{place.topic}:{place.partition}:{block}".encode(), bit
+    generation = f"{place.generation}:" if place.generation else ""
+    return _PREFIX + f"{generation}{place.topic}:{place.partition}:{block}".encode(), bit
 
 
 def _line(letter: Letter) -> bytes:

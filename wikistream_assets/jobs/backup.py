@@ -338,6 +338,7 @@ def _index(struct: Schema | IcebergType, name: str) -> int:
 def _forget_kafka(home: Path) -> None:
     """Give Bronze a position before everything: totals go on, and events it has already are found to be duplicates."""
     lake = Lakehouse.local(Settings(home=home))
+    lake.add_kafka_loss(datetime.now(UTC))
     for spec in (RAW_EVENTS, DEAD_LETTER):
         newest = lake.newest_position(spec)
         if newest is not None and newest.counts is not None:

@@ -26,6 +26,11 @@ _BATCH_LETTERS: Final = 500
 _BATCH_BYTES: Final = 32 * 1024 * 1024
 """Letters, and bytes of their originals, in one transaction: a letter may hold megabytes."""
 
+_GENERATION: Final = (
+    "len(list_filter(CAST(? AS TIMESTAMPTZ[]), lambda lost: lost <= CAST(bronze_processed_at AS TIMESTAMPTZ)))"
+)
+"""SQL: how often Kafka's data had been lost when the letter was written; its parameter is ``Lakehouse.kafka_losses``."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -34,7 +39,7 @@ class Selection:
     Attributes:
         reason: of this reason class only.
         since: rejected at this time or later.
-        place: this letter alone.
+        place: this letter alone; of every generation, if more than one has it.
         limit: at most so many, oldest first.
         given_up: also those that have failed too often.
     """
@@ -100,36 +105,42 @@ def redrive(lake: Lakehouse, settings: Settings, selection: Selection, *, dry_ru
         KafkaError: Kafka cannot be reached or failed on the way; batches committed before stay done, the others are untouched.
         FencedError: a newer redrive has taken over.
     """
+    losses = lake.kafka_losses()
     with open_views(lake, [DEAD_LETTER]) as connection:
         if dry_run:
             dealt_with = DealtWith.read(settings.bootstrap_servers)
             judge = Judge(settings)
-            chosen = _choose(connection, selection, dealt_with, settings.dlq_max_attempts)
-            tried = ((letter, judge.judge(letter)[0]) for batch in _batches(connection, chosen) for letter in batch)
+            chosen = _choose(connection, losses, selection, dealt_with, settings.dlq_max_attempts)
+            tried = (
+                (letter, judge.judge(letter)[0]) for batch in _batches(connection, losses, chosen) for letter in batch
+            )
             return _report(chosen, Counter((fate, letter.attempts) for letter, fate in tried), settings)
         redriver = Redriver(settings)
-        chosen = _choose(connection, selection, redriver.dealt_with, settings.dlq_max_attempts)
+        chosen = _choose(connection, losses, selection, redriver.dealt_with, settings.dlq_max_attempts)
         done: Counter[tuple[Fate, int]] = Counter()
-        for batch in _batches(connection, chosen):
+        for batch in _batches(connection, losses, chosen):
             done.update((fate, letter.attempts) for letter, fate in zip(batch, redriver.redrive(batch), strict=True))
         redriver.close()
         return _report(chosen, done, settings)
 
 
-def _choose(connection: DuckDBPyConnection, selection: Selection, dealt_with: DealtWith, max_attempts: int) -> _Chosen:
+def _choose(
+    connection: DuckDBPyConnection, losses: list[str], selection: Selection, dealt_with: DealtWith, max_attempts: int
+) -> _Chosen:
     rows = connection.execute(
-        "SELECT kafka_topic, kafka_partition, kafka_offset, reason, attempts, rejected_at, strlen(original) "
-        "FROM bronze.dead_letter WHERE original IS NOT NULL ORDER BY kafka_topic, kafka_partition, kafka_offset"
+        f"SELECT kafka_topic, kafka_partition, kafka_offset, {_GENERATION}, reason, attempts, rejected_at, strlen(original) "  # noqa: S608
+        "FROM bronze.dead_letter WHERE original IS NOT NULL ORDER BY 4, 1, 2, 3",
+        [losses],
     ).fetchall()
     entries: list[_Entry] = []
     left: Counter[str] = Counter()
-    for topic, partition, offset, reason, attempts, rejected_at, size in rows:
-        place = Place(topic, partition, offset)
+    for topic, partition, offset, generation, reason, attempts, rejected_at, size in rows:
+        place = Place(topic, partition, offset, generation)
         if place in dealt_with:
             continue
         wanted = (
             selection.reason in (None, reason)
-            and selection.place in (None, place)
+            and (selection.place is None or selection.place[:3] == place[:3])
             and (selection.since is None or (rejected_at is not None and rejected_at >= selection.since))
         )
         if not is_redrivable(reason):
@@ -143,28 +154,31 @@ def _choose(connection: DuckDBPyConnection, selection: Selection, dealt_with: De
     return _Chosen(entries, left["waiting"], left["given_up"], left["damaged"])
 
 
-def _batches(connection: DuckDBPyConnection, chosen: _Chosen) -> Iterator[list[Letter]]:
+def _batches(connection: DuckDBPyConnection, losses: list[str], chosen: _Chosen) -> Iterator[list[Letter]]:
     """The chosen letters with their originals, in batches that fit into a transaction and into memory."""
-    for (topic, partition), of_partition in groupby(chosen.entries, key=lambda entry: entry.place[:2]):
-        offsets: list[int] = []
+    for _, of_partition in groupby(chosen.entries, key=lambda entry: entry.place._replace(offset=0)):
+        places: list[Place] = []
         size = 0
         for entry in of_partition:
-            if offsets and (len(offsets) == _BATCH_LETTERS or size + entry.size > _BATCH_BYTES):
-                yield _letters(connection, topic, partition, offsets)
-                offsets, size = [], 0
-            offsets.append(entry.place.offset)
+            if places and (len(places) == _BATCH_LETTERS or size + entry.size > _BATCH_BYTES):
+                yield _letters(connection, losses, places)
+                places, size = [], 0
+            places.append(entry.place)
             size += entry.size
-        yield _letters(connection, topic, partition, offsets)
+        yield _letters(connection, losses, places)
 
 
-def _letters(connection: DuckDBPyConnection, topic: str, partition: int, offsets: list[int]) -> list[Letter]:
+def _letters(connection: DuckDBPyConnection, losses: list[str], places: Sequence[Place]) -> list[Letter]:
+    """The letters at ``places``, which differ in their offsets alone."""
+    first = places[0]
     rows = connection.execute(
-        "SELECT kafka_offset, attempts, source_mode, original FROM bronze.dead_letter "
-        "WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset IN (SELECT unnest(?)) ORDER BY kafka_offset",
-        [topic, partition, offsets],
+        "SELECT kafka_offset, attempts, source_mode, original FROM bronze.dead_letter "  # noqa: S608
+        "WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset IN (SELECT unnest(?)) "
+        f"AND {_GENERATION} = ? ORDER BY kafka_offset",
+        [first.topic, first.partition, [place.offset for place in places], losses, first.generation],
     ).fetchall()
     return [
-        Letter(Place(topic, partition, offset), attempts, source_mode, _decoded(original))
+        Letter(first._replace(offset=offset), attempts, source_mode, _decoded(original))
         for offset, attempts, source_mode, original in rows
     ]
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -38,7 +39,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, TABLE_BY_IDENTIFIER, TableSpec
+from wikistream_assets.tables import ALL_TABLES, DEAD_LETTER, TABLE_BY_IDENTIFIER, TableSpec
 from wikistream_assets.tables.spec import Column, ColumnType
 
 CATALOG_NAME: Final = "wikistream"
@@ -49,6 +50,7 @@ POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
 MASKED_KEY: Final = "wikistream.masked"
 TOPICS_KEY: Final = "wikistream.topics"
+KAFKA_LOSSES_KEY: Final = "wikistream.kafka_losses"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -247,6 +249,14 @@ class Lakehouse:
         """Set the table property ``name``; makes no snapshot."""
         with self.table(spec).transaction() as transaction:
             transaction.set_properties({name: value})
+
+    def kafka_losses(self) -> list[str]:
+        """When Kafka's data was lost, ISO 8601, oldest first: letters from before and after may stand at the same offset."""
+        return list(json.loads(self.table(DEAD_LETTER).properties.get(KAFKA_LOSSES_KEY, "[]")))
+
+    def add_kafka_loss(self, at: datetime) -> None:
+        """Note that Kafka's data is lost: what Bronze reads from now on has offsets that begin anew."""
+        self.set_property(DEAD_LETTER, KAFKA_LOSSES_KEY, json.dumps([*self.kafka_losses(), at.isoformat()]))
 
     @_commits
     def mark_masked(self, spec: TableSpec, before: str) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,14 +14,16 @@ from producer.redrive import Place
 from producer.topics import DLQ_EVENTS
 from wikistream_assets.definitions import defs
 from wikistream_assets.defs.ops.dead_letters import every_six_hours
+from wikistream_assets.jobs.backup import back_up, restore
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.redrive import RedriveReport, Selection, redrive
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.conftest import SettingsFactory, child_environment
+from wikistream_assets_tests.conftest import SettingsFactory, child_environment, empty_topics
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, table_rows, totals
 from wikistream_assets_tests.kafka_records import INGESTED_AT, Message, envelope, event_message, produce
 from wikistream_assets_tests.producer.samples import ID, line
@@ -113,6 +116,31 @@ def _selections(lake: Lakehouse, settings: Settings) -> None:
     assert looked_at(place=Place(DLQ_EVENTS, 0, 0)) == (1, 10)
     assert looked_at(since=INGESTED_AT) == (11, 0)
     assert looked_at(since=INGESTED_AT + timedelta(seconds=1)) == (1, 10)  # what Bronze itself rejected, just now
+
+
+def test_letters_of_a_lost_kafka_are_not_taken_for_those_at_their_place_now(
+    lake: Lakehouse,
+    settings: Settings,
+    settings_factory: SettingsFactory,
+    broker_settings: Settings,
+    fresh_topics: Broker,
+    tmp_path: Path,
+) -> None:
+    """Judged again, the old letters become new ones, in new topics: at the very offsets that the old ones had."""
+    produce(settings.bootstrap_servers, [letter(b'{"cut off' + bytes([number])) for number in range(NOT_JSON)])
+    drain(local_session(settings), lake, settings)
+    back_up(settings, tmp_path / "backup")
+    empty_topics(fresh_topics, broker_settings)
+    elsewhere = settings_factory(bootstrap_servers=settings.bootstrap_servers)
+    restore(tmp_path / "backup", elsewhere.root, kafka_lost=True)
+    there = Lakehouse.local(elsewhere)
+    assert redrive(there, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
+    drain(local_session(elsewhere), there, elsewhere)
+    places = [(row["kafka_offset"], row["attempts"]) for row in table_rows(there, DEAD_LETTER)]
+    assert sorted(places) == [(offset, attempts) for offset in range(NOT_JSON) for attempts in (0, 1)]
+    assert redrive(there, elsewhere, Selection(), dry_run=True) == RedriveReport(rejected=NOT_JSON)
+    assert redrive(there, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
+    assert redrive(there, elsewhere, Selection()) == RedriveReport()
 
 
 def test_the_scheduled_job_redrives_what_waits(

@@ -31,6 +31,7 @@ def test_notes_survive_the_way_through_kafka() -> None:
             Place(DLQ_EVENTS, 1, 0),
             Place(RAW_EVENTS, 2, 0),
             Place(RAW_EVENTS, 0, 1),
+            Place(DLQ_EVENTS, 0, 0, generation=1),
         ]
     )
 
