@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
@@ -55,6 +56,20 @@ def fail(message: str, code: int) -> NoReturn:
     """End the command with one line on standard error and the exit code."""
     typer.echo(f"error: {printable(message)}", err=True)
     raise typer.Exit(code)
+
+
+def write_document(path: Path, text: str, command: str, *, check: bool) -> None:
+    """Write a document that is made from the code, or only see that it is fresh: exit code 1 if it is not.
+
+    Args:
+        command: what writes it, for the message.
+    """
+    if not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {path}")
+    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+        fail(f"{path} is not what the code says: run '{command}' and commit it", 1)
 
 
 def cell(value: object) -> str:

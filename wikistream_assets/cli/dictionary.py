@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wikistream_assets.cli.console import fail
+from wikistream_assets.cli.console import write_document
 
 if TYPE_CHECKING:
     from wikistream_assets.quality.rule import Measure, Rule
@@ -26,13 +26,7 @@ def dictionary(
     path: Annotated[Path, typer.Option(help="the file", dir_okay=False)] = DICTIONARY,
 ) -> None:
     """Write the data dictionary from the table contracts."""
-    text = dictionary_text()
-    if not check:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
-    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-        fail(f"{path} is not what the table contracts say: run 'wikistream dictionary' and commit it", 1)
+    write_document(path, dictionary_text(), "wikistream dictionary", check=check)
 
 
 def dictionary_text() -> str:

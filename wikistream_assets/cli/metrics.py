@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from wikistream_assets.cli.console import fail
+from wikistream_assets.cli.console import fail, write_document
 
 DOCUMENT: Final = Path("docs/METRICS.md")
 
@@ -47,17 +47,11 @@ def serve() -> None:
 
 
 @app.command("document")
-def write_document(
+def write_list(
     check: Annotated[bool, typer.Option("--check", help="write nothing; exit 1 if the file is stale")] = False,
     path: Annotated[Path, typer.Option(help="the file", dir_okay=False)] = DOCUMENT,
 ) -> None:
     """Write the list of all metrics from the code."""
     from wikistream_assets.metrics.catalogue import document
 
-    text = document()
-    if not check:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
-    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-        fail(f"{path} is not what the code says: run 'wikistream metrics document' and commit it", 1)
+    write_document(path, document(), "wikistream metrics document", check=check)
