@@ -165,7 +165,7 @@ def test_a_branch_is_invisible_until_it_is_published(lake: Lakehouse) -> None:
     assert head.snapshot_id == published
     assert _ids(lake) == ["a", "b"]
     assert lake.head(CLEANED_EVENTS, AUDIT_BRANCH) is None
-    with pytest.raises(LakeError, match="no branch 'audit'"):
+    with pytest.raises(LakeError, match="has no 'audit' any more"):
         lake.publish(CLEANED_EVENTS)
 
 
