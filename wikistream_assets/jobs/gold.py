@@ -92,12 +92,20 @@ def pending_range(lake: Lakehouse) -> SnapshotRange:
     """The Silver snapshots Gold has not published: a range that has failed before, else all up to Silver's head."""
     published = Position.of(lake.newest_position(HOURLY_STATS))
     start = published.silver if published else gate.first_snapshot(lake, CLEANED_EVENTS)
-    attempted = _on_branch(lake, HOURLY_STATS)
+    attempted = _attempted(lake)
     if attempted and attempted.silver != start:
         return SnapshotRange(start, attempted.silver)
     # Not the head: compaction after the newest position adds nothing that Gold would have to read.
     newest = lake.newest_position(CLEANED_EVENTS)
     return SnapshotRange(start, newest.snapshot_id if newest else start)
+
+
+def _attempted(lake: Lakehouse) -> Position | None:
+    """What the attempt on the branch was made from; None if there is none, or if Silver was set back behind it since."""
+    position = _on_branch(lake, HOURLY_STATS)
+    if position and any(version.snapshot_id == position.silver for version in lake.history(CLEANED_EVENTS)):
+        return position
+    return None
 
 
 def _on_branch(lake: Lakehouse, spec: TableSpec) -> Position | None:
@@ -134,7 +142,7 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
         published = Position.of(ctx.lake.newest_position(HOURLY_STATS))
         if published is None:
             raise GateError("Gold has published nothing yet: run the cycle first")
-        attempted = _on_branch(ctx.lake, HOURLY_STATS)
+        attempted = _attempted(ctx.lake)
         if attempted and attempted.silver != published.silver:
             raise GateError(
                 "Gold is blocked by a failed range, whose evidence this would replace: see 'wikistream gate status', decide first"

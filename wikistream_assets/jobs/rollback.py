@@ -12,6 +12,9 @@
     the others                   nothing: the quarantine goes with Silver, dead letters and the audit trail are kept
     ===========================  ==================================================================================
 
+What waits at the gates of these tables goes too, also where main is at its target already: Gold's is, when its gate has not let
+the Silver through that is set back.
+
 Who did it and why is a row of ``dq_audit.gate_decisions``, written first. What was left can be looked at by its snapshot id
 until it expires.
 """
@@ -45,13 +48,23 @@ _UPSTREAM: Final = {"gold": ("gold", "silver"), "silver": ("gold", "silver", "br
 
 @dataclass(frozen=True)
 class Rollback:
-    """What is set back: for each table the head that is left, and the snapshot main is set to, in the order it is done."""
+    """What is set back.
+
+    Attributes:
+        targets: for each table that must agree the snapshot main is set to (``start``) and the head that is left (``end``), in
+            the order it is done; both are the same for a table that is there already.
+    """
 
     targets: Mapping[TableSpec, SnapshotRange]
 
     @property
+    def moved(self) -> dict[TableSpec, SnapshotRange]:
+        """The targets of the tables that are not there yet."""
+        return {spec: target for spec, target in self.targets.items() if not target.empty}
+
+    @property
     def lines(self) -> list[str]:
-        return [f"{spec.identifier}: {moved.end} -> {moved.start}" for spec, moved in self.targets.items()]
+        return [f"{spec.identifier}: {moved.end} -> {moved.start}" for spec, moved in self.moved.items()]
 
 
 def roll_back(
@@ -86,7 +99,7 @@ def roll_back(
         )
     with _nobody_else_at_work(settings, spec):
         planned = Rollback(_targets(lake, settings, spec, snapshot_id))
-        if not dry_run and planned.targets:
+        if not dry_run and planned.moved:
             _carry_out(lake, settings, planned, reason.strip(), decided_by)
     return planned
 
@@ -110,13 +123,13 @@ def _targets(lake: Lakehouse, settings: Settings, spec: TableSpec, snapshot_id: 
     if spec is RAW_EVENTS:
         _require_above_audited(lake, target)
         _require_in_kafka(lake, settings, target)
-        return _moves(lake, {RAW_EVENTS: target})
+        return _from_heads(lake, {RAW_EVENTS: target})
     if spec in GOLD_TABLES:
         position = Position.of(lake.newest_position(spec, snapshot_id))
         if position is None:
             raise _from_nothing(spec, snapshot_id)
         _require_kept(lake, CLEANED_EVENTS, position.silver)
-        return _moves(lake, _gold_at(lake, {position.silver}))
+        return _from_heads(lake, _gold_at(lake, {position.silver}))
     bronze = consumed(lake.newest_position(CLEANED_EVENTS, snapshot_id))
     if bronze is None:
         raise _from_nothing(spec, snapshot_id)
@@ -126,30 +139,38 @@ def _targets(lake: Lakehouse, settings: Settings, spec: TableSpec, snapshot_id: 
         raise LakeError(f"{QUARANTINE.identifier} has no snapshot of that time any more; go back to a newer one")
     older = {version.snapshot_id for version in lake.history(CLEANED_EVENTS, snapshot_id)}
     # Gold first and the quarantine last: whatever is cut off in between, the next runs put the rest right by themselves.
-    return _moves(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
+    return _from_heads(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
 
 
 def _carry_out(lake: Lakehouse, settings: Settings, planned: Rollback, reason: str, decided_by: str) -> None:
     at = datetime.now(UTC)
-    for spec, moved in planned.targets.items():
+    for spec, moved in planned.moved.items():
         identity = uuid.uuid4().hex[:8]
         record(lake, Decision(identity, ROLLBACK, spec.identifier, None, moved, None, reason, decided_by, at))
         failpoint(settings, ROLLBACK_AFTER_DECISION)
-        # What waits on a branch, or under audit, was made from a main that is no more.
-        for ref in (AUDIT_BRANCH, AUDITING_TAG):
-            lake.drop_ref(spec, ref)
+        _drop_what_waits(lake, spec, moved.start)
         lake.reset_main(spec, moved.start)
         failpoint(settings, ROLLBACK_AFTER_TABLE)
+    for spec in planned.targets.keys() - planned.moved.keys():
+        # Its main stays, but what waits on its branch was made from a main upstream that is no more.
+        _drop_what_waits(lake, spec, planned.targets[spec].start)
 
 
-def _moves(lake: Lakehouse, targets: Mapping[TableSpec, Version]) -> dict[TableSpec, SnapshotRange]:
-    """From the head of each table to its target; a table that is there already is left out."""
-    moves = {}
-    for spec, target in targets.items():
-        head = next(lake.history(spec)).snapshot_id
-        if head != target.snapshot_id:
-            moves[spec] = SnapshotRange(target.snapshot_id, head)
-    return moves
+def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:
+    """Drop what waits for its gate, on a branch or under a tag, unless the target holds it: a failed range stays that range."""
+    kept = {version.snapshot_id for version in lake.history(spec, target)}
+    for ref in (AUDIT_BRANCH, AUDITING_TAG):
+        waiting = lake.head(spec, ref)
+        if waiting is not None and waiting.snapshot_id not in kept:
+            lake.drop_ref(spec, ref)
+
+
+def _from_heads(lake: Lakehouse, targets: Mapping[TableSpec, Version]) -> dict[TableSpec, SnapshotRange]:
+    """For each table its target, and the head that is left for it."""
+    return {
+        spec: SnapshotRange(target.snapshot_id, next(lake.history(spec)).snapshot_id)
+        for spec, target in targets.items()
+    }
 
 
 def _on_main(lake: Lakehouse, spec: TableSpec, snapshot_id: int) -> Version:

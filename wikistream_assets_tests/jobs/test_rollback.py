@@ -1,22 +1,26 @@
 """Comparing and setting back: a bad publication is undone with whatever follows from it, and the next cycle is right."""
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
 
 from producer.eventstreams.generator import Generator
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.jobs import silver
+from wikistream_assets.jobs import bronze_gate, gold, rollback, silver
+from wikistream_assets.jobs.bronze_gate import AUDITING_TAG
 from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.jobs.context import SnapshotRange
 from wikistream_assets.jobs.rollback import roll_back
+from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.diff import CHANGED, difference, version_named
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, Lakehouse
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.transforms.silver import cleaned_events
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, blocking
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -32,7 +36,7 @@ def _back(gates: GateLake, spec: object, snapshot_id: int, *, dry_run: bool = Fa
     done = roll_back(
         gates.lake, gates.ctx.settings, spec, snapshot_id, reason="wrong", decided_by="someone", dry_run=dry_run
     )
-    return [table.identifier for table in done.targets]
+    return [table.identifier for table in done.moved]
 
 
 def test_a_bad_publication_is_undone_and_the_next_cycle_is_right(
@@ -94,6 +98,96 @@ def test_gold_goes_back_as_one_and_is_made_again(gates: GateLake) -> None:
     assert table_hashes(gates.lake) != after
     assert gates.gold().advanced
     assert table_hashes(gates.lake) == after
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, column: str, value: str, where: str) -> None:
+    """A bug of the transform: where the condition holds, Silver's column has the value."""
+    right = cleaned_events.good
+
+    def wrong(marked: DataFrame) -> DataFrame:
+        spoiled = sf.when(sf.expr(where), sf.expr(value)).otherwise(sf.col(column))
+        return right(marked).withColumn(column, spoiled.cast(marked.schema[column].dataType))
+
+    monkeypatch.setattr(silver, "good", wrong)
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL; the real signal is sent in the fault tests."""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["done", "killed"])
+def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    rows, lake = clean_rows(RAW_EVENTS), gates.lake
+    gates.add_bronze(rows[:500])
+    assert all(report.passed for report in gates.cycle())
+    good = gates.mains(CLEANED_EVENTS, QUARANTINE)
+    gates.add_bronze(rows[500:700])
+    assert gates.bronze_gate().passed
+    with monkeypatch.context() as bug:
+        _spoil(bug, "event_type", "'log'", "event_type = 'edit'")  # no rule of Silver sees it
+        assert gates.silver().passed
+        compute = gold.entity_trends.compute
+        bug.setattr(
+            gold.entity_trends,
+            "compute",
+            lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
+        )
+        assert not gates.gold().passed
+    wrong = gates.mains(CLEANED_EVENTS)[CLEANED_EVENTS.identifier]
+    assert gold.pending_range(lake).end == wrong
+
+    if killed:
+        seen: list[str] = []
+
+        def kill(_: Settings, name: str) -> None:
+            seen.append(name)
+            if (
+                seen.count(rollback.ROLLBACK_AFTER_TABLE) == 2
+            ):  # Silver and the quarantine are back, Gold's branches stand
+                raise _Killed
+
+        with monkeypatch.context() as fault:
+            fault.setattr(rollback, "failpoint", kill)
+            with pytest.raises(_Killed):
+                _back(gates, CLEANED_EVENTS, good[CLEANED_EVENTS.identifier])
+        assert lake.head(HOURLY_STATS, AUDIT_BRANCH) is not None
+        assert gold.recompute(gates.ctx, ["2026-03-01"]).passed, "no failed range is in the way"
+    else:
+        tables = [CLEANED_EVENTS.identifier, QUARANTINE.identifier]
+        assert _back(gates, CLEANED_EVENTS, good[CLEANED_EVENTS.identifier]) == tables
+        assert [lake.head(spec, AUDIT_BRANCH) for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)] == [None] * 6
+    assert gates.mains(CLEANED_EVENTS, QUARANTINE) == good
+    assert gold.pending_range(lake).empty
+
+    gates.add_bronze(rows[700:])
+    reports = gates.cycle()
+    assert all(report.passed and report.advanced for report in reports)
+    assert reports[2].range == SnapshotRange(good[CLEANED_EVENTS.identifier], gates.mains()[CLEANED_EVENTS.identifier])
+    edits = sum(row["event_type"] == "edit" for row in rows)
+    assert gates.rows("select sum(total_events), sum(type_edit) from gold.hourly_stats") == [(900, edits)]
+
+
+def test_a_failed_bronze_range_stays_when_only_newer_rows_go_back(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollback, "_require_in_kafka", lambda *_: None)  # these rows have never been there
+    rows, lake = clean_rows(RAW_EVENTS), gates.lake
+    gates.add_bronze(rows[:100])
+    assert gates.bronze_gate().passed
+    passed = gates.mains(RAW_EVENTS)[RAW_EVENTS.identifier]
+    rows[150]["event_type"] = "flow!"
+    gates.add_bronze(rows[100:200])
+    failed = gates.bronze_gate()
+    assert blocking(failed) == {"event_type_valid": Status.FAILED}
+    gates.add_bronze(rows[200:300])
+    _back(gates, RAW_EVENTS, failed.range.end)
+    gates.add_bronze(rows[300:])
+    assert bronze_gate.pending_range(lake) == failed.range
+    _back(gates, RAW_EVENTS, passed)
+    assert lake.head(RAW_EVENTS, AUDITING_TAG) is None
+    assert bronze_gate.pending_range(lake).empty
 
 
 def test_what_would_lose_rows_is_refused(gates: GateLake) -> None:
