@@ -12,6 +12,7 @@ from typing import Any, Final
 from pyarrow import parquet
 from pyiceberg.table import Table
 
+from wikistream_assets.jobs.context import SnapshotRange
 from wikistream_assets.quality.audit_rows import (
     GateContext,
     failing_rows_table,
@@ -74,16 +75,24 @@ def write(
     lake.append(QUALITY_RESULTS, results.take(fresh))
 
 
-def last_attempt(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, Any]]:
-    """Rows of ``quality_results`` of the newest attempt at a range, as recorded."""
+def last_attempt(lake: Lakehouse, layer: str, covered: SnapshotRange) -> list[dict[str, Any]]:
+    """Rows of ``quality_results`` of the newest attempt at exactly this range, as recorded."""
+    return next(iter(_attempts(lake, layer, covered.end, covered.start)), [])
+
+
+def last_attempt_up_to(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, Any]]:
+    """Rows of ``quality_results`` of the newest attempt at a range with this end, wherever it starts."""
     return next(iter(_attempts(lake, layer, range_end)), [])
 
 
-def _attempts(lake: Lakehouse, layer: str, range_end: int) -> list[list[dict[str, Any]]]:
-    """The rows of each attempt at a range, newest first."""
-    rows = (
-        lake.table(QUALITY_RESULTS).scan(row_filter=matching(layer=layer, range_end=range_end)).to_arrow().to_pylist()
-    )
+def _attempts(
+    lake: Lakehouse, layer: str, range_end: int, range_start: int | None = None
+) -> list[list[dict[str, Any]]]:
+    """The rows of each attempt at a range with this end, and with this start if one is given; newest first."""
+    condition = matching(layer=layer, range_end=range_end)
+    if range_start is not None:
+        condition = matching(layer=layer, range_end=range_end, range_start=range_start)
+    rows = lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist()
     numbers = sorted({row["attempt"] for row in rows}, reverse=True)
     return [[row for row in rows if row["attempt"] == number] for number in numbers]
 

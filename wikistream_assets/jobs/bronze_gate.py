@@ -62,7 +62,7 @@ def run(ctx: JobContext) -> GateReport:
 
 
 def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
-    decisions = decisions_on(ctx.lake, RAW_EVENTS, covered.end)
+    decisions = decisions_on(ctx.lake, RAW_EVENTS, covered)
     rows = _kept(read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end), decisions)
     enough = gate.rows_for_ratios(ctx, RAW_EVENTS, covered)
     earlier = gate.rows_that_may_repeat(ctx, RAW_EVENTS, covered, gate.rows_by_hour(rows))

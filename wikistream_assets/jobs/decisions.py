@@ -103,9 +103,12 @@ def record(lake: Lakehouse, decision: Decision) -> None:
     lake.append(GATE_DECISIONS, pa.Table.from_pylist([row], schema=schema))
 
 
-def decisions_on(lake: Lakehouse, spec: TableSpec, range_end: int) -> list[Decision]:
-    """Decisions on the range of ``spec`` that ends with snapshot ``range_end``, oldest first."""
-    return _read(lake, matching(table_name=spec.identifier, range_end=range_end))
+def decisions_on(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> list[Decision]:
+    """Decisions on the audit of ``spec`` over exactly ``covered``, oldest first.
+
+    One on another range with the same end does not count: that range holds other rows.
+    """
+    return _read(lake, matching(table_name=spec.identifier, range_start=covered.start, range_end=covered.end))
 
 
 def rejections_of(lake: Lakehouse, spec: TableSpec) -> list[Decision]:

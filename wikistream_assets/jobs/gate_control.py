@@ -48,7 +48,7 @@ def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
     states = []
     for layer, pending_range in _PENDING.items():
         pending = pending_range(lake)
-        verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending.end)
+        verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending)
         failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
         states.append(GateState(layer, pending, failures))
     return tuple(states)

@@ -259,7 +259,7 @@ def _audit(
         )
         for spec in GOLD_TABLES
     }
-    waived = {spec: waived_checks(decisions_on(ctx.lake, spec, covered.end)) for spec in GOLD_TABLES}
+    waived = {spec: waived_checks(decisions_on(ctx.lake, spec, covered)) for spec in GOLD_TABLES}
     hours = _sums_by_hour(candidates[HOURLY_STATS])
     own = {
         HOURLY_STATS: _hourly_parity(silver_hours, hours, waived[HOURLY_STATS]),
@@ -299,7 +299,7 @@ def _unaudited_upstream(lake: Lakehouse, covered: SnapshotRange) -> list[str]:
     found = []
     for source in sorted(sources):
         for layer in ("bronze", "silver"):
-            verdicts = audit_log.last_attempt(lake, layer, source)
+            verdicts = audit_log.last_attempt_up_to(lake, layer, source)
             if not verdicts or any(Status(verdict["status"]).blocks for verdict in verdicts):
                 found.append(f"{layer} gate up to Bronze snapshot {source}")
     return found

@@ -136,7 +136,7 @@ def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter
         bronze_rejections=bronze_rejections,
         silver_rejections=[
             Rejection(decision.decision_id, decision.predicate)
-            for decision in decisions_on(ctx.lake, CLEANED_EVENTS, covered.end)
+            for decision in decisions_on(ctx.lake, CLEANED_EVENTS, covered)
             if decision.predicate
         ],
         existing_ids=read_table(ctx.spark, CLEANED_EVENTS).where(sf.col("event_date").isin(dates)).select("event_id"),
@@ -188,7 +188,7 @@ def _audit(
     lake = ctx.lake
     written = SnapshotRange(lake.head_id(CLEANED_EVENTS), lake.head_id(CLEANED_EVENTS, AUDIT_BRANCH))
     rows = read_range(ctx.spark, CLEANED_EVENTS, written.start, written.end)
-    waived = waived_checks(decisions_on(lake, CLEANED_EVENTS, covered.end))
+    waived = waived_checks(decisions_on(lake, CLEANED_EVENTS, covered))
     measured = evaluate(
         ctx.spark,
         rows,

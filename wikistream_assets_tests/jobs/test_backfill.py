@@ -19,17 +19,26 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError, GateError
 from wikistream_assets.jobs import backfill, gold
 from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
+from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, RAW_EVENTS, RISK_SCORES, TableSpec
+from wikistream_assets.tables import (
+    CLEANED_EVENTS,
+    ENTITY_TRENDS,
+    GOLD_TABLES,
+    HOURLY_STATS,
+    RAW_EVENTS,
+    RISK_SCORES,
+    TableSpec,
+)
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, totals
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.quality.samples import clean_rows
 
 DAY, NEXT_DAY = "2026-03-01", "2026-03-02"
@@ -126,6 +135,33 @@ def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monke
     assert not any(state.blocked for state in gate_states(gates.lake))
     assert backfill.run(gates.ctx, [DAY]).passed
     assert table_hashes(gates.lake) == hashes
+
+
+@pytest.mark.spark
+def test_a_waiver_of_a_published_range_does_not_cover_a_backfill(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    gates.bronze_gate()
+    gates.silver()
+    compute = gold.entity_trends.compute
+    monkeypatch.setattr(
+        gold.entity_trends,
+        "compute",
+        lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
+    )
+    assert blocking(gates.gold()) == {"rank_valid": Status.FAILED}
+    decide_on_failure(
+        gates.lake,
+        lambda: gates.ctx.spark,
+        "accept",
+        ENTITY_TRENDS.identifier,
+        "rank_valid",
+        reason="this once",
+        decided_by="ada",
+    )
+    assert gates.gold().advanced
+    assert blocking(gold.recompute(gates.ctx, [DAY])) == {"rank_valid": Status.FAILED}
 
 
 @pytest.mark.spark

@@ -5,11 +5,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from producer.eventstreams.generator import Generator
-from wikistream_assets.exceptions import LakeError
+from wikistream_assets.exceptions import GateError, LakeError
 from wikistream_assets.jobs import bronze_gate, gold, rollback, silver
 from wikistream_assets.jobs.bronze_gate import AUDITING_TAG
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.context import SnapshotRange
+from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
 from wikistream_assets.jobs.rollback import roll_back
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.broker import Broker
@@ -167,6 +168,39 @@ def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
     assert reports[2].range == SnapshotRange(good[CLEANED_EVENTS.identifier], gates.mains()[CLEANED_EVENTS.identifier])
     edits = sum(row["event_type"] == "edit" for row in rows)
     assert gates.rows("select sum(total_events), sum(type_edit) from gold.hourly_stats") == [(900, edits)]
+
+
+def test_a_waiver_does_not_cover_the_longer_range_after_a_rollback(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, lake = clean_rows(RAW_EVENTS), gates.lake
+    gates.add_bronze(rows[:300])
+    assert all(report.passed for report in gates.cycle())
+    earliest = gates.mains(CLEANED_EVENTS)[CLEANED_EVENTS.identifier]
+    gates.add_bronze(rows[300:600])
+    assert gates.bronze_gate().passed
+    assert gates.silver().passed
+    gates.add_bronze(rows[600:])
+    assert gates.bronze_gate().passed
+    _spoil(monkeypatch, "language", "null", "event_id like '%000000000700'")
+    short = gates.silver()
+    assert blocking(short) == {"language_not_null": Status.FAILED}
+    accept = ("accept", CLEANED_EVENTS.identifier, "language_not_null")
+    decide_on_failure(lake, lambda: gates.ctx.spark, *accept, reason="one row", decided_by="ada")
+
+    _back(gates, CLEANED_EVENTS, earliest)
+    state = gate_states(lake)[1]
+    assert (state.pending.end, state.blocked) == (short.range.end, False), "this range has not been audited yet"
+    with pytest.raises(GateError, match="does not block anything now"):
+        decide_on_failure(lake, lambda: gates.ctx.spark, *accept, reason="one row", decided_by="ada")
+    long = gates.silver()
+    assert long.range.end == short.range.end
+    assert long.range.start != short.range.start
+    assert blocking(long) == {"language_not_null": Status.FAILED}
+    assert gate_states(lake)[1].blocked
+    decide_on_failure(lake, lambda: gates.ctx.spark, *accept, reason="one row", decided_by="ada")
+    assert gates.silver().passed
+    assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
 
 
 def test_a_failed_bronze_range_stays_when_only_newer_rows_go_back(
