@@ -1,14 +1,16 @@
 """The audit trail: verdicts, profiles and failing keys are written here before anything is published, and read back from here.
 
 The verdicts of one attempt are written once: a gate that is killed after writing them and started again finds them by their
-``check_id`` and goes on to publication.
+``check_id`` and goes on to publication. If it comes to other verdicts than those, it is another attempt, with its own number.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
+import pyarrow as pa
 from pyarrow import parquet
 from pyiceberg.table import Table
 
@@ -26,22 +28,29 @@ from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESU
 
 _LAYERS: Final = ("bronze", "silver", "gold")
 
+_VERDICT: Final = ("status", "metric_value", "threshold_value", "records_checked", "records_failed")
+"""Two verdicts of a check that agree in these are one. The rest (time, run, message) may differ when an attempt is done again."""
+
 BASELINE_DAYS = 7
 """Drift is judged against the profiles of this many days."""
 
 
-def attempt_number(lake: Lakehouse, layer: str, range_end: int) -> int:
-    """1 + the attempts at the range ending with ``range_end`` whose verdict was to block.
+def attempt_number(lake: Lakehouse, layer: str, range_end: int, *, unfinished: bool) -> int:
+    """The number of the attempt that begins now at a range that ends with ``range_end``.
 
-    An attempt that passed but was killed before publication does not count: done again, it is the same attempt.
+    Ranges with the same end share their numbers: a backfill's ends where a cycle's has ended, one after a rollback may start
+    earlier than before. So the highest number is always the newest attempt.
+
+    Args:
+        unfinished: whether the newest attempt has published nothing. If it did not block either, it was killed, and is now done
+            again under its own number.
     """
-    recorded = (
-        lake.table(QUALITY_RESULTS)
-        .scan(row_filter=matching(layer=layer, range_end=range_end), selected_fields=("attempt", "status"))
-        .to_arrow()
-        .to_pylist()
-    )
-    return 1 + len({row["attempt"] for row in recorded if Status(row["status"]).blocks})
+    newest = next(iter(_attempts(lake, layer, range_end)), [])
+    if not newest:
+        return 1
+    killed = unfinished and not _blocked(newest)
+    number: int = newest[0]["attempt"]
+    return number if killed else number + 1
 
 
 def write(
@@ -50,21 +59,25 @@ def write(
     outcomes: Sequence[CheckOutcome],
     profiles: Sequence[tuple[TableSpec, Sequence[ColumnProfile]]],
 ) -> None:
-    """Record one attempt's verdicts, failing keys and profiles; verdicts that are already recorded are not written again."""
+    """Record one attempt's verdicts, failing keys and profiles, before anything is published.
+
+    An attempt that was killed and is done again is not recorded twice. If its verdicts are others now (the rule was changed, or
+    other dates are computed anew), they are those of the next attempt: what is published, or blocked, always has its own.
+    """
     results = quality_results_table(outcomes, context)
-    recorded = (
+    recorded = _verdicts(
         lake.table(QUALITY_RESULTS)
         .scan(
-            row_filter=matching(layer=context.layer, range_end=context.range_end),
-            selected_fields=("check_id",),
+            row_filter=matching(layer=context.layer, range_end=context.range_end, attempt=context.attempt),
+            selected_fields=("check_id", *_VERDICT),
         )
-        .to_arrow()["check_id"]
-        .to_pylist()
+        .to_arrow()
     )
-    known = set(recorded)
-    fresh = [index for index, check in enumerate(results["check_id"].to_pylist()) if check not in known]
-    if not fresh:
+    if recorded == _verdicts(results):
         return
+    if recorded:
+        context = replace(context, attempt=context.attempt + 1)
+        results = quality_results_table(outcomes, context)
     failing = failing_rows_table(outcomes, context)
     if failing.num_rows:
         lake.append(FAILING_ROWS, failing)
@@ -72,7 +85,16 @@ def write(
         if columns:
             lake.append(PROFILE_METRICS, profile_metrics_table(columns, spec.identifier, context))
     # Last, because the verdicts are what a restart looks for.
-    lake.append(QUALITY_RESULTS, results.take(fresh))
+    lake.append(QUALITY_RESULTS, results)
+
+
+def _verdicts(results: pa.Table) -> dict[str, tuple[Any, ...]]:
+    """``check_id`` -> what was found."""
+    return {row["check_id"]: tuple(row[name] for name in _VERDICT) for row in results.to_pylist()}
+
+
+def _blocked(verdicts: Iterable[Mapping[str, Any]]) -> bool:
+    return any(Status(row["status"]).blocks for row in verdicts)
 
 
 def last_attempt(lake: Lakehouse, layer: str, covered: SnapshotRange) -> list[dict[str, Any]]:
@@ -138,7 +160,7 @@ def stored_outcomes(
     A backfill attempts what is published once more: one that fails leaves the tables, and so their verdicts, as they are.
     """
     attempts = _attempts(lake, layer, range_end)
-    passed = (rows for rows in attempts if not any(Status(row["status"]).blocks for row in rows))
+    passed = (rows for rows in attempts if not _blocked(rows))
     recorded = {(row["table_name"], row["check_name"]): row for row in next(passed, [])}
     return tuple(
         _outcome(spec, rule.name, recorded.get((spec.identifier, rule.name))) for spec in tables for rule in spec.rules

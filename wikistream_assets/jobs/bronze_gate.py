@@ -48,8 +48,10 @@ def run(ctx: JobContext) -> GateReport:
         covered = pending_range(ctx.lake)
         if covered.empty:
             return gate.already_published(ctx, LAYER, [RAW_EVENTS], covered)
+        pinned = ctx.lake.head(RAW_EVENTS, AUDITING_TAG)
+        unfinished = pinned is not None and pinned.snapshot_id == covered.end
         ctx.lake.tag(RAW_EVENTS, AUDITING_TAG, covered.end)
-        attempt = gate.begin_attempt(ctx, LAYER, covered)
+        attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=unfinished)
         outcomes = gate.record(ctx, attempt, [_audit(ctx, covered)])
         failpoint(ctx.settings, GATE_AFTER_RESULTS)
         report = GateReport(LAYER, covered, outcomes)

@@ -105,15 +105,23 @@ def rows_that_may_repeat(
     return rows.where(reduce(or_, touched))
 
 
-def begin_attempt(ctx: JobContext, layer: str, covered: SnapshotRange) -> GateContext:
-    """Number the attempt at ``covered`` and note its time."""
+def begin_attempt(
+    ctx: JobContext, layer: str, covered: SnapshotRange, *, unfinished: bool, dates: Sequence[str] = ()
+) -> GateContext:
+    """Number the attempt at ``covered`` and note its time.
+
+    Args:
+        unfinished: whether an earlier attempt at the range was left before its publication, killed or blocked.
+        dates: of a recomputation, the dates it computes anew.
+    """
     return GateContext(
         run_id=ctx.run_id,
         layer=layer,
         range_start=covered.start,
         range_end=covered.end,
-        attempt=audit_log.attempt_number(ctx.lake, layer, covered.end),
+        attempt=audit_log.attempt_number(ctx.lake, layer, covered.end, unfinished=unfinished),
         ran_at=datetime.now(UTC),
+        dates=tuple(dates),
     )
 
 

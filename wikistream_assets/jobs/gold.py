@@ -108,6 +108,13 @@ def _attempted(lake: Lakehouse) -> Position | None:
     return None
 
 
+def _unfinished(lake: Lakehouse, covered: SnapshotRange) -> bool:
+    """Whether the branch holds an attempt at the range, or at a recomputation of it, that has not been published."""
+    attempted = _attempted(lake)
+    published = Position.of(lake.newest_position(HOURLY_STATS))
+    return attempted is not None and attempted.silver == covered.end and attempted != published
+
+
 def _on_branch(lake: Lakehouse, spec: TableSpec) -> Position | None:
     return Position.of(lake.newest_position(spec, AUDIT_BRANCH)) if lake.head(spec, AUDIT_BRANCH) else None
 
@@ -172,7 +179,9 @@ def _attempts(ctx: JobContext, covered: SnapshotRange, position: Position, dates
 
 
 def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates: list[str]) -> GateReport:
-    attempt = gate.begin_attempt(ctx, LAYER, covered)
+    # The cycle's dates follow from its range; those of a recomputation, which has none, were asked for.
+    asked = dates if covered.empty else ()
+    attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=_unfinished(ctx.lake, covered), dates=asked)
     for spec in GOLD_TABLES:
         ctx.lake.fresh_branch(spec)
     silver_hours = _build(ctx, position, dates, attempt.ran_at)

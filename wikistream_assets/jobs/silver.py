@@ -103,7 +103,8 @@ def _align_quarantine(lake: Lakehouse) -> None:
 
 
 def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
-    attempt = gate.begin_attempt(ctx, LAYER, covered)
+    unfinished = consumed(_branch_position(ctx.lake)) == covered.end
+    attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=unfinished)
     for spec in (QUARANTINE, CLEANED_EVENTS):
         ctx.lake.fresh_branch(spec)
     bronze_hours = _build(ctx, covered, attempt.ran_at)

@@ -33,8 +33,9 @@ class GateContext:
         layer: bronze, silver or gold.
         range_start: snapshot the audited range starts after; the empty table's for the first range.
         range_end: last snapshot of the audited range.
-        attempt: 1 for the first audit of the range.
+        attempt: 1 for the first audit of a range with this end.
         ran_at: when the gate ran, aware.
+        dates: of a recomputation, which has no range of its own, the dates that were computed anew.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class GateContext:
     range_end: int
     attempt: int
     ran_at: datetime
+    dates: tuple[str, ...] = ()
 
     @property
     def run_date(self) -> str:
@@ -50,9 +52,10 @@ class GateContext:
         return self.ran_at.astimezone(UTC).date().isoformat()
 
 
-def check_id(table: str, check: str, range_start: int | None, range_end: int, attempt: int) -> str:
+def check_id(table: str, check: str, context: GateContext) -> str:
     """SHA-256 (64 hexadecimal digits) of what identifies a verdict: an attempt that is recorded twice gets the same id."""
-    return hashlib.sha256(json.dumps([table, check, range_start, range_end, attempt]).encode()).hexdigest()
+    identity = [table, check, context.range_start, context.range_end, context.attempt, *context.dates]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def quality_results_table(outcomes: Sequence[CheckOutcome], context: GateContext) -> pa.Table:
@@ -88,7 +91,7 @@ def _verdict(outcome: CheckOutcome, context: GateContext) -> dict[str, Any]:
     name = outcome.rule.name
     return {
         **_run(context),
-        "check_id": check_id(outcome.table, name, context.range_start, context.range_end, context.attempt),
+        "check_id": check_id(outcome.table, name, context),
         "table_name": outcome.table,
         "check_name": name,
     }

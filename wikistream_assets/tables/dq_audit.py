@@ -18,7 +18,7 @@ QUALITY_RESULTS = TableSpec(
     name="quality_results",
     description="One row per check, audited range and attempt: the verdict with its figures.",
     columns=columns(
-        ("check_id", "string", "hash of table, check, range and attempt; unique"),
+        ("check_id", "string", "hash of table, check, range, attempt and, of a backfill, its dates; unique"),
         ("run_id", "string", "Dagster run, or the command that ran the gate"),
         ("layer", "string", "bronze, silver or gold"),
         ("table_name", "string", "namespace.name of the audited table"),
@@ -45,7 +45,7 @@ QUALITY_RESULTS = TableSpec(
             "snapshot the audited range starts after; the empty table's first one for the first range",
         ),
         ("range_end", "long", "last snapshot of the audited range"),
-        ("attempt", "int", "1 for the first audit of the range"),
+        ("attempt", "int", "1 for the first audit of a range with this end"),
         ("run_timestamp", "timestamp", "when the gate ran"),
         ("run_date", "string", "UTC date of run_timestamp, yyyy-MM-dd; partition"),
     ),

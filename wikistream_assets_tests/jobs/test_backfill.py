@@ -1,6 +1,7 @@
 """Backfill: a piece of history once more, days computed anew; nothing else moves, and nothing turns fresh."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError, GateError
 from wikistream_assets.jobs import backfill, gold
 from wikistream_assets.jobs.bronze_stream import drain
+from wikistream_assets.jobs.context import JobContext
 from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.broker import Broker
@@ -135,6 +137,56 @@ def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monke
     assert not any(state.blocked for state in gate_states(gates.lake))
     assert backfill.run(gates.ctx, [DAY]).passed
     assert table_hashes(gates.lake) == hashes
+
+
+def as_run(gates: GateLake, run_id: str) -> JobContext:
+    return replace(gates.ctx, run_id=run_id)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL; the real signal is sent in the fault tests."""
+
+
+@pytest.mark.spark
+def test_each_backfill_has_verdicts_of_its_own(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days computed anew one after the other share their range: it is empty, for there is no new Silver."""
+    two_days(gates)
+    compute = gold.entity_trends.compute
+    assert gold.recompute(as_run(gates, "1 first day"), [DAY]).passed
+    with monkeypatch.context() as bug:
+        bug.setattr(
+            gold.entity_trends,
+            "compute",
+            lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
+        )
+        assert not gold.recompute(as_run(gates, "2 next day, wrong"), [NEXT_DAY]).passed
+
+    def kill(_: Settings, name: str) -> None:
+        if name == gold.GOLD_AFTER_RESULTS:
+            raise Killed
+
+    with monkeypatch.context() as fault:
+        fault.setattr(gold, "failpoint", kill)
+        with pytest.raises(Killed):
+            gold.recompute(as_run(gates, "3 next day, killed"), [NEXT_DAY])
+    assert gold.recompute(as_run(gates, "4 next day, again"), [NEXT_DAY]).passed
+    assert gold.recompute(as_run(gates, "5 first day, once more"), [DAY]).passed
+
+    checks = sum(len(spec.rules) for spec in GOLD_TABLES)
+    verdicts = gates.rows(
+        "select run_id, count(*), count(distinct check_id), count(*) filter (status = 'FAILED')"
+        " from dq_audit.quality_results where layer = 'gold' and range_start = range_end group by 1 order by 1"
+    )
+    assert verdicts == [
+        ("1 first day", checks, checks, 0),
+        ("2 next day, wrong", checks, checks, 1),
+        ("3 next day, killed", checks, checks, 0),  # the run after it has come to the same, and published it
+        ("5 first day, once more", checks, checks, 0),
+    ]
+    assert gates.rows("select distinct run_id, check_name from dq_audit.failing_rows") == [
+        ("2 next day, wrong", "rank_valid")
+    ]
+    assert gates.rows("select check_id from dq_audit.quality_results group by 1 having count(*) > 1") == []
 
 
 @pytest.mark.spark

@@ -32,6 +32,10 @@ from wikistream_assets_tests.quality.samples import clean_rows
 pytestmark = pytest.mark.spark
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL; the real signal is sent in the fault tests."""
+
+
 @pytest.fixture
 def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
     return GateLake(spark, lake, settings)
@@ -205,6 +209,40 @@ def test_a_check_that_breaks_blocks_and_is_told(gates: GateLake, monkeypatch: py
     assert not alerts.is_open(AlertKind.GATE_FAILED, subject)
 
 
+def test_a_killed_attempt_is_recorded_once_and_other_verdicts_are_another_attempt(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+
+    def kill(_: Settings, name: str) -> None:
+        if name == bronze_gate.GATE_AFTER_RESULTS:
+            raise Killed
+
+    with monkeypatch.context() as fault:
+        fault.setattr(bronze_gate, "failpoint", kill)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                gates.bronze_gate()
+    recorded = "select attempt, count(*) from dq_audit.quality_results group by 1 order by 1"
+    assert gates.rows(recorded) == [(1, len(RAW_EVENTS.rules))]
+    assert not gate_states(gates.lake)[0].blocked
+
+    tightened = tuple(
+        replace(rule, measure=Holds("source_mode = 'replay'")) if rule.name == "source_mode_valid" else rule
+        for rule in RAW_EVENTS.rules
+    )
+    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=tightened))
+    assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.FAILED}
+    assert [failure["attempt"] for failure in gate_states(gates.lake)[0].failures] == [2]
+    keys = "select count(*) from dq_audit.failing_rows where check_name = 'source_mode_valid'"
+    assert gates.rows(keys) == [(100,)]
+    _decide(gates, "accept", "bronze.raw_events", "source_mode_valid")
+    assert gates.bronze_gate().passed
+    statuses = "select attempt, status from dq_audit.quality_results where check_name = 'source_mode_valid' order by 1"
+    assert gates.rows(statuses) == [(1, "PASSED"), (2, "FAILED"), (3, "WARNING")]
+    assert gates.rows("select check_id from dq_audit.quality_results group by 1 having count(*) > 1") == []
+
+
 def test_rows_that_bronze_lost_break_the_parity(gates: GateLake) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS), records=903)
     report = gates.bronze_gate()
@@ -351,9 +389,6 @@ def test_a_half_done_publication_is_rolled_forward(gates: GateLake, monkeypatch:
     gates.add_bronze(rows[600:])
     gates.bronze_gate()
     gates.silver()
-
-    class Killed(BaseException):
-        """Stands for SIGKILL; the real signal is sent in the fault tests."""
 
     def kill(_: Settings, name: str) -> None:
         if name == gold.GOLD_AFTER_FIRST_PUBLISH:

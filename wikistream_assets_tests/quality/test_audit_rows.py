@@ -127,15 +127,17 @@ def test_without_rows_the_schema_is_kept() -> None:
 
 
 def test_a_check_id_names_one_attempt_at_one_range() -> None:
+    first = replace(CONTEXT, range_start=1, range_end=2, attempt=1)
     ids = {
-        check_id("a.b", "c", 1, 2, 1),
-        check_id("a.b", "c", 1, 2, 2),
-        check_id("a.b", "c", None, 2, 1),
-        check_id("a.b", "d", 1, 2, 1),
-        check_id("a.c", "c", 1, 2, 1),
+        check_id("a.b", "c", first),
+        check_id("a.b", "c", replace(first, attempt=2)),
+        check_id("a.b", "c", replace(first, range_start=None)),
+        check_id("a.b", "c", replace(first, dates=("2026-03-01",))),
+        check_id("a.b", "c", replace(first, dates=("2026-03-01", "2026-03-02"))),
+        check_id("a.b", "d", first),
+        check_id("a.c", "c", first),
     }
 
-    assert len(ids) == 5
-    assert check_id("a.b", "c", 1, 2, 1) in ids
+    assert len(ids) == 7
     again = replace(CONTEXT, run_id="another run", ran_at=datetime(2026, 4, 1, tzinfo=UTC))
     assert quality_results_table([FAILED], again)["check_id"] == quality_results_table([FAILED], CONTEXT)["check_id"]
