@@ -64,7 +64,7 @@ def run(ctx: JobContext, dates: Sequence[str]) -> GateReport:
     Raises:
         GateError: a day's names are masked, Silver does not follow from Bronze, or as ``gold.recompute``.
     """
-    masked_before, _ = ctx.lake.masked(CLEANED_EVENTS)
+    masked_before = ctx.lake.masked(CLEANED_EVENTS).before
     if min(dates) < masked_before:
         raise GateError(
             f"names before {masked_before} are masked: computed from what is left, Gold would say something else; "

@@ -13,7 +13,7 @@ an append and a rewrite of other files commute, whichever commits first. See doc
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -250,15 +250,19 @@ def _touched(table: Table) -> set[Partition]:
     return partitions_since(table, (ancestor.sequence_number or 0) if ancestor else 0)
 
 
-def partitions_since(table: Table, sequence_number: int) -> set[Partition]:
-    """Partitions with files newer than ``sequence_number``, but those of rows without a date. Reads only newer manifests."""
+def partitions_since(table: Table, sequence_number: int, *, but_of: Collection[int] = ()) -> set[Partition]:
+    """Partitions with files newer than ``sequence_number``, but those of rows without a date. Reads only newer manifests.
+
+    Args:
+        but_of: ids of snapshots whose files do not count.
+    """
     snapshot = table.current_snapshot()
     partitions = {
         _values(entry.data_file.partition)
         for manifest in (snapshot.manifests(table.io) if snapshot else ())
         if manifest.content is ManifestContent.DATA and manifest.sequence_number > sequence_number
         for entry in manifest.fetch_manifest_entry(table.io)
-        if (entry.sequence_number or 0) > sequence_number
+        if (entry.sequence_number or 0) > sequence_number and entry.snapshot_id not in but_of
     }
     return {partition for partition in partitions if None not in partition}
 

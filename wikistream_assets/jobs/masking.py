@@ -5,6 +5,9 @@ is one ``overwrite`` snapshot, which readers of appended rows pass over; then th
 smallest and largest names of the files that went; then a snapshot without rows carries the position on and marks that everything
 before it still shows what is hidden now. Maintenance forgets all that lies before the mark as soon as every reader has come past
 it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0010-masking-in-place.md.
+
+Rows may come at any moment, also of dates that are masked. So a mark says up to which commit the table was looked through, and
+which dates got rows after their turn: the next night begins there.
 """
 
 import logging
@@ -15,6 +18,7 @@ from datetime import date, timedelta
 from typing import Final
 
 from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
+from pyiceberg.table import Table
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
@@ -23,7 +27,7 @@ from wikistream_assets.jobs.failpoints import MASKING_AFTER_DATE, MASKING_AFTER_
 from wikistream_assets.jobs.maintenance import looking_after, partitions_since, retry_conflict
 from wikistream_assets.jobs.retained import readers_of
 from wikistream_assets.resources import procedures
-from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, MASKED_KEY, Lakehouse
+from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, MASKED_KEY, Lakehouse, Masked
 from wikistream_assets.resources.spark import overwrite_as_read, read_table
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import (
@@ -89,24 +93,25 @@ def mask(
     cutoff = (today - timedelta(days=settings.privacy_mask_after_days)).isoformat()
     with nullcontext() if dry_run else looking_after(settings, layer):
         for spec in ORDER[layer]:
-            report = _due(lake, spec, cutoff)
+            table = lake.table(spec)
+            report = _due(lake, spec, table, cutoff)
             if report.dates and not dry_run:
-                _mask(
-                    lake, session(), settings, spec, report.dates, cutoff if not report.waiting else report.waiting[0]
-                )
+                _mask(lake, session(), settings, spec, report.dates)
+                # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
+                lake.mark_masked(spec, _mark(lake, spec, report, cutoff, table.last_sequence_number))
             yield report
 
 
-def _due(lake: Lakehouse, spec: TableSpec, cutoff: str) -> MaskingReport:
-    table = lake.table(spec)
+def _due(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str) -> MaskingReport:
     if AUDIT_BRANCH in table.metadata.refs:
         return MaskingReport(spec.identifier, (), (), "an audit branch waits for its gate")
-    before, sequence = lake.masked(spec)
+    known = lake.masked(spec)
     date_column = spec.partition_by[0]
-    newly_old = And(GreaterThanOrEqual(date_column, before), LessThan(date_column, cutoff))  # type: ignore[call-arg]
+    newly_old = And(GreaterThanOrEqual(date_column, known.before), LessThan(date_column, cutoff))  # type: ignore[call-arg]
     dates = {task.file.partition[0] for task in table.scan(row_filter=newly_old).plan_files()}
     # Rows that came late, for a date that is masked.
-    dates |= {partition[0] for partition in partitions_since(table, sequence) if partition[0] < before}
+    dates |= {partition[0] for partition in partitions_since(table, known.sequence) if partition[0] < known.before}
+    dates |= set(known.waiting)
     unread = _unread(lake, spec) & dates
     return MaskingReport(spec.identifier, tuple(sorted(dates - unread)), tuple(sorted(unread)))
 
@@ -119,9 +124,23 @@ def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
     return set() if read is None else {partition[0] for partition in partitions_since(table, read)}
 
 
-def _mask(
-    lake: Lakehouse, spark: SparkSession, settings: Settings, spec: TableSpec, dates: tuple[str, ...], before: str
-) -> None:
+def _mark(lake: Lakehouse, spec: TableSpec, report: MaskingReport, cutoff: str, looked_at: int) -> Masked:
+    """How far the table is masked now.
+
+    Args:
+        looked_at: the sequence number up to which ``report`` accounts for all rows.
+    """
+    # Never back: a date that waits is named, and those after it keep the place they have.
+    before = max(lake.masked(spec).before, cutoff)
+    table = lake.table(spec)
+    # What came meanwhile may lie in a date that had its turn. Masking's own files are as new, but have nothing to hide;
+    # their snapshots are all there, because none expires while masking is at work.
+    own = {version.snapshot_id for version in lake.history(spec) if version.masks}
+    late = {day for day, *_ in partitions_since(table, looked_at, but_of=own) if day < before}
+    return Masked(before, table.last_sequence_number, tuple(sorted(late.union(report.waiting))))
+
+
+def _mask(lake: Lakehouse, spark: SparkSession, settings: Settings, spec: TableSpec, dates: tuple[str, ...]) -> None:
     key = user_key(settings)
     for day in dates:
         _mask_date(lake, spark, spec, day, key)
@@ -129,8 +148,6 @@ def _mask(
         failpoint(settings, MASKING_AFTER_DATE)
     retry_conflict(procedures.rewrite_manifests)(spark, spec)
     failpoint(settings, MASKING_AFTER_MANIFESTS)
-    # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
-    lake.mark_masked(spec, before)
 
 
 @retry_conflict

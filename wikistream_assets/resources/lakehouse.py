@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
@@ -137,6 +137,21 @@ class Version:
     masks: bool = False
 
 
+@dataclass(frozen=True)
+class Masked:
+    """How far a table is masked: all rows of the dates before ``before``, but for two kinds that are still to be looked at.
+
+    Attributes:
+        before: yyyy-MM-dd; the mark never goes back.
+        sequence: rows that came after this sequence number are not masked yet ..
+        waiting: .. nor are some rows of these dates.
+    """
+
+    before: str = ""
+    sequence: int = 0
+    waiting: tuple[str, ...] = ()
+
+
 class Lakehouse:
     """The tables of one catalog."""
 
@@ -259,15 +274,15 @@ class Lakehouse:
         self.set_property(DEAD_LETTER, KAFKA_LOSSES_KEY, json.dumps([*self.kafka_losses(), at.isoformat()]))
 
     @_commits
-    def mark_masked(self, spec: TableSpec, before: str) -> None:
+    def mark_masked(self, spec: TableSpec, mark: Masked) -> None:
         """Append a snapshot without rows that carries main's position on: what is older shows what has been masked since.
 
         Args:
-            before: rows of earlier dates (yyyy-MM-dd) are masked; also kept, with the snapshot's place, as a table property.
+            mark: kept as a table property, by the same commit.
         """
         table = self.table(spec)
         newest = next((v for v in self._ancestors(table, MAIN) if v.position is not None), None)
-        properties = {MASKED_KEY: before}
+        properties = {MASKED_KEY: mark.before}
         if newest is not None and newest.position is not None:
             counts = newest.counts or {}
             nothing = {name: dict.fromkeys(value, 0) if name == "batch" else value for name, value in counts.items()}
@@ -275,14 +290,13 @@ class Lakehouse:
         # Refused, and tried again, if another commit came since the position was looked up: this table object is of then.
         transaction = table.transaction()
         transaction.append(table.schema().as_arrow().empty_table(), snapshot_properties=properties)
-        number = table.last_sequence_number + 1
-        transaction.set_properties({MASKED_KEY: json.dumps({"before": before, "sequence": number})})
+        transaction.set_properties({MASKED_KEY: json.dumps(asdict(mark))})
         transaction.commit_transaction()
 
-    def masked(self, spec: TableSpec) -> tuple[str, int]:
-        """The date before which all rows are masked that came no later than the sequence number; ("", 0) at first."""
-        known = json.loads(self.table(spec).properties.get(MASKED_KEY, '{"before": "", "sequence": 0}'))
-        return known["before"], known["sequence"]
+    def masked(self, spec: TableSpec) -> Masked:
+        """How far the table is masked; as ``Masked()`` says at first."""
+        known = json.loads(self.table(spec).properties.get(MASKED_KEY, "{}"))
+        return Masked(**known | {"waiting": tuple(known.get("waiting", ()))})
 
     # ---- versions -----------------------------------------------------------------------------------------------------
 

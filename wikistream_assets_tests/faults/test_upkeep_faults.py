@@ -14,7 +14,7 @@ import pytest
 
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import failpoints
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.lakehouse import Lakehouse, Masked
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
@@ -113,7 +113,8 @@ def test_masking_killed_at_each_boundary(gates: GateLake, calm: Calm, account: A
 def test_masking_control_the_mark_first(gates: GateLake, account: Account) -> None:
     """Killed between the mark and the dates: nobody looks at them again, and what was to be hidden stays."""
     publish(gates)
-    gates.lake.mark_masked(RAW_EVENTS, "2026-03-03")
+    sequence = gates.lake.table(RAW_EVENTS).last_sequence_number
+    gates.lake.mark_masked(RAW_EVENTS, Masked("2026-03-03", sequence))
     command(gates, "mask")
     hidden = gates.rows("select event_id from bronze.raw_events where \"user\" not like 'Somebody%'")
     fault = "masking kill -9; the mark first, the rows afterwards"

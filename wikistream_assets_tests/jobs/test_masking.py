@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.jobs.maintenance import maintain
 from wikistream_assets.jobs.masking import ORDER, MaskingReport, mask
+from wikistream_assets.resources import procedures
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import (
@@ -25,6 +26,7 @@ from wikistream_assets.tables import (
     QUARANTINE,
     RAW_EVENTS,
     RISK_SCORES,
+    TableSpec,
 )
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -100,6 +102,84 @@ def test_no_file_names_anyone_who_edited_before_the_limit(
     assert "Nina Newname 3" in "\n".join(_texts(settings))
     assert all(report.passed for report in gates.cycle())
     assert {r.table: r.dates for r in _mask(gates, dry_run=True)}[RAW_EVENTS.identifier] == (OLD_DAY,)  # Lena's
+
+
+def test_rows_that_come_while_masking_works_are_masked_the_next_night(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moments are before the dates' turn and after it; each of the rows belongs to a date that is masked at the end."""
+    gates, rewrite = GateLake(spark, lake, settings), procedures.rewrite_manifests
+    _add_bronze(gates, "2026-03-01", "Early Erna")
+    _silver_reads_all(lake)
+    assert _bronze_night(gates, date(2026, 6, 1)).dates == ("2026-03-01",)
+    _add_bronze(gates, "2026-03-05", "Early Emil")
+    _silver_reads_all(lake)
+
+    def session() -> SparkSession:
+        _add_bronze(gates, "2026-03-01", "Late Lena")
+        return spark
+
+    def rewrite_and_more(spark: SparkSession, spec: TableSpec) -> None:
+        _add_bronze(gates, "2026-03-05", "Late Lars")
+        rewrite(spark, spec)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(procedures, "rewrite_manifests", rewrite_and_more)
+        [report, _] = mask(lake, session, settings, date(2026, 6, 5), "bronze")
+    assert report.dates == ("2026-03-05",)
+    assert _bronze_names(gates) == ["Late Lars", "Late Lena"]
+
+    unread = _bronze_night(gates, date(2026, 6, 5))
+    assert (unread.dates, unread.waiting) == ((), ("2026-03-01", "2026-03-05"))
+    _silver_reads_all(lake)
+    assert _bronze_night(gates, date(2026, 6, 5)).dates == ("2026-03-01", "2026-03-05")
+    assert _bronze_names(gates) == []
+    assert _bronze_night(gates, date(2026, 6, 6)).dates == ()
+
+
+def test_a_late_row_that_waits_does_not_set_the_mark_back(
+    spark: SparkSession, lake: Lakehouse, settings: Settings
+) -> None:
+    """Else all dates after it would be written anew each night, and Gold could be computed from rows without names."""
+    gates = GateLake(spark, lake, settings)
+    _add_bronze(gates, "2026-03-01", "Early Erna")
+    _silver_reads_all(lake)
+    _bronze_night(gates, date(2026, 6, 1))
+    _add_bronze(gates, "2026-03-05", "Early Emil")
+    _silver_reads_all(lake)
+    _add_bronze(gates, "2026-03-01", "Late Lena")
+    report = _bronze_night(gates, date(2026, 6, 5))
+    assert (report.dates, report.waiting) == (("2026-03-05",), ("2026-03-01",))
+    assert lake.masked(RAW_EVENTS).before == "2026-03-07"  # 90 days before that night
+
+    report = _bronze_night(gates, date(2026, 6, 5))
+    assert (report.dates, report.waiting) == ((), ("2026-03-01",))
+    _silver_reads_all(lake)
+    assert _bronze_night(gates, date(2026, 6, 5)).dates == ("2026-03-01",)
+    assert _bronze_names(gates) == []
+    assert lake.masked(RAW_EVENTS).before == "2026-03-07"
+
+
+def _add_bronze(gates: GateLake, day: str, user: str) -> None:
+    gates.add_bronze([{**clean_rows(RAW_EVENTS)[0], "event_id": user, "event_date": day, "user": user}])
+
+
+def _silver_reads_all(lake: Lakehouse) -> None:
+    """Say that both readers of Bronze have come to its head."""
+    position = {RAW_EVENTS.identifier: lake.head_id(RAW_EVENTS)}
+    for reader in (CLEANED_EVENTS, QUARANTINE):
+        add(lake, reader, position=position)
+
+
+def _bronze_night(gates: GateLake, today: date) -> MaskingReport:
+    [report, _] = mask(gates.lake, lambda: gates.ctx.spark, gates.ctx.settings, today, "bronze")
+    return report
+
+
+def _bronze_names(gates: GateLake) -> list[str]:
+    """The users that are not hidden; what hides them begins with ``user-``."""
+    found = gates.rows('select "user" from bronze.raw_events where "user" not like \'user-%\'')
+    return sorted(user for [user] in found)
 
 
 def _mask(gates: GateLake, *, dry_run: bool = False) -> list[MaskingReport]:

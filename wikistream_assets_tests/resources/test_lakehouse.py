@@ -13,8 +13,10 @@ from wikistream_assets.exceptions import BranchOutdatedError, LakeError
 from wikistream_assets.resources.lakehouse import (
     AUDIT_BRANCH,
     AUDITED_TAG,
+    MASKED_KEY,
     TABLE_PROPERTIES,
     Lakehouse,
+    Masked,
     summary_properties,
     table_spec,
 )
@@ -44,6 +46,16 @@ def test_opening_again_changes_nothing(lake: Lakehouse, settings: Settings) -> N
     before = [lake.table(spec).metadata_location for spec in ALL_TABLES]
     again = Lakehouse.local(settings)
     assert [again.table(spec).metadata_location for spec in ALL_TABLES] == before
+
+
+def test_a_mark_of_masking_is_read_as_it_was_written(lake: Lakehouse) -> None:
+    assert lake.masked(CLEANED_EVENTS) == Masked("", 0, ())
+    mark = Masked("2026-03-07", 12, ("2026-03-01", "2026-03-05"))
+    lake.mark_masked(CLEANED_EVENTS, mark)
+    assert lake.masked(CLEANED_EVENTS) == mark
+    # As earlier versions have written it.
+    lake.set_property(CLEANED_EVENTS, MASKED_KEY, '{"before": "2026-03-03", "sequence": 4}')
+    assert lake.masked(CLEANED_EVENTS) == Masked("2026-03-03", 4, ())
 
 
 def test_a_column_that_a_contract_gained_is_added(lake: Lakehouse, settings: Settings) -> None:
