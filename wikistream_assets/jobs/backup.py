@@ -3,12 +3,15 @@
 The catalog is copied by SQLite's own backup call: one instant of all tables. Everything else follows from it: each table's
 metadata, its snapshots' manifest lists, their manifests, and the data files these name. Such files are never changed once they
 are written, so one that is in the backup already is not copied again, and the pipeline may write on meanwhile; only maintenance,
-which deletes files, is kept out. ``backup.json`` is written last: it is what makes a folder a backup.
+which deletes files, is kept out. ``backup.json`` is written last: it is what makes a folder a backup. It says which lake it is
+of, by path and key, and no other is ever copied over it: another one's files would take the place of all that is there.
 
 Iceberg's metadata holds absolute paths. Restored to another place they are rewritten here, file by file: Iceberg's own procedure
 for that (``rewrite_table_path``) reads the table at its old place, which after a loss is no more.
 """
 
+import filecmp
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -28,7 +31,7 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.types import IcebergType, StructType
 
-from wikistream_assets.embedded.home import FOLDERS, open_home
+from wikistream_assets.embedded.home import FOLDERS, open_home, user_key
 from wikistream_assets.embedded.source import SOURCE_FILE
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs.ownership import only_maintenance
@@ -73,11 +76,12 @@ def back_up(
         dagster: also copy Dagster's databases: runs, events, schedules.
 
     Raises:
-        LakeError: the folder holds something else, or cannot be written.
+        LakeError: the folder holds something else or the backup of another lake, or cannot be written.
         WriterBusyError: maintenance is at work.
     """
     root, folder = open_home(settings), folder.expanduser().resolve()
-    _check_folder(root, folder)
+    lake = _Identity(root, _fingerprint(user_key(settings)))
+    _check_folder(lake, folder)
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     with ExitStack() as held:
         for layer in LAYERS:
@@ -93,7 +97,8 @@ def back_up(
         for path in (*settings.dagster_home.rglob("*.db"), *settings.dagster_home.glob("dagster.yaml")):
             _replace(path, folder / "dagster" / path.relative_to(settings.dagster_home))
     catalog.replace(folder / _CATALOG)
-    made = {"origin": str(root), "created_at": datetime.now(UTC).isoformat(timespec="seconds"), "files": len(files)}
+    created_at = datetime.now(UTC).isoformat(timespec="seconds")
+    made = {"origin": str(root), "lake": lake.fingerprint, "created_at": created_at, "files": len(files)}
     _write(folder / MARK, json.dumps(made).encode())
     _prune(folder, files)
     return report
@@ -112,7 +117,7 @@ def restore(
         LakeError: the folder is no backup, or there is a lake in ``home`` already.
     """
     folder, home = folder.expanduser().resolve(), home.expanduser().resolve()
-    origin = _origin(folder)
+    origin = Path(_read_mark(folder)["origin"])
     if (home / "lake.json").exists() or (home / _CATALOG).exists():
         raise LakeError(f"there is a lake in {home} already: restore to a new folder, or move that one away")
     files = {path.relative_to(folder).as_posix() for path in (folder / "warehouse").rglob("*") if path.is_file()}
@@ -184,38 +189,74 @@ def _metadata_locations(catalog: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT metadata_location FROM iceberg_tables")]
 
 
-def _check_folder(root: Path, folder: Path) -> None:
-    if folder == root or root in folder.parents:
+# ---- whose backup it is -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What tells lakes apart: a restored copy has the same key at another path, a lake made anew another key at the same."""
+
+    origin: Path
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.origin} (key {self.fingerprint})"
+
+
+def _fingerprint(key: bytes) -> str:
+    """Names the key of a home without giving it away."""
+    return hashlib.sha256(b"wikistream backup" + key).hexdigest()[:16]
+
+
+def _check_folder(lake: _Identity, folder: Path) -> None:
+    if folder == lake.origin or lake.origin in folder.parents:
         raise LakeError(f"{folder} is inside the lake's own folder: a backup belongs elsewhere")
-    if (
-        folder.exists()
-        and not (folder / MARK).exists()
-        and not (folder / f"{_CATALOG}.new").exists()
-        and any(folder.iterdir())
-    ):
+    if (folder / MARK).exists():
+        known = _identity(folder)
+        if known != lake:
+            raise LakeError(
+                f"{folder} is the backup of another lake, {known}; this one is {lake}: name a new or empty folder, nothing "
+                "was changed"
+            )
+    elif folder.exists() and not (folder / f"{_CATALOG}.new").exists() and any(folder.iterdir()):
         raise LakeError(f"{folder} is not empty and holds no backup: name a new or empty folder")
 
 
-def _origin(folder: Path) -> Path:
+def _identity(folder: Path) -> _Identity:
+    """Which lake the backup is of. The mark of an earlier version does not name the key, but the key is there."""
+    mark = _read_mark(folder)
+    return _Identity(Path(mark["origin"]), mark.get("lake") or _fingerprint_of_copy(folder / _USER_KEY))
+
+
+def _fingerprint_of_copy(path: Path) -> str:
     try:
-        return Path(json.loads((folder / MARK).read_text(encoding="utf-8"))["origin"])
-    except (OSError, ValueError, KeyError):
+        return _fingerprint(bytes.fromhex(path.read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return "unknown"  # no lake's; the folder is left as it is
+
+
+def _read_mark(folder: Path) -> dict[str, Any]:
+    """The mark, which names the origin at least."""
+    try:
+        mark: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        Path(mark["origin"])
+    except (OSError, ValueError, KeyError, TypeError):
         raise LakeError(
-            f"{folder} is no complete backup ({MARK} is missing or damaged); make one with: wikistream backup"
+            f"{folder} is no complete backup ({MARK} is missing or damaged); make one in a new folder with: wikistream backup"
         ) from None
+    return mark
 
 
 # ---- copying ----------------------------------------------------------------------------------------------------------
 
 
 def _copy(source: Path, target: Path, files: set[str], progress: Progress) -> BackupReport:
-    """Copy what is not there in its full size already."""
+    """Copy what is not there already."""
     sizes = {name: _size(source / name, target / name) for name in files}
     total, done, copied = sum(sizes.values()), 0, 0
     for name, size in sorted(sizes.items()):
-        there = target / name
-        if not there.exists() or there.stat().st_size != size:
-            _replace(source / name, there)
+        if not _same(source / name, target / name, size):
+            _replace(source / name, target / name)
             copied += 1
         done += size
         progress(done, total)
@@ -228,6 +269,15 @@ def _size(source: Path, target: Path) -> int:
         if path.exists():
             return path.stat().st_size
     raise LakeError(f"{source} is missing: the lake, or the backup, is damaged")
+
+
+def _same(source: Path, target: Path, size: int) -> bool:
+    """Whether ``target`` is the file of ``size`` bytes already."""
+    if not target.exists() or target.stat().st_size != size:
+        return False
+    # A restore writes manifests anew under their old names, maybe in the same size. Data files are never written twice,
+    # and the tables' metadata files have been copied just before, together with the catalog that names them.
+    return source.suffix != ".avro" or filecmp.cmp(source, target, shallow=False)
 
 
 def _replace(source: Path, target: Path) -> None:

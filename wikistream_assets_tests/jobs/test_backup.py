@@ -1,5 +1,6 @@
 """Backup and restore: taken while the lake changes, whole at one instant, and alive at another path."""
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -148,6 +149,83 @@ def test_what_is_no_backup_or_would_overwrite_is_refused(lake: Lakehouse, settin
     (tmp_path / "backup" / MARK).unlink()
     with pytest.raises(LakeError, match="no complete backup"):
         restore(tmp_path / "backup", tmp_path / "new")
+
+
+def test_the_backup_of_another_lake_is_left_alone(
+    lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
+) -> None:
+    """Another home; a restored copy, which has the same key and files of the same names; a home made anew in the same place."""
+    folder, row = tmp_path / "backup", clean_rows(RAW_EVENTS)[0]
+    add(lake, RAW_EVENTS, row)
+    back_up(settings, folder)
+    before = _contents(folder)
+    other, copy = settings_factory(), settings_factory()
+    open_home(other)
+    Lakehouse.local(other)
+    restore(folder, copy.root)
+    for stranger in (other, copy):
+        with pytest.raises(LakeError, match="name a new or empty folder") as refused:
+            back_up(stranger, folder)
+        assert str(settings.root) in str(refused.value)
+        assert str(stranger.root) in str(refused.value)
+        assert _contents(folder) == before
+    shutil.move(settings.root, tmp_path / "old")
+    open_home(settings)
+    Lakehouse.local(settings)
+    with pytest.raises(LakeError, match=r"the backup of another lake, .*\(key [0-9a-f]{16}\)"):
+        back_up(settings, folder)
+    _forget_whose(folder)
+    with pytest.raises(LakeError, match="the backup of another lake"):
+        back_up(settings, folder)
+    assert {path: text for path, text in _contents(folder).items() if path.name != MARK} == {
+        path: text for path, text in before.items() if path.name != MARK
+    }
+
+
+def test_the_mark_does_not_give_the_key_away(lake: Lakehouse, settings: Settings, tmp_path: Path) -> None:
+    back_up(settings, tmp_path / "backup")
+    key = (settings.root / "secrets/user_key").read_text()
+    mark = json.loads((tmp_path / "backup" / MARK).read_text())
+    assert len(mark["lake"]) == 16
+    assert mark["lake"] not in key
+
+
+def test_a_backup_of_an_earlier_version_is_restored_and_completed(
+    lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
+) -> None:
+    folder, row = tmp_path / "backup", clean_rows(RAW_EVENTS)[0]
+    add(lake, RAW_EVENTS, row)
+    back_up(settings, folder)
+    _forget_whose(folder)
+    assert table_hashes(_restored(settings_factory, folder)) == table_hashes(lake)
+    add(lake, RAW_EVENTS, {**row, "event_id": "another"})
+    assert back_up(settings, folder).copied > 0
+    assert "lake" in json.loads((folder / MARK).read_text())
+    assert table_hashes(_restored(settings_factory, folder)) == table_hashes(lake)
+
+
+def test_manifests_that_differ_in_the_same_size_are_copied_again(
+    lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
+) -> None:
+    add(lake, RAW_EVENTS, clean_rows(RAW_EVENTS)[0])
+    back_up(settings, tmp_path / "backup")
+    manifests = sorted((tmp_path / "backup/warehouse").rglob("*.avro"))
+    for path in manifests:
+        path.write_bytes(bytes(path.stat().st_size))
+    assert back_up(settings, tmp_path / "backup").copied == len(manifests)
+    assert table_hashes(_restored(settings_factory, tmp_path / "backup")) == table_hashes(lake)
+    assert back_up(settings, tmp_path / "backup").copied == 0
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _forget_whose(folder: Path) -> None:
+    """Make the mark one of an earlier version."""
+    mark = json.loads((folder / MARK).read_text())
+    del mark["lake"]
+    (folder / MARK).write_text(json.dumps(mark))
 
 
 def _restored(settings_factory: SettingsFactory, folder: Path, **how: Any) -> Lakehouse:
