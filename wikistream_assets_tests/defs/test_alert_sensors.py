@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
@@ -235,8 +236,10 @@ def test_the_delivery_sensor_empties_the_outbox(
 
 def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.DagsterInstance) -> None:
     lake = LocalLakehouse().open()
-    high = full_row(RISK_SCORES, stat_date="2026-03-02", entity_id="Ann", risk_level="HIGH", risk_score=90.0)
-    add(lake, RISK_SCORES, high)
+    today = datetime.now(UTC).date()
+    for day in (today - timedelta(days=home.privacy_mask_after_days + 2), today):
+        high = full_row(RISK_SCORES, stat_date=day.isoformat(), entity_id="Ann", risk_level="HIGH", risk_score=90.0)
+        add(lake, RISK_SCORES, high)
     of_risks, of_letters = (Ticks(sensor, instance) for sensor in (sensors.risk_alerts, sensors.dlq_alerts))
     # there is no broker, no batch and no producer: these have nothing to say
     others = [
@@ -245,7 +248,7 @@ def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.Dagst
     for _ in range(2):
         for sensor in (of_risks, of_letters, *others):
             sensor.tick()
-    assert told(home) == [("fired", "high_risk_user", "2026-03-02/Ann")]
+    assert told(home) == [("fired", "high_risk_user", f"{today}/Ann")], "an old day is masked, or will be"
     head = lake.head(RISK_SCORES)
     assert head is not None
     assert of_risks.cursor == str(head.snapshot_id)

@@ -152,7 +152,9 @@ def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier
 def risk_alerts(
     context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
 ) -> dg.SkipReason:
-    seen = watch_risks(notifier.open(), lakehouse.open(), int(context.cursor) if context.cursor else None)
+    before = int(context.cursor) if context.cursor else None
+    today, mask_after = datetime.now(UTC).date(), load_settings().privacy_mask_after_days
+    seen = watch_risks(notifier.open(), lakehouse.open(), before, today, mask_after)
     context.update_cursor(str(seen) if seen is not None else "")
     return dg.SkipReason(f"looked at snapshot {seen}")
 
