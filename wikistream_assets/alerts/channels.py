@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from wikistream_assets.alerts.notice import Event, Notice
-from wikistream_assets.exceptions import ChannelDownError, NoticeRefusedError
+from wikistream_assets.exceptions import ChannelDownError, DeliveryError, NoticeRefusedError
 from wikistream_assets.settings import ALERT_CHANNELS, Settings
 
 SEND_SECONDS: Final = 5.0
@@ -49,6 +49,22 @@ class Channel(Protocol):
             ChannelDownError: nothing can be sent now; try again later.
             NoticeRefusedError: this notice is not accepted; others may be.
         """
+
+
+def send(name: str, channel: Channel, notice: Notice) -> None:
+    """Send ``notice`` on the channel called ``name``; whatever goes wrong in it concerns this channel alone.
+
+    Raises:
+        ChannelDownError: nothing can be sent now; so is what nobody foresaw, as a password that the library cannot encode. It is
+            told by its class, for its text may quote a secret.
+        NoticeRefusedError: this notice is not accepted; others may be.
+    """
+    try:
+        channel.send(notice)
+    except DeliveryError:
+        raise
+    except Exception as error:
+        raise ChannelDownError(f"{name} does not work: unexpected {type(error).__name__}") from None
 
 
 class LogChannel:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Final
 
 from wikistream_assets.alerts.addresses import without_addresses
-from wikistream_assets.alerts.channels import routed_channels
+from wikistream_assets.alerts.channels import routed_channels, send
 from wikistream_assets.alerts.kinds import KINDS, Alert, AlertKind
 from wikistream_assets.alerts.notice import Event, Notice
 from wikistream_assets.alerts.store import ChannelState, OpenAlert, Store, Transaction, Waiting
@@ -184,7 +184,7 @@ class Alerts:
         with self._store.transaction() as store:
             for item in store.waiting(LOG):
                 try:
-                    log.send(item.notice)
+                    send(LOG, log, item.notice)
                 except ChannelDownError as error:
                     _log.error("alerts: %s", error)
                     return
@@ -206,7 +206,7 @@ class Alerts:
                         if time.monotonic() > deadline:
                             break
                         try:
-                            self.channels[name].send(notice)
+                            send(name, self.channels[name], notice)
                         except NoticeRefusedError as error:
                             self._refused(name, items, str(error), delivery)
                         except ChannelDownError as error:

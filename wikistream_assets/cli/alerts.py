@@ -65,6 +65,7 @@ def try_out(
 ) -> None:
     """Send a test message now, past routes, outbox and rate limit. Exit code 1 if a channel did not take it."""
     from wikistream_assets.alerts import Alert, AlertKind, Severity
+    from wikistream_assets.alerts.channels import send
     from wikistream_assets.alerts.notice import Event, Notice
     from wikistream_assets.exceptions import DeliveryError
 
@@ -76,7 +77,7 @@ def try_out(
     for name in [channel] if channel else channels:
         trial = Alert(AlertKind.TEST, name, "This is a test of WikiStream's alerts.", severity=Severity.WARNING)
         try:
-            channels[name].send(Notice.of(Event.FIRED, trial, time.time(), 1, None))
+            send(name, channels[name], Notice.of(Event.FIRED, trial, time.time(), 1, None))
             print(f"{name}: taken")
         except DeliveryError as error:
             problems.append(f"{name}: {error}")

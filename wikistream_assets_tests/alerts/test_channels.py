@@ -165,6 +165,49 @@ def test_a_server_that_never_answers_does_not_hold_up_the_others(
     assert (delivery.sent, delivery.waiting) == ({"email": 1}, {"slack": 1})
 
 
+def test_a_channel_that_breaks_as_nobody_foresaw_is_down_and_the_others_get_theirs(
+    settings_factory: SettingsFactory,
+    http: Inbox,
+    mail: Inbox,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    settings = settings_factory(
+        alert_routes={"*": ("slack", "email", "sns")},
+        alert_slack_webhook_url=http.url,
+        alert_email_to="ops@example.org",
+        alert_smtp_host="127.0.0.1",
+        alert_smtp_port=mail.port,
+        alert_smtp_starttls=False,
+        alert_smtp_user="me",
+        alert_smtp_password="topsecret-\N{SNOWMAN}",  # pragma: allowlist secret
+        alert_sns_topic_arn=ARN,
+        alert_sns_endpoint_url="no address, topsecret",
+    )
+    alerts = Alerts(settings)
+    alerts.fire(HOSTILE)
+    delivery = alerts.deliver()
+    down = {
+        "email": "email does not work: unexpected UnicodeEncodeError",
+        "sns": "sns does not work: unexpected ValueError",
+    }
+    assert sorted(delivery.problems) == sorted(down.values())
+    assert (delivery.sent, delivery.waiting) == ({"slack": 1}, {"email": 1, "sns": 1})
+    states = alerts.channel_states()
+    for name, problem in down.items():
+        assert (states[name].failures, states[name].error) == (1, problem), "it is left alone for a while"
+        assert f"alerts: {problem}; tried again in" in caplog.text
+    assert "topsecret" not in caplog.text
+    variables = {
+        "WIKISTREAM_ALERT_SLACK_WEBHOOK_URL": http.url,
+        "WIKISTREAM_ALERT_SMTP_PASSWORD": "topsecret-\N{SNOWMAN}",  # pragma: allowlist secret
+    }
+    tried = wikistream("alerts", "test", "email", settings=settings, **variables)
+    assert (tried.returncode, tried.stderr) == (1, f"error: email: {down['email']}\n")
+
+
 @pytest.mark.parametrize(("code", "problem"), [(450, "does not take mail now (450)"), (550, "refused the mail (550)")])
 def test_mail_that_is_not_taken_waits(settings_factory: SettingsFactory, mail: Inbox, code: int, problem: str) -> None:
     mail.refuse = code
