@@ -145,7 +145,10 @@ def _lag(broker: Broker, lake: Lakehouse) -> int:
 
 
 def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
-    newest = lake.newest_position(spec) if lake else None
+    if lake is None:
+        return None
+    # where masking's mark is the oldest snapshot that is kept, the table moved no later than that
+    newest = lake.newest_batch(spec) or lake.newest_position(spec)
     return instant(newest.timestamp_ms if newest else None)
 
 

@@ -90,6 +90,15 @@ def test_a_bronze_that_is_behind(home: Settings) -> None:
     assert (found.bronze_lag, problems(found)) == (0, []), "only the marker is left"
 
 
+def test_masking_is_no_sign_of_life(home: Settings) -> None:
+    lake = Lakehouse.local(home)
+    lake.append(RAW_EVENTS, properties=summary_properties({"raw-events": {"0": 0}}, {}))
+    at = examine(home).bronze_at
+    lake.mark_masked(RAW_EVENTS, "2026-01-01")
+    assert at is not None
+    assert examine(home).bronze_at == at
+
+
 def test_a_cycle_that_broke_waits_for_a_person(home: Settings) -> None:
     assert examine(home).cycle is None
     with dagster_instance(home) as instance:

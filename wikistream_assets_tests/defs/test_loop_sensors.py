@@ -3,21 +3,24 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.loop import cycle_loop
-from wikistream_assets.defs.ops.stream import bronze_freshness
+from wikistream_assets.defs.ops.stream import STREAM, bronze_freshness
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.resources.lakes import arrow, full_row
@@ -119,6 +122,38 @@ def test_a_backfill_of_last_week_does_not_turn_bronze_green(
     choose_source(home, str(capture))
     commit(lake, 4, 1000 * day)
     assert [type(event) for event in freshness.tick()] == [dg.AssetMaterialization], "a capture's events are all old"
+
+
+class WellKept:
+    """A keeper whose stream has been running for a minute."""
+
+    def state(self) -> StreamState:
+        return StreamState(True, "1:0", datetime.now(UTC) - timedelta(minutes=1), None, "RUNNING")
+
+    def restart(self, instance: str | None) -> bool:
+        return False
+
+
+@pytest.mark.kafka
+def test_masking_is_no_commit_of_the_stream(
+    home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    monkeypatch.setattr(LocalStream, "control", lambda self: WellKept())
+    lake, alerts, freshness = LocalLakehouse().open(), Alerts(home), Freshness(instance)
+    commit(lake, 1)
+    assert len(freshness.tick()) == 1
+    alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, "5 starts did not help"))
+    given_up = {"tries": 5, "tried_at": datetime.now(UTC).isoformat(), "given_up": True}
+    freshness.cursor = json.dumps({**json.loads(freshness.cursor or ""), **given_up})
+    lake.mark_masked(RAW_EVENTS, "2026-01-01")
+    assert freshness.tick() == []
+    assert json.loads(freshness.cursor)["given_up"]
+    assert alerts.is_open(AlertKind.STREAM_GIVEN_UP, STREAM)
+    commit(lake, 2)
+    assert len(freshness.tick()) == 1
+    assert not json.loads(freshness.cursor)["given_up"]
+    assert not alerts.is_open(AlertKind.STREAM_GIVEN_UP, STREAM)
 
 
 # ---- cycle_loop -------------------------------------------------------------------------------------------------------

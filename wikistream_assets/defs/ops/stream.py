@@ -126,7 +126,7 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
 
 
 def _look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
-    newest = lake.newest_position(RAW_EVENTS)
+    newest = lake.newest_batch(RAW_EVENTS)
     # redrives and backfills write there too, and say nothing about this source
     identity = chosen.source.identity.encode() if chosen else None
     records = [record for record in broker.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity]
@@ -135,7 +135,7 @@ def _look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: Pipel
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=instant(newest.timestamp_ms if newest else None),
-        lag=broker.has_committed_records((newest and newest.position) or {}, broker.ends(EVENT_TOPICS)),
+        lag=broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)),
         source_at=instant(records[-1].timestamp_ms if records else None),
         stream=control.state(),
         gaps=cursor.gaps,
@@ -147,7 +147,7 @@ def _news(
     lake: Lakehouse, memory: Memory, *, replayed: bool
 ) -> tuple[list[dg.AssetMaterialization | dg.AssetObservation], Memory]:
     """The events of the snapshots that have not been reported, oldest first."""
-    batches = (version for version in lake.history(RAW_EVENTS) if version.position is not None)
+    batches = (v for v in lake.history(RAW_EVENTS) if v.position is not None and not v.masks)
     if memory.reported is None:
         new = [version for version in (next(batches, None),) if version]  # what was before is no news
     else:
