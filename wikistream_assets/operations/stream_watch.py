@@ -72,6 +72,7 @@ class Memory:
         tries / tried_at: starts in a row that have not helped, and the last restart.
         given_up: they have been given up.
         gaps_told: how many of the source's gaps have been told.
+        reported_at: when ``reported`` was committed; None in the cursor of an older version.
     """
 
     reported: int | None = None
@@ -83,6 +84,7 @@ class Memory:
     tried_at: datetime | None = None
     given_up: bool = False
     gaps_told: int = 0
+    reported_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in vars(self).items()}
@@ -91,7 +93,7 @@ class Memory:
     def from_json(cls, document: dict[str, Any]) -> Self:
         moments = {
             name: datetime.fromisoformat(document[name]) if document.get(name) else None
-            for name in ("waiting_since", "revived_at", "tried_at")
+            for name in ("waiting_since", "revived_at", "tried_at", "reported_at")
         }
         return cls(**{**document, **moments})
 

@@ -104,6 +104,32 @@ def test_each_snapshot_is_one_materialization_with_rows_and_lag(
 
 
 @pytest.mark.kafka
+@pytest.mark.parametrize("older_version", [False, True])
+def test_a_rollback_of_bronze_reports_nothing_again(
+    home: Settings,
+    instance: dg.DagsterInstance,
+    fresh_topics: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    older_version: bool,
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    lake, freshness = LocalLakehouse().open(), Freshness(instance)
+    snapshots = []
+    for number in (1, 2, 3):
+        commit(lake, number)
+        assert len(freshness.tick()) == 1
+        snapshots.append(lake.head_id(RAW_EVENTS))
+    if older_version:  # whose cursor does not say when the reported snapshot was committed
+        freshness.cursor = json.dumps({**json.loads(freshness.cursor or ""), "reported_at": None})
+    lake.reset_main(RAW_EVENTS, snapshots[1])
+    assert len(freshness.tick()) == (1 if older_version else 0), "the newest one at most"
+    for number in (3, 4):
+        commit(lake, number)
+    assert [event.metadata["dagster/row_count"].value for event in freshness.tick()] == [3, 4]
+    assert freshness.tick() == []
+
+
+@pytest.mark.kafka
 def test_a_backfill_of_last_week_does_not_turn_bronze_green(
     home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -76,8 +76,13 @@ def test_where_no_stream_is_kept_nothing_is_judged() -> None:
 
 
 def test_memory_survives_as_json() -> None:
-    memory = Memory(1, 2, NOON, instance="1:0", revived_at=NOON, tries=3, tried_at=NOON, given_up=True)
-    assert Memory.from_json(memory.as_json()) == memory
+    memory = Memory(
+        1, 2, NOON, instance="1:0", revived_at=NOON, tries=3, tried_at=NOON, given_up=True, reported_at=NOON
+    )
+    kept = memory.as_json()
+    assert Memory.from_json(kept) == memory
+    del kept["reported_at"]
+    assert Memory.from_json(kept) == replace(memory, reported_at=None), "an older version did not know it"
 
 
 class Keeper:

@@ -147,16 +147,26 @@ def _news(
     lake: Lakehouse, memory: Memory, *, replayed: bool
 ) -> tuple[list[dg.AssetMaterialization | dg.AssetObservation], Memory]:
     """The events of the snapshots that have not been reported, oldest first."""
-    batches = (v for v in lake.history(RAW_EVENTS) if v.position is not None and not v.masks)
-    if memory.reported is None:
-        new = [version for version in (next(batches, None),) if version]  # what was before is no news
-    else:
-        new = list(takewhile(lambda version: version.snapshot_id != memory.reported, batches))[::-1][:_MOST_EVENTS]
+    new = _not_reported(lake, memory)[::-1][:_MOST_EVENTS]
     if not new:
         return [], memory
     letters = lake.head(DEAD_LETTER)
     events = [*(_event(version, replayed=replayed) for version in new), *_dead_letters(letters)]
-    return events, replace(memory, reported=new[-1].snapshot_id)
+    return events, replace(memory, reported=new[-1].snapshot_id, reported_at=instant(new[-1].timestamp_ms))
+
+
+def _not_reported(lake: Lakehouse, memory: Memory) -> list[Version]:
+    """The batches that came after the reported one, newest first."""
+    batches = [v for v in lake.history(RAW_EVENTS) if v.position is not None and not v.masks]
+    if memory.reported is None:
+        return batches[:1]  # what was before is no news
+    later = list(takewhile(lambda version: version.snapshot_id != memory.reported, batches))
+    if len(later) < len(batches):
+        return later
+    # The reported one is gone: rolled back, which leaves older ones on main, or forgotten, which leaves newer ones alone.
+    if memory.reported_at is None:
+        return batches[:1]
+    return [v for v in later if datetime.fromtimestamp(v.timestamp_ms / 1000, UTC) > memory.reported_at]
 
 
 def _event(version: Version, *, replayed: bool) -> dg.AssetMaterialization | dg.AssetObservation:
