@@ -10,7 +10,7 @@ import pytest
 
 from producer.cursor import RecordedGap
 from producer.position import Gap
-from wikistream_assets.alerts import AlertKind, Alerts
+from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.defs.ops.stream import STREAM, watch
 from wikistream_assets.operations.stream_watch import Memory, Seen, Verdict, judge, remember
 from wikistream_assets.resources.stream_control import StreamState
@@ -195,6 +195,16 @@ def test_a_stream_that_dies_as_often_as_it_is_started_is_given_up(alerts: Alerts
     well = seen(100, committed_at=at(99), snapshot_id=2, stream=lives[-1].stream)
     memory, _ = watch(remember(memory, well), well, Keeper(), alerts, SETTINGS)
     assert (memory.tries, memory.given_up) == (0, False)
+    assert alerts.open_alerts() == []
+
+
+def test_what_a_lost_memory_left_open_is_cleared_by_a_commit_of_the_running_stream(alerts: Alerts) -> None:
+    for kind in (AlertKind.STREAM_RESTARTED, AlertKind.STREAM_GIVEN_UP):
+        alerts.fire(Alert(kind, STREAM, "before Dagster's database was restored"))
+    young = running("2:0", since=0)
+    watched(alerts, seen(10, committed_at=at(-1), lag=True, stream=young), seen(15, committed_at=at(-1), stream=young))
+    assert len(alerts.open_alerts()) == 2, "that commit was made by the process before"
+    watched(alerts, seen(20, committed_at=at(19), stream=young))
     assert alerts.open_alerts() == []
 
 

@@ -106,7 +106,8 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
 
 
 def _commits_again(memory: Memory, seen: Seen) -> bool:
-    restarted_at = max(filter(None, (memory.revived_at, memory.tried_at)), default=None)
+    """Whether Bronze has committed since the restart; one that the sensor has forgotten was no later than the process's start."""
+    restarted_at = max(filter(None, (memory.revived_at, memory.tried_at)), default=seen.stream.since)
     return bool(seen.committed_at and restarted_at and seen.committed_at > restarted_at)
 
 
