@@ -273,6 +273,22 @@ def test_late_events_are_told_unless_they_are_a_captures(
     assert sensor.cursor == long_ago
 
 
+def test_what_is_no_longer_looked_at_is_cleared(home: Settings, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    alerts = Alerts(home)
+    alerts.fire(Alert(AlertKind.PRODUCER_CPU, "producer", "the producer used 90% of a processor"))
+    alerts.fire(Alert(AlertKind.LATENCY, "bronze.raw_events", "events have reached Bronze late"))
+    (tmp_path / "old.jsonl").write_text("{}\n")
+    choose_source(home, str(tmp_path / "old.jsonl"))
+    for sensor in (Ticks(sensors.producer_alerts, instance), Ticks(sensors.latency_alerts, instance)):
+        sensor.cursor = '{"at": 1.0, "total": 2.0, "looks_over": 1}'
+        sensor.tick()
+        assert not sensor.cursor
+    assert told(home)[2:] == [
+        ("cleared", "producer_cpu", "producer"),
+        ("cleared", "latency", "bronze.raw_events"),
+    ]
+
+
 def test_every_sensor_runs_by_default() -> None:
     found = [value for value in vars(sensors).values() if isinstance(value, dg.SensorDefinition)]
     assert len(found) == 9

@@ -35,6 +35,7 @@ from wikistream_assets.exceptions import BrokerError, SetupError
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
 from wikistream_assets.settings import load_settings
+from wikistream_assets.tables import RAW_EVENTS
 
 _MOST_EVENTS: Final = 2_000
 """Events of a type read in one tick; the next tick goes on."""
@@ -116,6 +117,8 @@ def latency_alerts(
     settings = load_settings()
     chosen = chosen_source(settings)
     if chosen is not None and not chosen.endless:
+        notifier.open().clear(AlertKind.LATENCY, RAW_EVENTS.identifier, "the events of a capture are old")
+        context.update_cursor("")
         return dg.SkipReason("the events of a capture are old")
     since = float(context.cursor) if context.cursor else None
     late = watch_latency(notifier.open(), lakehouse.open(), since, time.time(), settings.alert_latency_seconds)
@@ -141,6 +144,8 @@ def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier
     except SetupError as error:
         return dg.SkipReason(str(error))
     if spent is None:
+        notifier.open().clear(AlertKind.PRODUCER_CPU, "producer", "the producer does not run")
+        context.update_cursor("")
         return dg.SkipReason("the producer does not run")
     every = settings.alert_producer_cpu_seconds
     found = watch_cpu(notifier.open(), "producer", spent, _growth(context), time.time(), every)
