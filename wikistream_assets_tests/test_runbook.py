@@ -13,7 +13,7 @@ import pytest
 from producer.eventstreams.generator import Generator
 from producer.eventstreams.recording import Synthetic
 from producer.eventstreams.server import EventStreamsServer
-from wikistream_assets.alerts.kinds import AlertKind
+from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.embedded import services
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -66,7 +66,10 @@ def test_commands_named_in_sentences_are_executed_too() -> None:
 
 @pytest.fixture
 def pipeline(settings_factory: SettingsFactory) -> Iterator[Settings]:
-    """Up on the synthetic source, behind it a demo whose last cycle was stopped by the Bronze gate; the loop rests."""
+    """Up on the synthetic source, behind it a demo whose last cycle was stopped by the Bronze gate; the loop rests.
+
+    The failed run of a backfill is told, as the chapter on failed runs has it.
+    """
     with EventStreamsServer(Synthetic(Generator(events=500))) as history:
         settings = settings_factory(
             stream_url=history.url,
@@ -81,6 +84,7 @@ def pipeline(settings_factory: SettingsFactory) -> Iterator[Settings]:
             assert wikistream("demo", "--events", "4000", settings=settings).returncode == 3
             started = wikistream("up", settings=settings)
             assert started.returncode == 0, started.stderr
+            Alerts(settings).fire(Alert(AlertKind.RUN_FAILED, "backfill", "backfill failed"))
             yield settings
         finally:
             services.down(settings)

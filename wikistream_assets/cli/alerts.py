@@ -1,12 +1,13 @@
-"""``wikistream alerts``: what is open, what waits to be sent, and whether the channels work."""
+"""``wikistream alerts``: what is open, what waits to be sent, closing by hand, and whether the channels work."""
 
+import getpass
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from wikistream_assets.cli.console import fail, printable, show_table
+from wikistream_assets.cli.console import NOT_FOUND, fail, printable, show_table
 
 if TYPE_CHECKING:
     from wikistream_assets.alerts import Alerts
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 OPEN_EXIT_CODE: Final = 3
 """Exit code of ``list`` while an alert is open; 1 is for errors, 2 for wrong usage."""
 
-app = typer.Typer(no_args_is_help=True, help="See open alerts, send what waits, try the channels.")
+app = typer.Typer(no_args_is_help=True, help="See open alerts, send what waits, close one by hand, try the channels.")
 
 
 @app.command("list")
@@ -55,6 +56,27 @@ def deliver() -> None:
         print("nothing waits")
     if delivery.problems:
         fail("; ".join(delivery.problems), 1)
+
+
+@app.command()
+def clear(
+    kind: Annotated[str, typer.Argument(help="as 'alerts list' shows it, for example run_failed")],
+    subject: Annotated[str, typer.Argument(help="as 'alerts list' shows it, for example the name of the job")],
+) -> None:
+    """Close an open alert by hand, and tell so. Exit code 4 if it is not open.
+
+    For what will never be well by itself, as the failed run of a job that nobody starts again. Where the cause is still
+    there, the alert is fired again.
+    """
+    from wikistream_assets.alerts import AlertKind
+
+    if kind not in list(AlertKind):
+        fail(f"there is no kind {kind}: choose from {', '.join(AlertKind)}", 2)
+    alerts = _alerts()
+    if not alerts.is_open(kind, subject):
+        fail(f"{kind} {subject} is not open: 'wikistream alerts list' shows what is", NOT_FOUND)
+    alerts.clear(kind, subject, f"closed by hand, by {getpass.getuser()}")
+    print(printable(f"closed {kind} {subject}"))
 
 
 @app.command("test")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # the commands' help must not wait for the lake's libraries
 MAX_CELL: Final = 60
 """Characters of a value shown in a table; CSV and JSON show all."""
 
+NOT_FOUND: Final = 4
+"""Exit code where what the command names is not there: no dead letter matches, no such alert is open."""
+
 _WIDE: Final = 10_000
 """Columns assumed where the output is no terminal: nothing is folded."""
 

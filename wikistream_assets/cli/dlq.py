@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from wikistream_assets.cli.console import fail, open_lake, plain, printable, show_table
+from wikistream_assets.cli.console import NOT_FOUND, fail, open_lake, plain, printable, show_table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 MAX_ORIGINAL: Final = 2_000
 """Bytes of an original shown unless ``--bytes`` says otherwise; a dead letter may hold megabytes."""
-
-NOT_FOUND: Final = 4
-"""Exit code where no dead letter matches."""
 
 _POSITION: Final = re.compile(r"(?:(?P<topic>[A-Za-z0-9._-]+):)?(?P<partition>\d{1,9}):(?P<offset>\d{1,18})")
 

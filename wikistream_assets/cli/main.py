@@ -48,12 +48,10 @@ COMMANDS: Final = {
     "trace": _Command("trace", "trace", "Follow one edit through every layer."),
     "gate": _Command("gate", "app", "See failed gates, accept or reject what they stopped."),
     "dlq": _Command("dlq", "app", "List and show dead letters, and redrive them."),
-    "alerts": _Command("alerts", "app", "See open alerts, send what waits, try the channels."),
+    "alerts": _Command("alerts", "app", "See open alerts, send what waits, close one by hand, try the channels."),
     "metrics": _Command("metrics", "app", "Figures for Prometheus: show or serve them, and list them all."),
     "topics": _Command("services", "topics_app", "Look into the Kafka topics, or bring them into shape."),
-    "backfill": _Command(
-        "backfill", "backfill", "Read a past piece of the stream once more; events that Bronze has are not doubled."
-    ),
+    "backfill": _Command("backfill", "backfill", "Read a past piece of the stream once more; events that Bronze has are not doubled."),
     "record": _Command("record", "record", "Record a stream to a capture file."),
     "dictionary": _Command("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
 }

@@ -1,5 +1,6 @@
 """Channels against real servers on loopback: what arrives, what hostile text becomes, what is never shown."""
 
+import getpass
 import json
 import logging
 import socket
@@ -12,7 +13,7 @@ import pytest
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, channels
 from wikistream_assets.exceptions import ConfigurationError
-from wikistream_assets.settings import load_settings
+from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets_tests.alerts.servers import SNS_ANSWER, Inbox, http_server, smtp_server
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, free_port
@@ -305,6 +306,24 @@ def test_wrong_settings_are_one_line_without_secrets(
         load_settings()
     assert "topsecret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_alert_is_closed_by_hand(settings: Settings) -> None:
+    alerts = Alerts(settings)
+    for job in ("backfill", "cycle"):
+        alerts.fire(Alert(AlertKind.RUN_FAILED, job, f"{job} failed"))
+    closed = wikistream("alerts", "clear", "run_failed", "backfill", settings=settings)
+    assert (closed.returncode, closed.stdout) == (0, "closed run_failed backfill\n"), closed.stderr
+    assert [opened.notice.subject for opened in alerts.open_alerts()] == ["cycle"]
+    last = json.loads((settings.root / "logs" / "alerts.jsonl").read_text().splitlines()[-1])
+    told = f"closed by hand, by {getpass.getuser()}"
+    assert (last["event"], last["subject"], last["message"]) == ("cleared", "backfill", told)
+    again = wikistream("alerts", "clear", "run_failed", "backfill", settings=settings)
+    missing = "error: run_failed backfill is not open: 'wikistream alerts list' shows what is\n"
+    assert (again.returncode, again.stdout, again.stderr) == (4, "", missing)
+    unknown = wikistream("alerts", "clear", "run_faild", "backfill", settings=settings)
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert "run_failed" in unknown.stderr
 
 
 def test_commands(settings_factory: SettingsFactory, http: Inbox) -> None:
