@@ -121,7 +121,9 @@ class Settings(ProducerSettings):
         None, description="topic of the channel sns, arn:aws:sns:REGION:ACCOUNT:NAME"
     )
     alert_sns_endpoint_url: str | None = Field(None, description="another endpoint than AWS's own, for tests")
-    alert_lag_records: int = Field(10_000, ge=1, description="more records than so many waiting in Kafka are an alert")
+    alert_lag_records: int = Field(
+        10_000, ge=1, description="more records than so many waiting in Kafka, at two looks in a row, are an alert"
+    )
     alert_latency_seconds: float = Field(
         60.0,
         gt=0,

@@ -91,7 +91,7 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     ),
     AlertKind.LAG: KindInfo(
         "topic",
-        "more records wait in Kafka for Bronze than WIKISTREAM_ALERT_LAG_RECORDS",
+        "at two looks in a row, half a minute apart, more records wait in Kafka for Bronze than WIKISTREAM_ALERT_LAG_RECORDS",
         "`wikistream status`: does the stream run? If it does, it catches up by itself",
     ),
     AlertKind.LATENCY: KindInfo(

@@ -22,7 +22,7 @@ from wikistream_assets.tables import RISK_SCORES
 
 _MINUTE: Final = 60.0
 _LOOKS_OVER: Final = 2
-"""So many looks in a row have to be over the limit: one burst is none."""
+"""So many looks in a row have to be over the limit: one burst, as after a restart, is none."""
 _CPU_MOST: Final = 0.8
 """Share of a processor: what the original WikiStream on AWS alarms at."""
 _LATE_SECONDS: Final = 300.0
@@ -50,11 +50,17 @@ def lag(broker: Broker, lake: Lakehouse) -> Lag:
     }
 
 
-def watch_lag(alerts: Alerts, found: Lag, most: int) -> None:
-    """Fire or clear ``lag`` for each topic: more than ``most`` offsets over all its partitions."""
+def watch_lag(alerts: Alerts, found: Lag, most: int, seen: Mapping[str, int]) -> dict[str, int]:
+    """Fire ``lag`` for a topic when two looks in a row found more than ``most`` offsets over all its partitions.
+
+    Cleared by one look that finds no more. ``seen`` is how many looks in a row have found more, by topic, and what is returned
+    for the next look.
+    """
+    looks_over = {}
     for topic, partitions in found.items():
         waiting = sum(partitions.values())
-        if waiting > most:
+        looks_over[topic] = seen.get(topic, 0) + 1 if waiting > most else 0
+        if looks_over[topic] >= _LOOKS_OVER:
             details = {
                 "records": waiting,
                 "threshold": most,
@@ -62,8 +68,9 @@ def watch_lag(alerts: Alerts, found: Lag, most: int) -> None:
             }
             message = f"{waiting:,} records of {topic} wait for Bronze, more than {most:,}"
             alerts.fire(Alert(AlertKind.LAG, topic, message, details))
-        else:
+        elif not looks_over[topic]:
             alerts.clear(AlertKind.LAG, topic, f"{waiting:,} records of {topic} wait for Bronze")
+    return looks_over
 
 
 def watch_latency(alerts: Alerts, lake: Lakehouse, since: float | None, now: float, most: float) -> float | None:

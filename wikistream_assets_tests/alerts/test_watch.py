@@ -28,8 +28,13 @@ def told(settings: Settings) -> list[tuple[str, str]]:
 
 
 def test_lag(settings: Settings, alerts: Alerts) -> None:
-    for waiting in (10_000, 10_001, 12_000, 10_000, 0):
-        watch_lag(alerts, {"raw-events": {0: waiting - waiting // 2, 1: waiting // 2}, "dlq-events": {0: 1}}, 10_000)
+    seen: dict[str, int] = {}
+    states = []
+    for waiting in (10_000, 50_000, 10_000, 10_001, 12_000, 12_000, 10_000, 10_001):
+        found = {"raw-events": {0: waiting - waiting // 2, 1: waiting // 2}, "dlq-events": {0: 1}}
+        seen = watch_lag(alerts, found, 10_000, seen)
+        states.append(alerts.is_open(AlertKind.LAG, "raw-events"))
+    assert states == [False, False, False, False, True, True, False, False], "one burst is none"
     assert told(settings) == [("fired", "raw-events"), ("cleared", "raw-events")]
 
 

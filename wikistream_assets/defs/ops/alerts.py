@@ -104,7 +104,9 @@ def lag_alerts(
         found = lag(broker.connect(), lakehouse.open())
     except BrokerError as error:
         return dg.SkipReason(str(error))
-    watch_lag(notifier.open(), found, load_settings().alert_lag_records)
+    seen = json.loads(context.cursor) if context.cursor else {}
+    looks_over = watch_lag(notifier.open(), found, load_settings().alert_lag_records, seen)
+    context.update_cursor(json.dumps(looks_over))
     return dg.SkipReason(f"waiting: {json.dumps(found)}")
 
 
