@@ -73,25 +73,41 @@ def watch_lag(alerts: Alerts, found: Lag, most: int, seen: Mapping[str, int]) ->
     return looks_over
 
 
-def watch_latency(alerts: Alerts, lake: Lakehouse, since: float | None, now: float, most: float) -> float | None:
+@dataclass(frozen=True)
+class Late:
+    """Batches of Bronze that were late, with none in time seen between them.
+
+    Attributes:
+        since: when the first of them was seen, seconds since the epoch.
+        snapshot_id: the newest of them; None in the memory of an older version.
+    """
+
+    since: float
+    snapshot_id: int | None
+
+
+def watch_latency(alerts: Alerts, lake: Lakehouse, seen: Late | None, now: float, most: float) -> Late | None:
     """Fire ``latency`` when Bronze's batches have had a 95th percentile of more than ``most`` seconds for five minutes.
 
-    Cleared by a batch that has not. ``since`` is when such a batch was first seen, and what is returned for the next look.
+    It takes a batch that came after these minutes: an old one that is still the newest says nothing about them. Cleared by a
+    batch that is in time. ``seen`` are the late ones so far, and what is returned for the next look.
     """
-    newest = lake.newest_position(BRONZE)
-    milliseconds = ((newest and newest.counts) or {}).get("lag_ms", {}).get("p95")
-    if milliseconds is None:  # no batch yet, or one without events
-        return since
+    newest = lake.newest_batch(BRONZE)
+    if newest is None or (seen is not None and newest.snapshot_id == seen.snapshot_id):
+        return seen
+    milliseconds = (newest.counts or {}).get("lag_ms", {}).get("p95")
+    if milliseconds is None:  # a batch without events
+        return seen
     late = milliseconds / 1000
     if late <= most:
         alerts.clear(AlertKind.LATENCY, BRONZE.identifier, f"events reach Bronze within {late:.0f} s")
         return None
-    since = now if since is None else since
+    since = now if seen is None else seen.since
     if now - since >= _LATE_SECONDS:
         message = f"for five minutes events have reached Bronze late, now by {late:.0f} s, more than {most:g} s"
         details = {"p95 seconds": late, "threshold": most}
         alerts.fire(Alert(AlertKind.LATENCY, BRONZE.identifier, message, details, severity=Severity.WARNING))
-    return since
+    return Late(since, newest.snapshot_id)
 
 
 @dataclass(frozen=True)

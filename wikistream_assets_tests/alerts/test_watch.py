@@ -39,7 +39,7 @@ def test_lag(settings: Settings, alerts: Alerts) -> None:
 
 
 def test_latency(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
-    since, states = None, []
+    seen, states = None, []
     #      second, 95th percentile of the newest batch, milliseconds; None of a batch without events
     for second, late in (
         (0, None),
@@ -52,10 +52,28 @@ def test_latency(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
     ):
         lag = {} if late is None else {"p50": 1, "p95": late}
         lake.append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": lag}))
-        since = watch_latency(alerts, lake, since, float(second), 60)
+        seen = watch_latency(alerts, lake, seen, float(second), 60)
         states.append(alerts.is_open(AlertKind.LATENCY, "bronze.raw_events"))
     assert states == [False, False, False, False, False, True, False]
     assert [event for event, _ in told(settings)] == ["fired", "cleared"]
+
+
+def test_one_late_batch_is_not_late_for_as_long_as_nothing_follows_it(
+    settings: Settings, alerts: Alerts, lake: Lakehouse
+) -> None:
+    def commit(late: int) -> None:
+        lake.append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": {"p95": late}}))
+
+    commit(61_000)
+    seen = None
+    for second in (0, 30, 300, 600):
+        seen = watch_latency(alerts, lake, seen, float(second), 60)
+    lake.mark_masked(RAW_EVENTS, "2026-01-01")  # it carries on what the batch before it counted
+    seen = watch_latency(alerts, lake, seen, 630.0, 60)
+    assert told(settings) == []
+    commit(90_000)
+    watch_latency(alerts, lake, seen, 660.0, 60)
+    assert told(settings) == [("fired", "bronze.raw_events")]
 
 
 def test_processor_time_of_the_producer(settings: Settings, alerts: Alerts) -> None:

@@ -258,8 +258,9 @@ def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.Dagst
 def test_late_events_are_told_unless_they_are_a_captures(
     home: Settings, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    LocalLakehouse().open().append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": {"p95": 61_000}}))
-    long_ago = str(time.time() - 301)
+    lake = LocalLakehouse().open()
+    lake.append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": {"p95": 61_000}}))
+    long_ago = time.time() - 301
     (tmp_path / "old.jsonl").write_text("{}\n")
     for source, expected in (
         (str(tmp_path / "old.jsonl"), []),
@@ -267,10 +268,23 @@ def test_late_events_are_told_unless_they_are_a_captures(
     ):
         choose_source(home, source)
         sensor = Ticks(sensors.latency_alerts, instance)
-        sensor.cursor = long_ago
+        sensor.cursor = str(long_ago)  # as an older version kept it
         sensor.tick()
         assert told(home) == expected
-    assert sensor.cursor == long_ago
+    assert json.loads(sensor.cursor or "") == {"since": long_ago, "snapshot_id": lake.head_id(RAW_EVENTS)}
+    sensor.tick()
+    assert Alerts(home).open_alerts()[0].count == 1, "no later batch"
+
+
+def test_records_have_to_wait_at_two_looks_in_a_row(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "lag", lambda broker, lake: {"raw-events": {0: home.alert_lag_records + 1}})
+    sensor = Ticks(sensors.lag_alerts, instance)
+    sensor.tick()
+    assert told(home) == []
+    sensor.tick()
+    assert told(home) == [("fired", "lag", "raw-events")]
 
 
 def test_what_is_no_longer_looked_at_is_cleared(home: Settings, instance: dg.DagsterInstance, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from dagster_shared.error import SerializableErrorInfo
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.alerts.watch import (
     Growth,
+    Late,
     lag,
     watch_cpu,
     watch_dead_letters,
@@ -122,10 +123,12 @@ def latency_alerts(
         notifier.open().clear(AlertKind.LATENCY, RAW_EVENTS.identifier, "the events of a capture are old")
         context.update_cursor("")
         return dg.SkipReason("the events of a capture are old")
-    since = float(context.cursor) if context.cursor else None
-    late = watch_latency(notifier.open(), lakehouse.open(), since, time.time(), settings.alert_latency_seconds)
-    context.update_cursor("" if late is None else str(late))
-    return dg.SkipReason("in time" if late is None else f"late since {datetime.fromtimestamp(late, UTC):%H:%M:%S} UTC")
+    most = settings.alert_latency_seconds
+    late = watch_latency(notifier.open(), lakehouse.open(), _late(context), time.time(), most)
+    context.update_cursor("" if late is None else json.dumps(asdict(late)))
+    if late is None:
+        return dg.SkipReason("in time")
+    return dg.SkipReason(f"late since {datetime.fromtimestamp(late.since, UTC):%H:%M:%S} UTC")
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Dead letters a minute.")
@@ -172,6 +175,13 @@ def alert_delivery(context: dg.SensorEvaluationContext, notifier: LocalNotifier)
     return dg.SkipReason(
         f"sent {delivery.sent}, waiting {delivery.waiting}; {'; '.join(delivery.problems) or 'no problem'}"
     )
+
+
+def _late(context: dg.SensorEvaluationContext) -> Late | None:
+    if not context.cursor:
+        return None
+    kept = json.loads(context.cursor)
+    return Late(kept, None) if isinstance(kept, float) else Late(**kept)  # an older version kept the time alone
 
 
 def _growth(context: dg.SensorEvaluationContext) -> Growth | None:
