@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Final
 
 from producer.cursor import Cursor
@@ -16,7 +17,7 @@ from wikistream_assets.embedded import services
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.jobs.gate_control import GateState, gate_states
 from wikistream_assets.operations.cycle_loop import Ended, Last
 from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.broker import Broker
@@ -34,6 +35,9 @@ Bronze has the time after which the stream is taken for stuck."""
 
 _GAP_TOLD: Final = timedelta(days=1)
 """A gap is told for so long."""
+
+_READ_BY: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_EVENTS}
+"""The table whose snapshots wait for a layer's gate."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
     kafka_answers, cursor, behind = _kafka(settings, chosen, lake)
     cursor_at = datetime.fromisoformat(cursor.updated_at) if cursor else None
     bronze_at = _moved(lake, RAW_EVENTS)
-    blocked = _blocked(lake)
+    gates = gate_states(lake) if lake else ()
+    blocked = _blocked(gates)
     cycle = _last_cycle(settings)
     problems = [f"{service.name} is {service.state}: {service.detail}" for service in programs if not service.well]
     if chosen is None:
@@ -106,6 +111,8 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
             f"cycle {cycle.run_id} broke or was cancelled: mend what its run in the UI names, then start 'cycle'"
         )
     problems += [f"a gate is closed by {check}: see 'wikistream gate status'" for check in blocked]
+    if lake is not None and not blocked and (cycle is None or cycle.ended is not Ended.BROKEN):
+        problems += _standstill(lake, gates, cycle, settings, moment)
     return Health(
         at=moment,
         source=chosen.spec if chosen else None,
@@ -168,9 +175,37 @@ def _uptime(programs: Sequence[ServiceStatus], name: str) -> timedelta:
     return timedelta(seconds=next((it.uptime_seconds or 0 for it in programs if it.name == name), 0))
 
 
-def _blocked(lake: Lakehouse | None) -> tuple[str, ...]:
-    if lake is None:
-        return ()
-    return tuple(
-        f"{failure['table_name']}.{failure['check_name']}" for state in gate_states(lake) for failure in state.failures
-    )
+def _blocked(gates: Sequence[GateState]) -> tuple[str, ...]:
+    return tuple(f"{failure['table_name']}.{failure['check_name']}" for state in gates for failure in state.failures)
+
+
+def _standstill(
+    lake: Lakehouse, gates: Sequence[GateState], cycle: Last | None, settings: Settings, moment: datetime
+) -> list[str]:
+    """The first gate that something has waited for longer than a table may be old, if no cycle has ended in that time either.
+
+    Then nothing starts the cycles, or nothing carries them out, though every program runs. Before the first rows none is due.
+    """
+    bronze = lake.head(RAW_EVENTS)
+    if bronze is None or bronze.total_records == 0:
+        return []
+    pause = settings.cycle_first_seconds if cycle is None else settings.cycle_pause_seconds
+    longest = timedelta(seconds=settings.tables_fresh_seconds + pause)
+    for gate in gates:
+        waiting_since = _waiting_since(lake, gate)
+        if waiting_since is None:
+            continue
+        since = max(waiting_since, cycle.at) if cycle else waiting_since
+        if moment - since > longest:
+            waits = f"{_READ_BY[gate.layer].identifier} has waited for the {gate.layer} gate"
+            told = f"{waits} since {since.isoformat(timespec='seconds')} and no cycle has ended"
+            return [f"{told}: is the sensor cycle_loop on (Automation in the UI), what does logs/daemon.out say?"]
+    return []
+
+
+def _waiting_since(lake: Lakehouse, gate: GateState) -> datetime | None:
+    """When the oldest batch that waits for the gate was committed; None if none does."""
+    pending = gate.pending
+    waiting = takewhile(lambda v: v.snapshot_id != pending.start, lake.history(_READ_BY[gate.layer], pending.end))
+    batches = [version for version in waiting if version.position is not None and not version.masks]
+    return instant(batches[-1].timestamp_ms) if batches else None

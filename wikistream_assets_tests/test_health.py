@@ -1,5 +1,6 @@
 """What ``health`` finds wrong: each line by its cause, on a real broker, lake and Dagster database."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -14,13 +15,15 @@ from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.health import Health, examine
+from wikistream_assets.jobs.gold import Position
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse, summary_properties
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUALITY_RESULTS, RAW_EVENTS, TableSpec
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.kafka_records import event_message, produce
+from wikistream_assets_tests.resources.lakes import add, full_row
 
 pytestmark = pytest.mark.kafka
 
@@ -97,6 +100,66 @@ def test_masking_is_no_sign_of_life(home: Settings) -> None:
     lake.mark_masked(RAW_EVENTS, "2026-01-01")
     assert at is not None
     assert examine(home).bronze_at == at
+
+
+def commit(lake: Lakehouse, spec: TableSpec, position: Mapping[str, object]) -> tuple[int, datetime]:
+    """Append a row; the snapshot, and the time of its commit."""
+    add(lake, spec, full_row(spec), position=position)
+    head = lake.head(spec)
+    assert head is not None
+    return head.snapshot_id, datetime.fromtimestamp(head.timestamp_ms / 1000, UTC)
+
+
+def publish(lake: Lakehouse) -> None:
+    """Let everything that Bronze has pass the gates up to Gold."""
+    audited = lake.head_id(RAW_EVENTS)
+    lake.tag(RAW_EVENTS, AUDITED_TAG, audited)
+    silver, _ = commit(lake, CLEANED_EVENTS, {RAW_EVENTS.identifier: audited})
+    for spec in GOLD_TABLES:
+        commit(lake, spec, Position(silver).as_json())
+
+
+def test_what_waits_while_no_cycle_comes(home: Settings) -> None:
+    longest = timedelta(seconds=home.tables_fresh_seconds + home.cycle_first_seconds)
+    lake = Lakehouse.local(home)
+    commit(lake, RAW_EVENTS, {"raw-events": {"0": 1}})
+    publish(lake)
+    idle = examine(home, datetime.now(UTC) + timedelta(days=2))
+    assert problems(idle) == [], "nothing is new"
+    _, since = commit(lake, RAW_EVENTS, {"raw-events": {"0": 2}})
+    commit(lake, RAW_EVENTS, {"raw-events": {"0": 3}})
+    assert problems(examine(home, since + longest)) == [], "that Gold is older than what waits says nothing"
+    (told,) = problems(examine(home, since + longest + timedelta(seconds=1)))
+    waited = f"has waited for the bronze gate since {since.isoformat(timespec='seconds')} and no cycle has ended: "
+    assert told.startswith(f"{RAW_EVENTS.identifier} {waited}")
+    lake.tag(RAW_EVENTS, AUDITED_TAG, lake.head_id(RAW_EVENTS))
+    (told,) = problems(examine(home, since + timedelta(days=1)))
+    assert told.startswith(f"{RAW_EVENTS.identifier} {waited.replace('bronze', 'silver')}")
+    _, since = commit(lake, CLEANED_EVENTS, {RAW_EVENTS.identifier: lake.head_id(RAW_EVENTS)})
+    (told,) = problems(examine(home, since + timedelta(days=1)))
+    assert told.startswith(f"{CLEANED_EVENTS.identifier} has waited for the gold gate since ")
+
+
+def test_what_waits_is_told_once(home: Settings) -> None:
+    lake = Lakehouse.local(home)
+    snapshot, _ = commit(lake, RAW_EVENTS, {"raw-events": {"0": 1}})
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert "bronze gate" in problems(examine(home, tomorrow))[0]
+    with dagster_instance(home) as instance:
+        instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.SUCCESS))
+        passed = examine(home).cycle
+        assert passed is not None
+        longest = timedelta(seconds=home.tables_fresh_seconds + home.cycle_pause_seconds)
+        assert problems(examine(home, passed.at + longest)) == [], "cycles come"
+        assert "bronze gate" in problems(examine(home, passed.at + longest + timedelta(seconds=1)))[0]
+        instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.CANCELED))
+        (told,) = problems(examine(home, tomorrow))
+        assert "broke or was cancelled" in told
+        instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.SUCCESS))
+    names = {"layer": "bronze", "table_name": RAW_EVENTS.identifier, "check_name": "a", "status": "FAILED"}
+    add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS, **names, range_end=snapshot))
+    closed = f"a gate is closed by {RAW_EVENTS.identifier}.a: see 'wikistream gate status'"
+    assert problems(examine(home, tomorrow)) == [closed]
 
 
 def test_a_cycle_that_broke_waits_for_a_person(home: Settings) -> None:
