@@ -7,7 +7,7 @@ out; so is what cannot be asked (no broker), and ``wikistream_source_up`` says s
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
 
 from dagster import DagsterError, DagsterInstance
@@ -103,10 +103,12 @@ class LakeMetrics:
     def collect(self) -> Iterator[Metric]:
         """The families, each with its samples of this moment."""
         figures: Figures = {name: [] for name in FAMILIES}
-        lake = Lakehouse.local(self._settings) if self._settings.catalog_db.exists() else None
+        lake = cache(
+            lambda: Lakehouse.local(self._settings)
+        )  # opened once, where a failure is told: by those who need it
         sources: dict[str, Callable[[], Figures]] = {"alerts": self._alerts}
-        if lake is not None:
-            sources |= {"lake": lambda: self._lake(lake), "kafka": lambda: self._kafka(lake)}
+        if self._settings.catalog_db.exists():
+            sources |= {"lake": lambda: self._lake(lake()), "kafka": lambda: self._kafka(lake())}
         if self._settings.dagster_home.exists():
             sources["dagster"] = self._cycle
         for source, ask in sources.items():

@@ -102,6 +102,19 @@ def test_a_known_lake(settings: Settings, lake: Lakehouse) -> None:
 
 
 @pytest.mark.unit
+def test_a_broken_catalog_is_told_and_takes_nothing_else_away(settings: Settings) -> None:
+    settings.root.mkdir(parents=True)
+    settings.catalog_db.write_bytes(b"not a database, whatever its name says" * 100)
+    found = figures(settings)
+    assert found == {
+        'wikistream_source_up{source="lake"}': 0.0,
+        'wikistream_source_up{source="kafka"}': 0.0,
+        'wikistream_source_up{source="alerts"}': 1.0,
+        'wikistream_alerts_waiting{channel="log"}': 0.0,
+    }
+
+
+@pytest.mark.unit
 def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, lake: Lakehouse) -> None:
     add(lake, QUALITY_RESULTS, verdict("bronze", RAW_EVENTS.identifier, "old", "PASSED"))
     (old,) = [task.file.file_path for task in lake.table(QUALITY_RESULTS).scan().plan_files()]
