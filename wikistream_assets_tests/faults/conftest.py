@@ -5,13 +5,12 @@ what has passed before on the same commit. Every run appends to ``build/faults.j
 wikistream_assets_tests.faults.report`` makes docs/RELIABILITY.md.
 """
 
-import json
 import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
 from wikistream_assets_tests.faults.bronze_sends import EVENTS, LETTERS
 from wikistream_assets_tests.faults.producing import GENERATOR, accepted_ids, finish, producer_settings, start
-from wikistream_assets_tests.faults.report import RESULTS, Case, Result, commit, read
+from wikistream_assets_tests.faults.report import Case, Result, append, commit, is_result, passed_on, read
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, totals
 from wikistream_assets_tests.producer.kafka_reader import landed
 
@@ -60,7 +59,7 @@ class Account:
         """Compare what was sent with what was found.
 
         Args:
-            number: the case's number in the list of faults.
+            number: the case's number in the project's catalogue of faults, by which the published table is ordered.
             fault: what was done, for the published table.
             sent / found: ids, as often as they should be there, and as often as they are.
             tries: how often the fault was made.
@@ -248,7 +247,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     current = commit()
     # a run on changed files shows nothing about the next one
-    passed = {result.test for result in read() if result.commit == current and result.passed and current[-1] != "+"}
+    passed = passed_on(current, read()) if current[-1] != "+" else set()
     done = [item for item in items if item.nodeid in passed]
     items[:] = [item for item in items if item.nodeid not in passed]
     config.hook.pytest_deselected(items=done)
@@ -256,9 +255,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Append a line for each case, also for one that failed."""
+    """Append a line for each case, also for one that failed, and for one that could not begin or clear up."""
     report = yield
-    if report.when == "call" and item.get_closest_marker("faults") and item.config.getoption("--full"):
+    counts = item.get_closest_marker("faults") and item.config.getoption("--full")
+    if counts and is_result(report.when or "", report.failed):
         result = Result(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=commit(),
@@ -266,7 +266,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             passed=report.passed,
             cases=tuple(item.stash.get(_ACCOUNT, [])),
         )
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
+        append(result)
     return report

@@ -1,14 +1,15 @@
 """What the fault cases found, kept from run to run, and the page made of it.
 
-``python -m wikistream_assets_tests.faults.report`` writes docs/RELIABILITY.md from the newest result of each case.
+``python -m wikistream_assets_tests.faults.report`` writes docs/RELIABILITY.md from the newest result of each test there is.
 """
 
 import json
 import statistics
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,9 @@ SIGKILL, real broker, real tables. *Lost* and *doubled* count event ids against 
 counters. A *control* is the same fault against a weaker way of working (position in memory, plain append, no lock, no gate): it
 has to be seen to lose or to double, otherwise the case would prove nothing. *Seconds to recover*: producer and Bronze from the
 start that follows the fault to the first new commit, the broker from its death until it answers.
+
+*#* is the number in the project's own catalogue of faults, by which the tests are named; it orders the rows, which say in words
+what was done. *more* stands for faults beyond the catalogue. A test that failed, before, in or after its case, is listed as such.
 """
 
 
@@ -77,14 +81,53 @@ def read() -> list[Result]:
     ]
 
 
-def page(results: Iterable[Result]) -> str:
-    """The page as Markdown, from the newest result of each test."""
-    newest = {result.test: result for result in results}
+def append(result: Result) -> None:
+    """Add a result to those that are kept."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(result)) + "\n")
+
+
+def is_result(when: str, failed: bool) -> bool:
+    """Whether a phase of a test (setup, call, teardown) is a result: its call is, and so is whatever fails around it."""
+    return when == "call" or failed
+
+
+def passed_on(commit_name: str, results: Iterable[Result]) -> set[str]:
+    """The tests whose newest result on this commit is a pass."""
+    return {test for test, result in _newest(r for r in results if r.commit == commit_name).items() if result.passed}
+
+
+def collected() -> set[str]:
+    """The fault tests that there are, as pytest names them.
+
+    Raises:
+        SystemExit: pytest cannot collect them.
+    """
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "faults", str(Path(__file__).parent)]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"the tests cannot be collected:\n{done.stdout}{done.stderr}")
+    return {line for line in done.stdout.splitlines() if "::" in line}
+
+
+def _newest(results: Iterable[Result]) -> dict[str, Result]:
+    return {result.test: result for result in results}
+
+
+def page(results: Iterable[Result], tests: Collection[str]) -> str:
+    """The page as Markdown.
+
+    Args:
+        results: oldest first; the newest of each test counts.
+        tests: those that there are; what others have left behind shows nothing any more.
+    """
+    newest = {test: result for test, result in _newest(results).items() if test in tests}
     cases = [case for result in newest.values() for case in result.cases]
     proofs = sorted((case for case in cases if not case.control), key=_order)
     controls = sorted((case for case in cases if case.control), key=_order)
     failed = sorted(result.test for result in newest.values() if not result.passed)
-    days = sorted(result.at[:10] for result in newest.values())
+    days = sorted(result.at[:10] for result in newest.values()) or ["never"]
     commits = [name for name, _ in Counter(result.commit for result in newest.values()).most_common()]
     lines = [
         _HEAD,
@@ -120,7 +163,7 @@ def main() -> None:
     results = read()
     if not results:
         raise SystemExit("no results yet: run 'make faults'")
-    PAGE.write_text(page(results), encoding="utf-8")
+    PAGE.write_text(page(results, collected()), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(_ROOT)}")
 
 
