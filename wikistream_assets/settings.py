@@ -91,6 +91,11 @@ class Settings(ProducerSettings):
         ge=24,
         description="files that no snapshot knows are deleted at this age; younger ones may be of a commit under way",
     )
+    dagster_history_days: int = Field(
+        14,
+        ge=1,
+        description="Dagster forgets runs, events and check results that are older than this, but the newest of each, days",
+    )
     privacy_mask_after_days: int = Field(
         90,
         ge=0,

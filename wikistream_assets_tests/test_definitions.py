@@ -103,6 +103,7 @@ def test_jobs(graph: AssetGraph) -> None:
         "backfill",
         "maintenance",
         "masking",
+        "purge_history",
     }
 
 

@@ -12,7 +12,7 @@ PACKAGE = "wikistream_assets"
 PURE = ("tables", "transforms", "quality")
 ENVIRONMENT = ("jobs", "operations", "resources", "embedded", "alerts", "metrics")
 WIRING = (
-    *("defs", "definitions", "asset_factory", "cli", "demo", "cycles", "dagster_home", "health"),
+    *("defs", "definitions", "asset_factory", "cli", "demo", "cycles", "dagster_home", "dagster_history", "health"),
     *("run_launcher", "run_worker"),
 )
 BRIDGES = {

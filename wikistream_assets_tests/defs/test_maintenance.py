@@ -58,6 +58,7 @@ def test_schedules_run_by_default() -> None:
         "maintenance_schedule",
         "orphans_schedule",
         "masking_schedule",
+        "history_schedule",
         "redrive_dead_letters_every_six_hours",
     )
     assert all(schedules[name].default_status is dg.DefaultScheduleStatus.RUNNING for name in ours)
