@@ -51,7 +51,9 @@ COMMANDS: Final = {
     "alerts": _Command("alerts", "app", "See open alerts, send what waits, close one by hand, try the channels."),
     "metrics": _Command("metrics", "app", "Figures for Prometheus: show or serve them, and list them all."),
     "topics": _Command("services", "topics_app", "Look into the Kafka topics, or bring them into shape."),
-    "backfill": _Command("backfill", "backfill", "Read a past piece of the stream once more; events that Bronze has are not doubled."),
+    "backfill": _Command(
+        "backfill", "backfill", "Read a past piece of the stream once more; events that Bronze has are not doubled."
+    ),
     "record": _Command("record", "record", "Record a stream to a capture file."),
     "dictionary": _Command("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
 }
