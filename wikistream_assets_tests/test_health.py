@@ -18,7 +18,7 @@ from wikistream_assets.health import Health, examine
 from wikistream_assets.jobs.gold import Position
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse, summary_properties
+from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse, Masked, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUALITY_RESULTS, RAW_EVENTS, TableSpec
 from wikistream_assets_tests.conftest import SettingsFactory
@@ -97,7 +97,7 @@ def test_masking_is_no_sign_of_life(home: Settings) -> None:
     lake = Lakehouse.local(home)
     lake.append(RAW_EVENTS, properties=summary_properties({"raw-events": {"0": 0}}, {}))
     at = examine(home).bronze_at
-    lake.mark_masked(RAW_EVENTS, "2026-01-01")
+    lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))
     assert at is not None
     assert examine(home).bronze_at == at
 
@@ -157,7 +157,9 @@ def test_what_waits_is_told_once(home: Settings) -> None:
         assert "broke or was cancelled" in told
         instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.SUCCESS))
     names = {"layer": "bronze", "table_name": RAW_EVENTS.identifier, "check_name": "a", "status": "FAILED"}
-    add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS, **names, range_end=snapshot))
+    *_, oldest = lake.history(RAW_EVENTS)
+    covered = {"range_start": oldest.snapshot_id, "range_end": snapshot}
+    add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS, **names, **covered))
     closed = f"a gate is closed by {RAW_EVENTS.identifier}.a: see 'wikistream gate status'"
     assert problems(examine(home, tomorrow)) == [closed]
 

@@ -205,9 +205,8 @@ def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, today: date, 
 
 def _named_since(lake: Lakehouse, today: date, mask_after_days: int) -> str:
     """The first date that still has its users' names: neither masked already, nor old enough for it."""
-    masked_before, _ = lake.masked(RISK_SCORES)
     old_before = (today - timedelta(days=mask_after_days)).isoformat() if mask_after_days else ""
-    return max(masked_before, old_before)
+    return max(lake.masked(RISK_SCORES).before, old_before)
 
 
 def _risk_alert(row: Mapping[str, object]) -> Alert:

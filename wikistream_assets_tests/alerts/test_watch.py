@@ -8,7 +8,7 @@ import pytest
 
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.alerts.watch import watch_cpu, watch_dead_letters, watch_lag, watch_latency, watch_risks
-from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.resources.lakes import add, full_row
@@ -68,7 +68,7 @@ def test_one_late_batch_is_not_late_for_as_long_as_nothing_follows_it(
     seen = None
     for second in (0, 30, 300, 600):
         seen = watch_latency(alerts, lake, seen, float(second), 60)
-    lake.mark_masked(RAW_EVENTS, "2026-01-01")  # it carries on what the batch before it counted
+    lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))  # it carries on what the batch before it counted
     seen = watch_latency(alerts, lake, seen, 630.0, 60)
     assert told(settings) == []
     commit(90_000)
@@ -171,5 +171,5 @@ def test_masked_days_are_not_told_again_by_their_hashes(settings: Settings, aler
     assert rewritten("user-1", "2026-03-01", "2026-03-02") == ["2026-03-02"], "the first date is older than three days"
     mask_after_days = 0
     assert rewritten("user-2", "2026-03-01", "2026-03-02") == ["2026-03-01", "2026-03-02"], "0 never masks"
-    lake.mark_masked(RISK_SCORES, "2026-03-02")
+    lake.mark_masked(RISK_SCORES, Masked("2026-03-02"))
     assert rewritten("user-3", "2026-03-01", "2026-03-02") == ["2026-03-02"], "masked under an earlier setting"

@@ -19,7 +19,7 @@ from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
-from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_properties
 from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS
@@ -172,7 +172,7 @@ def test_masking_is_no_commit_of_the_stream(
     alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, "5 starts did not help"))
     given_up = {"tries": 5, "tried_at": datetime.now(UTC).isoformat(), "given_up": True}
     freshness.cursor = json.dumps({**json.loads(freshness.cursor or ""), **given_up})
-    lake.mark_masked(RAW_EVENTS, "2026-01-01")
+    lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))
     assert freshness.tick() == []
     assert json.loads(freshness.cursor)["given_up"]
     assert alerts.is_open(AlertKind.STREAM_GIVEN_UP, STREAM)
