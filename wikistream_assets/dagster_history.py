@@ -178,18 +178,20 @@ def _purge_check_results(storage: SqlEventLogStorage, before: datetime, bounds: 
 
     Dagster leaves them when it deletes their run.
     """
-    check, newer, deleted = AssetCheckExecutionsTable.c, AssetCheckExecutionsTable.alias(), 0
+    check, deleted = AssetCheckExecutionsTable.c, 0
     completed = [status.value for status in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES]
-    replaced = sa.exists().where(
-        newer.c.asset_key == check.asset_key,
-        newer.c.check_name == check.check_name,
-        newer.c.id > check.id,
-        newer.c.execution_status.in_(completed),
+    results = (
+        sa.select(check.asset_key, check.check_name, sa.func.max(check.id))
+        .where(check.execution_status.in_(completed))
+        .group_by(check.asset_key, check.check_name)
     )
+    with storage.index_connection() as connection:
+        newest = {(asset, name): number for asset, name, number in connection.execute(results)}
     for ids in _old_rows(storage, AssetCheckExecutionsTable, check.create_timestamp, before, bounds):
         with storage.index_connection() as connection:
-            due = AssetCheckExecutionsTable.delete().where(check.id.in_(ids), replaced)
-            deleted += connection.execute(due).rowcount
+            rows = connection.execute(sa.select(check.id, check.asset_key, check.check_name).where(check.id.in_(ids)))
+            due = [number for number, asset, name in rows if number < newest.get((asset, name), 0)]
+            deleted += connection.execute(AssetCheckExecutionsTable.delete().where(check.id.in_(due))).rowcount
     return deleted
 
 
