@@ -92,25 +92,22 @@ def pending_range(lake: Lakehouse) -> SnapshotRange:
     """The Silver snapshots Gold has not published: a range that has failed before, else all up to Silver's head."""
     published = Position.of(lake.newest_position(HOURLY_STATS))
     start = published.silver if published else gate.first_snapshot(lake, CLEANED_EVENTS)
-    attempted = _attempted(lake)
-    if attempted and attempted.silver != start:
-        return SnapshotRange(start, attempted.silver)
+    pinned = lake.pinned_end(HOURLY_STATS, start)
+    if pinned is not None and _on_silvers_main(lake, pinned):
+        return SnapshotRange(start, pinned)
     # Not the head: compaction after the newest position adds nothing that Gold would have to read.
     newest = lake.newest_position(CLEANED_EVENTS)
     return SnapshotRange(start, newest.snapshot_id if newest else start)
 
 
-def _attempted(lake: Lakehouse) -> Position | None:
-    """What the attempt on the branch was made from; None if there is none, or if Silver was set back behind it since."""
-    position = _on_branch(lake, HOURLY_STATS)
-    if position and any(version.snapshot_id == position.silver for version in lake.history(CLEANED_EVENTS)):
-        return position
-    return None
+def _on_silvers_main(lake: Lakehouse, snapshot_id: int) -> bool:
+    """Whether Silver still has the snapshot: it may have been set back since."""
+    return any(version.snapshot_id == snapshot_id for version in lake.history(CLEANED_EVENTS))
 
 
 def _unfinished(lake: Lakehouse, covered: SnapshotRange) -> bool:
     """Whether the branch holds an attempt at the range, or at a recomputation of it, that has not been published."""
-    attempted = _attempted(lake)
+    attempted = _on_branch(lake, HOURLY_STATS)
     published = Position.of(lake.newest_position(HOURLY_STATS))
     return attempted is not None and attempted.silver == covered.end and attempted != published
 
@@ -149,8 +146,8 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
         published = Position.of(ctx.lake.newest_position(HOURLY_STATS))
         if published is None:
             raise GateError("Gold has published nothing yet: run the cycle first")
-        attempted = _attempted(ctx.lake)
-        if attempted and attempted.silver != published.silver:
+        pinned = ctx.lake.pinned_end(HOURLY_STATS, published.silver)
+        if pinned is not None and _on_silvers_main(ctx.lake, pinned):
             raise GateError(
                 "Gold is blocked by a failed range, whose evidence this would replace: see 'wikistream gate status', decide first"
             )
@@ -182,6 +179,8 @@ def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates:
     # The cycle's dates follow from its range; those of a recomputation, which has none, were asked for.
     asked = dates if covered.empty else ()
     attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=_unfinished(ctx.lake, covered), dates=asked)
+    if not covered.empty:
+        ctx.lake.pin_range(HOURLY_STATS, covered.start, covered.end)  # as Silver does
     for spec in GOLD_TABLES:
         ctx.lake.fresh_branch(spec)
     silver_hours = _build(ctx, position, dates, attempt.ran_at)

@@ -50,6 +50,7 @@ POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
 MASKED_KEY: Final = "wikistream.masked"
 TOPICS_KEY: Final = "wikistream.topics"
+AUDITING_KEY: Final = "wikistream.auditing"
 KAFKA_LOSSES_KEY: Final = "wikistream.kafka_losses"
 
 _P = ParamSpec("_P")
@@ -264,6 +265,19 @@ class Lakehouse:
         """Set the table property ``name``; makes no snapshot."""
         with self.table(spec).transaction() as transaction:
             transaction.set_properties({name: value})
+
+    def pin_range(self, spec: TableSpec, start: int, end: int) -> None:
+        """Note, before a branch is made, that the upstream snapshots after ``start`` up to ``end`` are audited for ``spec``."""
+        if self.pinned_end(spec, start) != end:
+            self.set_property(spec, AUDITING_KEY, json.dumps({"start": start, "end": end}))
+
+    def pinned_end(self, spec: TableSpec, start: int) -> int | None:
+        """Where the range ends that begins at ``start`` and was audited before; None if there was none.
+
+        After its publication the next range has another start, so the note needs no end of its own.
+        """
+        pinned: dict[str, int] = json.loads(self.table(spec).properties.get(AUDITING_KEY, "{}"))
+        return pinned["end"] if pinned.get("start") == start else None
 
     def kafka_losses(self) -> list[str]:
         """When Kafka's data was lost, ISO 8601, oldest first: letters from before and after may stand at the same offset."""

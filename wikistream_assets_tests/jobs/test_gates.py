@@ -287,6 +287,41 @@ def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
     assert gates.lake.head(CLEANED_EVENTS, AUDIT_BRANCH) is None
 
 
+@pytest.mark.parametrize("layer", ["silver", "gold"])
+def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch, layer: str
+) -> None:
+    """The next attempt drops the branch of the last one, and may die before its own holds anything."""
+    rows = clean_rows(RAW_EVENTS)
+    gates.add_bronze(rows[:600])
+    gates.bronze_gate()
+    if layer == "gold":
+        gates.silver()
+    step, job = getattr(gates, layer), {"silver": silver, "gold": gold}[layer]
+    with monkeypatch.context() as fault:
+        fault.setattr(job, "_audit", _nobody_audits)
+        with pytest.raises(Killed):
+            step()
+    failed = job.pending_range(gates.lake)
+    with monkeypatch.context() as fault:
+        fault.setattr(job, "_build", _nobody_audits)
+        with pytest.raises(Killed):
+            step()
+    gates.add_bronze(rows[600:])
+    gates.bronze_gate()
+    if layer == "gold":
+        gates.silver()
+    assert job.pending_range(gates.lake) == failed
+    assert step().range == failed
+    newer = step()
+    assert (newer.passed, newer.range.start) == (True, failed.end)
+    assert all(not report.advanced for report in gates.cycle()[: 2 if layer == "silver" else 3])
+
+
+def _nobody_audits(*_: object, **__: object) -> None:
+    raise Killed
+
+
 def test_silver_rows_can_be_accepted_or_rejected(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
     gates.bronze_gate()
