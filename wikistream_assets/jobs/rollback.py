@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Final
 
 from producer.topics import EVENT_TOPICS
@@ -149,11 +150,19 @@ def _carry_out(lake: Lakehouse, settings: Settings, planned: Rollback, reason: s
         record(lake, Decision(identity, ROLLBACK, spec.identifier, None, moved, None, reason, decided_by, at))
         failpoint(settings, ROLLBACK_AFTER_DECISION)
         _drop_what_waits(lake, spec, moved.start)
+        if _goes_behind_masking(lake, spec, moved):
+            lake.forget_masked(spec)
         lake.reset_main(spec, moved.start)
         failpoint(settings, ROLLBACK_AFTER_TABLE)
     for spec in planned.targets.keys() - planned.moved.keys():
         # Its main stays, but what waits on its branch was made from a main upstream that is no more.
         _drop_what_waits(lake, spec, planned.targets[spec].start)
+
+
+def _goes_behind_masking(lake: Lakehouse, spec: TableSpec, moved: SnapshotRange) -> bool:
+    """Whether rows come back as they were before they lost their names."""
+    left = takewhile(lambda version: version.snapshot_id != moved.start, lake.history(spec, moved.end))
+    return any(version.masks for version in left)
 
 
 def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:

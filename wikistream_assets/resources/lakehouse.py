@@ -312,6 +312,10 @@ class Lakehouse:
         transaction.set_properties({MASKED_KEY: json.dumps(asdict(mark))})
         transaction.commit_transaction()
 
+    def forget_masked(self, spec: TableSpec) -> None:
+        """Take no row of ``spec`` for masked any more: main goes back behind a mark."""
+        self.set_property(spec, MASKED_KEY, "{}")
+
     def masked(self, spec: TableSpec) -> Masked:
         """How far the table is masked; as ``Masked()`` says at first."""
         known = json.loads(self.table(spec).properties.get(MASKED_KEY, "{}"))

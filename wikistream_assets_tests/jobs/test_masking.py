@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.jobs.maintenance import maintain
 from wikistream_assets.jobs.masking import ORDER, MaskingReport, mask
+from wikistream_assets.jobs.rollback import roll_back
 from wikistream_assets.resources import procedures
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -158,6 +159,22 @@ def test_a_late_row_that_waits_does_not_set_the_mark_back(
     assert _bronze_night(gates, date(2026, 6, 5)).dates == ("2026-03-01",)
     assert _bronze_names(gates) == []
     assert lake.masked(RAW_EVENTS).before == "2026-03-07"
+
+
+@pytest.mark.long
+def test_a_rollback_behind_a_mark_has_the_rows_masked_again(
+    spark: SparkSession, lake: Lakehouse, settings: Settings
+) -> None:
+    gates = GateLake(spark, lake, settings)
+    gates.add_bronze([old(row, number) for number, row in enumerate(clean_rows(RAW_EVENTS)[:400])])
+    assert all(report.passed for report in gates.cycle())
+    named = lake.head_id(CLEANED_EVENTS)
+    _mask(gates)
+    assert not any(report.dates for report in _mask(gates, dry_run=True))
+    roll_back(lake, settings, CLEANED_EVENTS, named, reason="a wrong transform", decided_by="ada")
+    due = {report.table for report in _mask(gates, dry_run=True) if report.dates == (OLD_DAY,)}
+    assert due >= {CLEANED_EVENTS.identifier, ENTITY_TRENDS.identifier, RISK_SCORES.identifier}
+    assert RAW_EVENTS.identifier not in due, "Bronze stayed where it was"
 
 
 def _add_bronze(gates: GateLake, day: str, user: str) -> None:
