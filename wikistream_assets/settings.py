@@ -92,7 +92,7 @@ class Settings(ProducerSettings):
         description="files that no snapshot knows are deleted at this age; younger ones may be of a commit under way",
     )
     dagster_history_days: int = Field(
-        14,
+        3,
         ge=1,
         description="Dagster forgets runs, events and check results that are older than this, but the newest of each, days",
     )
