@@ -182,7 +182,7 @@ def _blocked(gates: Sequence[GateState]) -> tuple[str, ...]:
 def _standstill(
     lake: Lakehouse, gates: Sequence[GateState], cycle: Last | None, settings: Settings, moment: datetime
 ) -> list[str]:
-    """The first gate that something has waited for longer than a table may be old, if no cycle has ended in that time either.
+    """The first gate that something has waited for longer than a table may be old and a cycle may take, if none has ended since.
 
     Then nothing starts the cycles, or nothing carries them out, though every program runs. Before the first rows none is due.
     """
@@ -190,7 +190,8 @@ def _standstill(
     if bronze is None or bronze.total_records == 0:
         return []
     pause = settings.cycle_first_seconds if cycle is None else settings.cycle_pause_seconds
-    longest = timedelta(seconds=settings.tables_fresh_seconds + pause)
+    # one that is at work may take as long as it is allowed to
+    longest = timedelta(seconds=max(settings.tables_fresh_seconds, settings.cycle_max_seconds) + pause)
     for gate in gates:
         waiting_since = _waiting_since(lake, gate)
         if waiting_since is None:

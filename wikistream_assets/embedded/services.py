@@ -77,7 +77,7 @@ def up(settings: Settings, source: str | None = None, report: Report | None = No
         SetupError: Java, the jars, supervisord or a program are not as needed.
         LakeError: the home cannot be used.
 
-        Where nothing had run before, what was started is stopped again then.
+        Where nothing had run before, or everything is started anew, what was started is stopped again then.
     """
     tell = report or to_stderr
     root = open_home(settings)
@@ -154,7 +154,7 @@ class _Start:
         """Bring the rows up; if they are the ``whole`` pipeline, end what else runs."""
         infos = supervisor.process_infos(self._settings)
         if whole and infos is not None and supervisor.has_other_secrets(self._settings):
-            self._report("a secret has changed: starting everything anew")
+            self._report("a secret has changed: starting everything anew, but for an open UI")
             infos = None
         anew = infos is None
         if anew:

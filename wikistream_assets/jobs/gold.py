@@ -92,21 +92,26 @@ def pending_range(lake: Lakehouse) -> SnapshotRange:
     """The Silver snapshots Gold has not published: a range that has failed before, else all up to Silver's head."""
     published = Position.of(lake.newest_position(HOURLY_STATS))
     start = published.silver if published else gate.first_snapshot(lake, CLEANED_EVENTS)
-    pinned = lake.pinned_end(HOURLY_STATS, start)
-    if pinned is not None and _on_silvers_main(lake, pinned):
+    if pinned := _pinned_end(lake, start):
         return SnapshotRange(start, pinned)
     # Not the head: compaction after the newest position adds nothing that Gold would have to read.
     newest = lake.newest_position(CLEANED_EVENTS)
     return SnapshotRange(start, newest.snapshot_id if newest else start)
 
 
-def _on_silvers_main(lake: Lakehouse, snapshot_id: int) -> bool:
-    """Whether Silver still has the snapshot: it may have been set back since."""
-    return any(version.snapshot_id == snapshot_id for version in lake.history(CLEANED_EVENTS))
+def _pinned_end(lake: Lakehouse, start: int) -> int | None:
+    """Where the range ends that was begun at ``start`` and not published; None if there is none, or Silver was set back since."""
+    # A lake of before there were notes has the branch alone.
+    attempted = _on_branch(lake, HOURLY_STATS)
+    pinned = lake.pinned_end(HOURLY_STATS, start) or (attempted.silver if attempted else start)
+    on_main = any(version.snapshot_id == pinned for version in lake.history(CLEANED_EVENTS))
+    return pinned if pinned != start and on_main else None
 
 
 def _unfinished(lake: Lakehouse, covered: SnapshotRange) -> bool:
-    """Whether the branch holds an attempt at the range, or at a recomputation of it, that has not been published."""
+    """Whether an attempt at the range, or at a recomputation of it, was left before its publication."""
+    if not covered.empty:
+        return lake.pinned_end(HOURLY_STATS, covered.start) == covered.end
     attempted = _on_branch(lake, HOURLY_STATS)
     published = Position.of(lake.newest_position(HOURLY_STATS))
     return attempted is not None and attempted.silver == covered.end and attempted != published
@@ -146,8 +151,7 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
         published = Position.of(ctx.lake.newest_position(HOURLY_STATS))
         if published is None:
             raise GateError("Gold has published nothing yet: run the cycle first")
-        pinned = ctx.lake.pinned_end(HOURLY_STATS, published.silver)
-        if pinned is not None and _on_silvers_main(ctx.lake, pinned):
+        if _pinned_end(ctx.lake, published.silver):
             raise GateError(
                 "Gold is blocked by a failed range, whose evidence this would replace: see 'wikistream gate status', decide first"
             )

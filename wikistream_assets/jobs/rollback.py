@@ -167,7 +167,6 @@ def _goes_behind_masking(lake: Lakehouse, spec: TableSpec, moved: SnapshotRange)
 
 def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:
     """Drop what waits for its gate, on a branch or under a tag, unless the target holds it: a failed range stays that range."""
-    lake.unpin_range(spec)
     kept = {version.snapshot_id for version in lake.history(spec, target)}
     for ref in (AUDIT_BRANCH, AUDITING_TAG):
         waiting = lake.head(spec, ref)

@@ -60,7 +60,9 @@ def consumed(version: Version | None) -> int | None:
 def pending_range(lake: Lakehouse) -> SnapshotRange:
     """The audited Bronze snapshots that Silver has not published: a range that has failed before, else all up to the tag."""
     start = consumed(lake.newest_position(CLEANED_EVENTS)) or gate.first_snapshot(lake, RAW_EVENTS)
-    if (pinned := lake.pinned_end(CLEANED_EVENTS, start)) is not None:
+    # A lake of before there were notes has the branch alone.
+    pinned = lake.pinned_end(CLEANED_EVENTS, start) or consumed(_branch_position(lake))
+    if pinned and pinned != start:
         return SnapshotRange(start, pinned)
     tagged = lake.head(RAW_EVENTS, AUDITED_TAG)
     return SnapshotRange(start, tagged.snapshot_id if tagged else start)
@@ -102,7 +104,7 @@ def _align_quarantine(lake: Lakehouse) -> None:
 
 
 def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
-    unfinished = consumed(_branch_position(ctx.lake)) == covered.end
+    unfinished = ctx.lake.pinned_end(CLEANED_EVENTS, covered.start) == covered.end
     attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=unfinished)
     # Not the branch alone: killed before the new one is written, a failed range would be forgotten with the old one, and grow.
     ctx.lake.pin_range(CLEANED_EVENTS, covered.start, covered.end)

@@ -271,15 +271,11 @@ class Lakehouse:
         if self.pinned_end(spec, start) != end:
             self.set_property(spec, AUDITING_KEY, json.dumps({"start": start, "end": end}))
 
-    def unpin_range(self, spec: TableSpec) -> None:
-        """Forget what was audited for ``spec``: main goes back, and the next range is all that is new from there."""
-        if AUDITING_KEY in self.table(spec).properties:
-            self.set_property(spec, AUDITING_KEY, "{}")
-
     def pinned_end(self, spec: TableSpec, start: int) -> int | None:
         """Where the range ends that begins at ``start`` and was audited before; None if there was none.
 
-        After its publication the next range has another start, so the note needs no end of its own.
+        After its publication the next range has another start, so the note needs no end of its own. Main set back to that start
+        meets the same range again, and so the decisions on it.
         """
         pinned: dict[str, int] = json.loads(self.table(spec).properties.get(AUDITING_KEY, "{}"))
         return pinned["end"] if pinned.get("start") == start else None

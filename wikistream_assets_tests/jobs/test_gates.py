@@ -1,6 +1,7 @@
 """The three gates on a real lake: what passes is published, what fails is not, and every way out leads on without loss."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -299,12 +300,12 @@ def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
         gates.silver()
     step, job = getattr(gates, layer), {"silver": silver, "gold": gold}[layer]
     with monkeypatch.context() as fault:
-        fault.setattr(job, "_audit", _nobody_audits)
+        fault.setattr(job, "failpoint", _die_at(f"{layer}.after_results"))
         with pytest.raises(Killed):
             step()
     failed = job.pending_range(gates.lake)
     with monkeypatch.context() as fault:
-        fault.setattr(job, "_build", _nobody_audits)
+        fault.setattr(job, "_build", _die)
         with pytest.raises(Killed):
             step()
     gates.add_bronze(rows[600:])
@@ -313,13 +314,25 @@ def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
         gates.silver()
     assert job.pending_range(gates.lake) == failed
     assert step().range == failed
+    attempts = (
+        f"select distinct attempt from dq_audit.quality_results where range_end = {failed.end} and layer = '{layer}'"
+    )
+    assert gates.rows(attempts) == [(1,)], "the same verdicts are recorded once, however often it was killed"
     newer = step()
     assert (newer.passed, newer.range.start) == (True, failed.end)
     assert all(not report.advanced for report in gates.cycle()[: 2 if layer == "silver" else 3])
 
 
-def _nobody_audits(*_: object, **__: object) -> None:
+def _die(*_: object, **__: object) -> None:
     raise Killed
+
+
+def _die_at(failpoint: str) -> Callable[[Settings, str], None]:
+    def reached(_: Settings, name: str) -> None:
+        if name == failpoint:
+            raise Killed
+
+    return reached
 
 
 def test_silver_rows_can_be_accepted_or_rejected(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:

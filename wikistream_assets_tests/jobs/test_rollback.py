@@ -166,6 +166,8 @@ def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
     reports = gates.cycle()
     assert all(report.passed and report.advanced for report in reports)
     assert reports[2].range == SnapshotRange(good[CLEANED_EVENTS.identifier], gates.mains()[CLEANED_EVENTS.identifier])
+    # what was set back was one range of Bronze, and is that again; what has come since is the next
+    assert [report.advanced for report in gates.cycle()] == [False, True, True]
     edits = sum(row["event_type"] == "edit" for row in rows)
     assert gates.rows("select sum(total_events), sum(type_edit) from gold.hourly_stats") == [(900, edits)]
 
