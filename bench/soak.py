@@ -42,7 +42,10 @@ _MIB: Final = 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """One look: records that Bronze is behind, MiB resident by program, files in the warehouse."""
+    """One look: records that Bronze is behind, MiB resident by program (its Python and its Java apart), files in the warehouse.
+
+    A JVM takes its heap (WIKISTREAM_SPARK_MEMORY_MB) bit by bit and gives nothing back, Python has no such bound.
+    """
 
     behind: int
     memory: Mapping[str, float]
@@ -104,7 +107,9 @@ def _sample(settings: Settings, lake: Lakehouse) -> Sample:
     memory: defaultdict[str, float] = defaultdict(float)
     for process in supervisor.marked_processes(settings.root):
         try:
-            memory[supervisor.program_name(process) or "supervisord"] += process.memory_info().rss / _MIB
+            name = supervisor.program_name(process) or "supervisord"
+            part = "Java" if process.name() == "java" else "Python"
+            memory[f"{name} {part}"] += process.memory_info().rss / _MIB
         except psutil.Error:  # it has just ended
             continue
     return Sample(behind, memory, sum(1 for path in settings.warehouse.rglob("*") if path.is_file()))
