@@ -288,7 +288,7 @@ def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
     assert gates.lake.head(CLEANED_EVENTS, AUDIT_BRANCH) is None
 
 
-@pytest.mark.parametrize("layer", ["silver", "gold"])
+@pytest.mark.parametrize("layer", ["silver", pytest.param("gold", marks=pytest.mark.long)])
 def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
     gates: GateLake, monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:

@@ -116,7 +116,9 @@ class _Killed(BaseException):
     """Stands for SIGKILL; the real signal is sent in the fault tests."""
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["done", "killed"])
+@pytest.mark.parametrize(
+    "killed", [pytest.param(False, id="done"), pytest.param(True, id="killed", marks=pytest.mark.long)]
+)
 def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
     gates: GateLake, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
