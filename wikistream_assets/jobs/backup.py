@@ -15,7 +15,6 @@ import hashlib
 import json
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.types import IcebergType, StructType
 
+from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.embedded.home import FOLDERS, open_home, user_key
 from wikistream_assets.embedded.source import SOURCE_FILE
 from wikistream_assets.exceptions import LakeError
@@ -99,7 +99,7 @@ def back_up(
     catalog.replace(folder / _CATALOG)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
     made = {"origin": str(root), "lake": lake.fingerprint, "created_at": created_at, "files": len(files)}
-    _write(folder / MARK, json.dumps(made).encode())
+    replace_whole(folder / MARK, json.dumps(made).encode())
     _prune(folder, files)
     return report
 
@@ -297,12 +297,6 @@ def _copy_database(source: Path, target: Path) -> None:
         old.backup(new)
 
 
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
-
-
 def _prune(folder: Path, files: set[str]) -> None:
     for path in (folder / "warehouse").rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in files:
@@ -324,7 +318,7 @@ class _Moved:
             path = Path(local_path(self._place(location)))
             content = json.loads(path.read_bytes())
             self._rewrite_manifests(content)
-            _write(path, json.dumps(self._all_places(content) | {"metadata-log": []}).encode())
+            replace_whole(path, json.dumps(self._all_places(content) | {"metadata-log": []}).encode())
         with closing(sqlite3.connect(catalog)) as connection, connection:
             rows = connection.execute("SELECT rowid, metadata_location FROM iceberg_tables").fetchall()
             connection.executemany(

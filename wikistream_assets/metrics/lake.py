@@ -103,9 +103,8 @@ class LakeMetrics:
     def collect(self) -> Iterator[Metric]:
         """The families, each with its samples of this moment."""
         figures: Figures = {name: [] for name in FAMILIES}
-        lake = cache(
-            lambda: Lakehouse.local(self._settings)
-        )  # opened once, where a failure is told: by those who need it
+        # opened once, and by those who need it: there a failure is told
+        lake = cache(lambda: Lakehouse.local(self._settings))
         sources: dict[str, Callable[[], Figures]] = {"alerts": self._alerts}
         if self._settings.catalog_db.exists():
             sources |= {"lake": lambda: self._lake(lake()), "kafka": lambda: self._kafka(lake())}

@@ -355,12 +355,12 @@ class Lakehouse:
         """The newest ancestor of ``ref`` that carries a position (compaction's ``replace`` snapshots carry none)."""
         return next((version for version in self.history(spec, ref) if version.position is not None), None)
 
-    def newest_batch(self, spec: TableSpec, ref: str | int = MAIN) -> Version | None:
-        """The newest ancestor of ``ref`` that moved the position: masking's mark has one too, but only carries it on.
+    def newest_batch(self, spec: TableSpec) -> Version | None:
+        """The newest snapshot of main that moved the position: masking's mark has one too, but only carries it on.
 
         None before the first, and when maintenance has forgotten all that lies before a mark.
         """
-        return next((v for v in self.history(spec, ref) if v.position is not None and not v.masks), None)
+        return next((v for v in self.history(spec) if v.position is not None and not v.masks), None)
 
     def position(self, spec: TableSpec) -> dict[str, Any]:
         """How far the table has read: the newest position on main; empty before the first."""
