@@ -4,7 +4,8 @@ A date is masked when it is older than ``privacy_mask_after_days`` and every rea
 is one ``overwrite`` snapshot, which readers of appended rows pass over; then the manifests are rewritten, for they hold the
 smallest and largest names of the files that went; then a snapshot without rows carries the position on and marks that everything
 before it still shows what is hidden now. Maintenance forgets all that lies before the mark as soon as every reader has come past
-it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0010-masking-in-place.md.
+it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0010-masking-in-place.md. A backlog gets a mark
+every few dates, so that a run that is cut short, by its time limit too, has come that far.
 
 Rows may come at any moment, also of dates that are masked. So a mark says up to which commit the table was looked through, and
 which dates got rows after their turn: the next night begins there.
@@ -51,6 +52,9 @@ ORDER: Final[dict[str, tuple[TableSpec, ...]]] = {
 }
 """The tables that hold names, by layer. Gold first: which pages are users' pages, only Silver's titles still tell."""
 
+_DATES_AT_ONCE: Final = 7
+"""So many dates are masked between two marks; in a usual night one is due."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -96,9 +100,7 @@ def mask(
             table = lake.table(spec)
             report = _due(lake, spec, table, cutoff)
             if report.dates and not dry_run:
-                _mask(lake, session(), settings, spec, report.dates)
-                # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
-                lake.mark_masked(spec, _mark(lake, spec, report, cutoff, table.last_sequence_number))
+                _mask(lake, session(), settings, spec, report, cutoff, table.last_sequence_number)
             yield report
 
 
@@ -124,30 +126,44 @@ def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
     return set() if read is None else {partition[0] for partition in partitions_since(table, read)}
 
 
-def _mark(lake: Lakehouse, spec: TableSpec, report: MaskingReport, cutoff: str, looked_at: int) -> Masked:
-    """How far the table is masked now.
+def _mask(
+    lake: Lakehouse,
+    spark: SparkSession,
+    settings: Settings,
+    spec: TableSpec,
+    report: MaskingReport,
+    cutoff: str,
+    looked_at: int,
+) -> None:
+    """Mask the dates of ``report``, oldest first.
 
     Args:
         looked_at: the sequence number up to which ``report`` accounts for all rows.
     """
-    # Never back: a date that waits is named, and those after it keep the place they have.
-    before = max(lake.masked(spec).before, cutoff)
+    key = user_key(settings)
+    for begin in range(0, len(report.dates), _DATES_AT_ONCE):
+        end = begin + _DATES_AT_ONCE
+        for day in report.dates[begin:end]:
+            _mask_date(lake, spark, spec, day, key)
+            _log.info("%s: %s is masked", spec.identifier, day)
+            failpoint(settings, MASKING_AFTER_DATE)
+        retry_conflict(procedures.rewrite_manifests)(spark, spec)
+        failpoint(settings, MASKING_AFTER_MANIFESTS)
+        # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
+        left = (*report.waiting, *report.dates[end:])
+        lake.mark_masked(spec, _mark(lake, spec, min([cutoff, *report.dates[end:]]), left, looked_at))
+
+
+def _mark(lake: Lakehouse, spec: TableSpec, before: str, left: tuple[str, ...], looked_at: int) -> Masked:
+    """How far the table is masked now: all dates before ``before`` have had their turn, but for those that are ``left``."""
+    # Never back: a date that is left is named, and those after it keep the place they have.
+    before = max(lake.masked(spec).before, before)
     table = lake.table(spec)
     # What came meanwhile may lie in a date that had its turn. Masking's own files are as new, but have nothing to hide;
     # their snapshots are all there, because none expires while masking is at work.
     own = {version.snapshot_id for version in lake.history(spec) if version.masks}
-    late = {day for day, *_ in partitions_since(table, looked_at, but_of=own) if day < before}
-    return Masked(before, table.last_sequence_number, tuple(sorted(late.union(report.waiting))))
-
-
-def _mask(lake: Lakehouse, spark: SparkSession, settings: Settings, spec: TableSpec, dates: tuple[str, ...]) -> None:
-    key = user_key(settings)
-    for day in dates:
-        _mask_date(lake, spark, spec, day, key)
-        _log.info("%s: %s is masked", spec.identifier, day)
-        failpoint(settings, MASKING_AFTER_DATE)
-    retry_conflict(procedures.rewrite_manifests)(spark, spec)
-    failpoint(settings, MASKING_AFTER_MANIFESTS)
+    late = {day for day, *_ in partitions_since(table, looked_at, but_of=own)}
+    return Masked(before, table.last_sequence_number, tuple(sorted(day for day in late.union(left) if day < before)))
 
 
 @retry_conflict

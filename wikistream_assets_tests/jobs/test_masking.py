@@ -12,6 +12,7 @@ from pyiceberg.avro.file import AvroFile
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyspark.sql import SparkSession
 
+from wikistream_assets.jobs import masking
 from wikistream_assets.jobs.maintenance import maintain
 from wikistream_assets.jobs.masking import ORDER, MaskingReport, mask
 from wikistream_assets.jobs.rollback import roll_back
@@ -159,6 +160,32 @@ def test_a_late_row_that_waits_does_not_set_the_mark_back(
     assert _bronze_night(gates, date(2026, 6, 5)).dates == ("2026-03-01",)
     assert _bronze_names(gates) == []
     assert lake.masked(RAW_EVENTS).before == "2026-03-07"
+
+
+def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has a time limit: one that began anew each night would never come to its end."""
+    gates, days = GateLake(spark, lake, settings), ("2026-03-01", "2026-03-02", "2026-03-03")
+    for day in days:
+        _add_bronze(gates, day, f"Erna of {day}")
+    _silver_reads_all(lake)
+    mask_date = masking._mask_date
+
+    def until_the_limit(lake: Lakehouse, spark: SparkSession, spec: TableSpec, day: str, key: bytes) -> None:
+        if day == days[2]:
+            raise TimeoutError
+        mask_date(lake, spark, spec, day, key)
+
+    with monkeypatch.context() as limit:
+        limit.setattr(masking, "_DATES_AT_ONCE", 1)
+        limit.setattr(masking, "_mask_date", until_the_limit)
+        with pytest.raises(TimeoutError):
+            _bronze_night(gates, date(2026, 9, 1))
+    assert lake.masked(RAW_EVENTS).before == days[2]
+    assert _bronze_night(gates, date(2026, 9, 1)).dates == days[2:]
+    assert _bronze_names(gates) == []
+    assert lake.masked(RAW_EVENTS).before == "2026-06-03"  # 90 days before that night
 
 
 @pytest.mark.long
