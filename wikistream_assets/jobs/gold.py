@@ -175,7 +175,7 @@ def _attempts(ctx: JobContext, covered: SnapshotRange, position: Position, dates
     try:
         return _attempt(ctx, covered, position, dates)
     except BranchOutdatedError:
-        # Main has moved since the branch was made (maintenance): build it once more on the new head.
+        # Main has moved since the branch was made: build it once more on the new head.
         return _attempt(ctx, covered, position, dates)
 
 

@@ -86,12 +86,13 @@ def run(ctx: JobContext) -> GateReport:
         try:
             return _attempt(ctx, covered)
         except BranchOutdatedError:
-            # Main has moved since the branch was made (maintenance): build it once more on the new head.
+            # Main has moved since the branch was made: build it once more on the new head.
+            _align_quarantine(ctx.lake)
             return _attempt(ctx, covered)
 
 
 def _align_quarantine(lake: Lakehouse) -> None:
-    """Set the quarantine's main back to Silver's position, if an earlier run died after publishing the quarantine only."""
+    """Set the quarantine's main back to Silver's position, if an earlier attempt published the quarantine only."""
     position = consumed(lake.newest_position(CLEANED_EVENTS))
     if consumed(lake.newest_position(QUARANTINE)) == position:
         return
