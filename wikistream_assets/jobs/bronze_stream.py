@@ -17,13 +17,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from producer.topics import EVENT_TOPICS, FETCH_WAIT_MS
@@ -52,6 +52,11 @@ _KAFKA_LOST: Final = (
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 3.0
 _WAIT_SECONDS: Final = 900.0
+
+_MANY_SNAPSHOTS: Final = 5_000
+_SNAPSHOTS_PER_SECOND: Final = 500
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_LOOK_EVERY_BATCHES: Final = 100
 
 _log: Final = logging.getLogger(__name__)
 
@@ -123,15 +128,49 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
         ConfigurationError: the port of the metrics is taken.
     """
     with only_run(spark, settings, LOCK):
-        writer = BatchWriter(lake, settings)
+        writer, pace = BatchWriter(lake, settings), _Pace(lake)
+
+        def write(records: DataFrame, batch_id: int) -> None:
+            writer.write(records, batch_id)
+            stop.wait(pace.pause(batch_id))
+
         interval = f"{round(settings.bronze_trigger_seconds * 1000)} milliseconds"
         broker = Broker(settings.bootstrap_servers)
         with (
             writer.metrics.served(settings.stream_metrics_port),
-            _running(spark, lake, settings, broker, writer, interval) as query,
+            _running(spark, lake, settings, broker, writer, write, interval) as query,
         ):
             while query.isActive and not stop.wait(_POLL_SECONDS):
                 pass
+
+
+class _Pace:
+    """The pause between two batches while Bronze has very many snapshots.
+
+    As long as a gate is closed, none that Silver has not read may go, and each commit writes all of them down: a stream that went
+    on at its pace for days would choke on them. It slows down instead; its batches get larger, and nothing waits for long.
+    """
+
+    def __init__(self, lake: Lakehouse) -> None:
+        self._lake = lake
+        self._seconds = 0.0
+
+    def pause(self, batch_id: int) -> float:
+        """Seconds to wait after this batch."""
+        if self._seconds or batch_id % _LOOK_EVERY_BATCHES == 0:
+            before, self._seconds = self._seconds, pause_for(len(self._lake.table(RAW_EVENTS).metadata.snapshots))
+            if bool(before) != bool(self._seconds):
+                _log.info("bronze: pauses of %.0f s between batches, for the number of snapshots", self._seconds)
+        return self._seconds
+
+
+def pause_for(snapshots: int) -> float:
+    """Seconds between two batches of a table with so many snapshots: 0 up to 5,000, then one for each 500, 30 at most.
+
+    A table that grows by a snapshot a second gets 17,000 in three days then, instead of 260,000. The longest pause is well below
+    the times after which Bronze counts as stale or stuck (60 s).
+    """
+    return min(snapshots / _SNAPSHOTS_PER_SECOND, _LONGEST_PAUSE_SECONDS) if snapshots > _MANY_SNAPSHOTS else 0.0
 
 
 def starting_offsets(
@@ -188,7 +227,7 @@ def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -
 
 def _drain(spark: SparkSession, lake: Lakehouse, settings: Settings, broker: Broker) -> None:
     writer = BatchWriter(lake, settings)
-    with _running(spark, lake, settings, broker, writer, interval=None) as query:
+    with _running(spark, lake, settings, broker, writer, writer.write, interval=None) as query:
         query.awaitTermination()
     failpoint(settings, BRONZE_AFTER_CHECKPOINT)
 
@@ -200,9 +239,12 @@ def _running(
     settings: Settings,
     broker: Broker,
     writer: BatchWriter,
+    write: Callable[[DataFrame, int], None],
     interval: str | None,
 ) -> Iterator[StreamingQuery]:
     """The query from the writer's position on, a batch each ``interval`` or, with None, until nothing is left.
+
+    ``write`` is what is done with a batch: the writer's own, and what else there is to do.
 
     Leaving the block stops it between two batches.
     """
@@ -224,7 +266,7 @@ def _running(
         .option("minPartitions", partitions * spark.sparkContext.defaultParallelism)
         .load()
     )
-    stream = records.writeStream.foreachBatch(writer.write).option("checkpointLocation", str(checkpoint))
+    stream = records.writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint))
     query = (stream.trigger(processingTime=interval) if interval else stream.trigger(availableNow=True)).start()
     try:
         yield query

@@ -208,6 +208,29 @@ def test_two_writers_are_refused(spark: SparkSession, lake: Lakehouse, settings:
     assert event_ids(lake) == []
 
 
+def test_a_stream_slows_down_before_its_snapshots_are_too_many_and_can_still_be_stopped(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = {number: bronze_stream.pause_for(number) for number in (5_000, 5_001, 10_000, 20_000, 1_000_000)}
+    assert pauses == {5_000: 0, 5_001: 5_001 / 500, 10_000: 20, 20_000: 30, 1_000_000: 30}
+    monkeypatch.setattr(bronze_stream, "pause_for", lambda snapshots: 3_600.0 if snapshots >= 2 else 0.0)
+    stop = threading.Event()
+    stream = threading.Thread(target=run_forever, args=(spark, lake, settings, stop))
+    stream.start()
+    try:
+        produce(settings.bootstrap_servers, [edit(1)])
+        wait_until(lambda: len(batches(lake)) == 1)
+        produce(settings.bootstrap_servers, [edit(2)])
+        stream.join(10 * settings.bronze_trigger_seconds)
+        assert len(batches(lake)) == 1, "it waits"
+    finally:
+        stop.set()
+        stream.join(60)
+    assert not stream.is_alive()
+    assert drain(spark, lake, settings).rows == 1
+    assert_sound(lake)
+
+
 def test_a_lock_in_the_jvm_is_held_once(
     spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
