@@ -56,10 +56,12 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
         "look at the check in the UI; `dq_audit.failing_rows` holds the keys",
     ),
     AlertKind.RUN_FAILED: KindInfo(
-        "job", "a run of the job broke", "open the linked run, mend the cause, start the job again: that is always safe"
+        "job, or partition of it",
+        "a run of the job broke",
+        "open the linked run, mend the cause, start the job again: that is always safe",
     ),
     AlertKind.RUN_TIMEOUT: KindInfo(
-        "job",
+        "job, or partition of it",
         "a run was cancelled at its time limit; it is started again, three times at most",
         "open the linked run, see which step was slow",
     ),

@@ -11,11 +11,15 @@ import dagster as dg
 
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.jobs import backfill as job
+from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark, job_context
 from wikistream_assets.tables import GOLD_TABLES
 
 _FIRST_DAY: Final = "2020-01-01"
 """Older days have no partition in the UI; a run with dates of one's own takes any."""
+
+_KEYS_NAMED: Final = 5
+"""Failing keys in the error of a run; ``dq_audit.failing_rows`` has more."""
 
 
 class BackfillConfig(dg.Config):
@@ -42,12 +46,16 @@ def recompute_days(
     context.add_output_metadata(figures)
     if not report.passed:
         raise dg.Failure(
-            "Gold's gate failed, nothing was published: "
-            + "; ".join(f"{outcome.table}.{outcome.rule.name}: {outcome.message}" for outcome in report.blocking),
+            f"Gold's gate failed, nothing was published: {'; '.join(map(_breach, report.blocking))}",
             allow_retries=False,
         )
     for spec in GOLD_TABLES:
         context.log_event(dg.AssetObservation(asset_key(spec), metadata=figures))
+
+
+def _breach(outcome: CheckOutcome) -> str:
+    keys = ", ".join(outcome.failing_keys[:_KEYS_NAMED])
+    return f"{outcome.table}.{outcome.rule.name}: {outcome.message}" + (f" ({keys})" if keys else "")
 
 
 @dg.daily_partitioned_config(start_date=_FIRST_DAY, end_offset=1)
