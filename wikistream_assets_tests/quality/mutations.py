@@ -58,6 +58,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "event_type_valid": change(event_type="protect"),
         "event_hour_valid": change(event_hour=24),
         "event_date_valid": change(event_date="2026-02-28"),
+        "schema_version_known": change(schema_version="/mediawiki/recentchange/3.0.0"),
         "source_mode_valid": change(source_mode="dream"),
         "kafka_position_unique": repeat(event_id="another"),
         "event_id_unique": repeat(kafka_offset=1_000_000),

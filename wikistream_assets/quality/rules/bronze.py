@@ -24,6 +24,14 @@ KAFKA_PLACE: Final = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_t
 """What tells one record of Kafka from all others, also from those of topics that are no more."""
 
 SOURCE_MODES: Final = ("live", "replay", "synthetic")
+KNOWN_SCHEMAS: Final = (
+    "mediawiki/recentchange/1",
+    "mediawiki/recentchange/2",
+    "/mediawiki/recentchange/1.0.0",
+    "/mediawiki/recentchange/1.0.1",
+)
+"""Versions of the stream's schema, as its events name them: in ``meta.schema_uri`` up to 2019, in ``$schema`` since."""
+
 NAMED_EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
 
 _PRODUCER_REFUSES = (
@@ -67,6 +75,16 @@ RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         where="event_timestamp IS NOT NULL",
     ),
     event_date_valid(),
+    Rule(
+        name="schema_version_known",
+        dimension=Dimension.VALIDITY,
+        description=f"schema_version, if there is one, is one of {', '.join(KNOWN_SCHEMAS)}.",
+        measure=Holds(f"schema_version IN {sql_list(KNOWN_SCHEMAS)}", where="schema_version IS NOT NULL"),
+        threshold=1.0,
+        because="these are the versions published so far; measured: all events of the captures are of 1.0.0. A warning: a newer"
+        " one is read as far as it is known and kept whole, and somebody should look at what it changes",
+        severity=Severity.WARNING,
+    ),
     every(
         "source_mode_valid",
         Dimension.VALIDITY,
