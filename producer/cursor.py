@@ -6,6 +6,7 @@ when. Its key is the identity of the source: a position is never sent to another
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 import orjson
@@ -14,6 +15,9 @@ from producer.position import Gap
 
 MAX_GAPS: Final = 100
 """Gaps kept in the record; ``gaps_total`` counts all."""
+
+GAP_TOLD: Final = timedelta(days=1)
+"""For so long whoever looks is told of a gap."""
 
 
 @dataclass
@@ -88,6 +92,10 @@ class Cursor:
             gaps_total=self.gaps_total + len(gaps),
             updated_at=updated_at,
         )
+
+    def gaps_since(self, moment: datetime) -> list[RecordedGap]:
+        """The kept gaps that were noticed after ``moment``, oldest first."""
+        return [gap for gap in self.gaps if datetime.fromisoformat(gap.detected_at) > moment]
 
     def to_json(self) -> bytes:
         """The record's value."""

@@ -19,6 +19,9 @@ from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESU
 CHECK_FAILED: Final = "DagsterAssetCheckFailedError"
 """The error of a step whose blocking check failed: the gate did its work, and has told of it."""
 
+SOURCE_WITHOUT_GAP: Final = "source_without_gap"
+"""The one check that is no gate's: it looks at what Bronze was never given."""
+
 AFTER_PASSED_GATES: Final = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 """Follow upstream on one's own, across runs, but never past a closed gate. The loop does not need it: its cycle holds all layers.
 It is for who switches the loop off and Dagster's automation sensor on, and runs layers by hand."""

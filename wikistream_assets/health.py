@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Final
 
-from producer.cursor import Cursor
+from producer.cursor import GAP_TOLD, Cursor
 from producer.exceptions import ProducerError
 from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
@@ -31,10 +31,6 @@ _ANSWER_SECONDS: Final = 3.0
 STALE: Final = timedelta(minutes=3)
 """A producer that has not advanced for so long, or a Bronze with records waiting for so long, is ill. Where batches are rare,
 Bronze has the time after which the stream is taken for stuck."""
-
-
-_GAP_TOLD: Final = timedelta(days=1)
-"""A gap is told for so long."""
 
 _READ_BY: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_EVENTS}
 """The table whose snapshots wait for a layer's gate."""
@@ -97,11 +93,8 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append(f"the producer has not advanced since {cursor_at.isoformat(timespec='seconds')}")
     elif chosen.endless and kafka_answers and cursor_at is None and _uptime(programs, "producer") > STALE:
         problems.append("the producer has received nothing yet: see logs/producer.out")
-    for gap in cursor.gaps if cursor else ():
-        if moment - datetime.fromisoformat(gap.detected_at) < _GAP_TOLD:
-            problems.append(
-                f"the source left events out, noticed at {gap.detected_at}: see 'wikistream backfill --help'"
-            )
+    for gap in cursor.gaps_since(moment - GAP_TOLD) if cursor else ():
+        problems.append(f"the source left events out, noticed at {gap.detected_at}: see 'wikistream backfill --help'")
     stuck = max(STALE, timedelta(seconds=settings.bronze_stall_seconds))
     if behind and (bronze_at is None or moment - bronze_at > stuck):
         last = f"last committed at {bronze_at.isoformat(timespec='seconds')}" if bronze_at else "never committed"

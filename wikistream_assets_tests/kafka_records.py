@@ -9,8 +9,13 @@ from itertools import islice
 from confluent_kafka import Producer
 
 from producer.contract import Accepted, Contract, Rejected
+from producer.cursor import Cursor, RecordedGap
 from producer.envelope import Envelope, SourceMode
+from producer.failpoints import Failpoint
+from producer.sink import TransactionalSink
 from producer.topics import DLQ_EVENTS, RAW_EVENTS
+from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.settings import Settings
 
 INGESTED_AT = datetime(2026, 3, 1, 12, 0, 5, 678_000, tzinfo=UTC)
 
@@ -71,3 +76,12 @@ def produce(bootstrap_servers: str, messages: Iterable[Message], per_transaction
     # A commit is answered before its markers are in the partitions; a successor is let in only when they are.
     Producer(config).init_transactions(30)
     return produced
+
+
+def advance_producer(settings: Settings, at: datetime, *gaps: RecordedGap) -> None:
+    """Commit a cursor as the producer of the synthetic source would have at ``at``; nothing but the cursor."""
+    source = choose_source(settings, "synthetic").source
+    sink = TransactionalSink(settings.bootstrap_servers, source.identity, Failpoint(""))
+    cursor = Cursor(position="[]", gaps=gaps, gaps_total=len(gaps), updated_at=at.isoformat())
+    sink.commit([], cursor, lambda: False)
+    sink.close()

@@ -6,10 +6,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from producer.cursor import Cursor, RecordedGap
-from producer.failpoints import Failpoint
+from producer.cursor import RecordedGap
 from producer.position import Gap
-from producer.sink import TransactionalSink
 from wikistream_assets.cycles import CYCLE
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
@@ -22,7 +20,7 @@ from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse, Masked
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUALITY_RESULTS, RAW_EVENTS, TableSpec
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.kafka_records import event_message, produce
+from wikistream_assets_tests.kafka_records import advance_producer, event_message, produce
 from wikistream_assets_tests.resources.lakes import add, full_row
 
 pytestmark = pytest.mark.kafka
@@ -41,14 +39,6 @@ def home(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
 def problems(found: Health) -> list[str]:
     """Without those about programs: none of them runs here."""
     return [problem for problem in found.problems if " is STOPPED: " not in problem]
-
-
-def advance_producer(settings: Settings, at: datetime, *gaps: RecordedGap) -> None:
-    source = choose_source(settings, "synthetic").source
-    sink = TransactionalSink(settings.bootstrap_servers, source.identity, Failpoint(""))
-    cursor = Cursor(position="[]", gaps=gaps, gaps_total=len(gaps), updated_at=at.isoformat())
-    sink.commit([], cursor, lambda: False)
-    sink.close()
 
 
 def test_programs_that_do_not_run_are_named(home: Settings) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
     ResourceType,
 )
 
+from producer.cursor import Cursor
 from producer.envelope import MAX_ORIGINAL_BYTES
 from producer.sink import watermarks
 from producer.topics import DLQ_EVENTS, FETCH_WAIT_MS, RAW_EVENTS, SSE_CURSOR
@@ -45,6 +47,7 @@ _READ_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _VISIBLE_POLL_SECONDS: Final = 0.02
 _HOUR_MS: Final = 3_600_000
+_NEWEST_CURSORS: Final = 50
 _OVERHEAD_BYTES: Final = 1_048_576
 """Kafka's default limit; on top of an event's own size it leaves room for the envelope and for a batch of small records."""
 _UNSTABLE: Final = frozenset(
@@ -199,6 +202,19 @@ class Broker:
                 if len(records) >= n or all(starts[partition] == low for partition, (low, _) in bounds.items()):
                     return sorted(records, key=lambda r: (r.timestamp_ms or 0, r.partition, r.offset))[-n:]
                 span *= 4  # transaction markers and aborted records took up the offsets: look further back
+
+    def newest_cursor(self, identity: str) -> tuple[Cursor, datetime | None] | None:
+        """The cursor of a source and when it was written.
+
+        None if none of the newest few is this source's: redrives and backfills write there too, and say nothing about it.
+        """
+        records = [record for record in self.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity.encode()]
+        if not records:
+            return None
+        written = records[-1].timestamp_ms
+        return Cursor.from_json(records[-1].value or b""), datetime.fromtimestamp(
+            written / 1000, UTC
+        ) if written else None
 
     def has_committed_records(self, position: Positions, until: Positions) -> bool:
         """Tell whether a committed record lies at or after ``position`` and before ``until``.

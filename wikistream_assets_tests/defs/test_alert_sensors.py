@@ -14,6 +14,7 @@ import yaml
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
+from wikistream_assets.asset_factory import SOURCE_WITHOUT_GAP
 from wikistream_assets.defs.ops import alerts as sensors
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
@@ -134,6 +135,25 @@ def test_a_failed_run_is_told_with_its_cause_and_cleared_by_the_next_success(
     assert [event for event, _, _ in told(home)] == ["fired", "cleared"]
 
 
+def test_a_partition_that_succeeds_says_nothing_about_another_one(home: Settings, instance: dg.DagsterInstance) -> None:
+    sensor = Ticks(sensors.run_alerts, instance)
+    sensor.tick()
+
+    def run_day(day: str, *, ok: bool) -> None:
+        config = {"ops": {"work": {"config": {"ok": ok}}}}
+        tags = {"dagster/partition": day}
+        nightly.execute_in_process(config, instance=instance, raise_on_error=False, tags=tags)
+        sensor.tick()
+
+    run_day("2026-03-01", ok=False)
+    run_day("2026-03-02", ok=True)
+    run_nightly(instance, ok=True)
+    sensor.tick()
+    assert told(home) == [("fired", "run_failed", "nightly of 2026-03-01")]
+    run_day("2026-03-01", ok=True)
+    assert told(home)[1:] == [("cleared", "run_failed", "nightly of 2026-03-01")]
+
+
 def test_a_run_killed_between_telling_and_noting_it_tells_once(home: Settings, instance: dg.DagsterInstance) -> None:
     sensor = Ticks(sensors.run_alerts, instance)
     run_nightly(instance, ok=True)
@@ -194,6 +214,17 @@ def test_a_blocking_check_without_a_gate_is_told_by_the_sensor(home: Settings, i
     run_table(instance, blocks=False)
     Ticks(sensors.check_alerts, instance).tick()
     assert told(home) == [("fired", "check_failed", "silver.t.blocks")]
+
+
+def test_a_gap_of_the_source_is_not_told_twice(home: Settings, instance: dg.DagsterInstance) -> None:
+    @dg.asset_check(asset=["bronze", "raw_events"], name=SOURCE_WITHOUT_GAP)
+    def gap() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
+
+    checks = dg.Definitions(asset_checks=[gap], jobs=[dg.define_asset_job("check", dg.AssetSelection.checks(gap))])
+    assert checks.resolve_job_def("check").execute_in_process(instance=instance).success
+    Ticks(sensors.check_alerts, instance).tick()
+    assert told(home) == [], "bronze_freshness has told"
 
 
 def test_freshness(home: Settings, instance: dg.DagsterInstance) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from producer.cursor import RecordedGap
+from producer.position import Gap
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.cycles import CYCLE, last_cycle
+from wikistream_assets.defs.bronze.assets import source_without_gap
 from wikistream_assets.defs.ops.loop import cycle_loop
 from wikistream_assets.defs.ops.stream import STREAM, bronze_freshness
 from wikistream_assets.embedded.source import choose_source
@@ -21,8 +24,9 @@ from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
 from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_properties
 from wikistream_assets.resources.stream_control import StreamState
-from wikistream_assets.settings import Settings
+from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets_tests.kafka_records import advance_producer
 from wikistream_assets_tests.resources.lakes import arrow, full_row
 
 _RESOURCES = {
@@ -75,6 +79,21 @@ class Freshness:
 
 
 # ---- bronze_freshness -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(("hours", "passed"), [(1, False), (25, True)])
+def test_a_gap_of_the_source_is_a_red_check_for_a_day(
+    home: Settings, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch, hours: int, passed: bool
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    now = datetime.now(UTC)
+    gap = RecordedGap(Gap("[1]", "[2]"), (now - timedelta(hours=hours)).isoformat())
+    advance_producer(load_settings(), now, gap)
+    result = source_without_gap(broker=LocalBroker())
+    assert isinstance(result, dg.AssetCheckResult)
+    assert (result.passed, result.severity) == (passed, dg.AssetCheckSeverity.WARN)
+    assert result.metadata["gaps"].value == ([] if passed else [gap.as_dict()])
 
 
 @pytest.mark.kafka

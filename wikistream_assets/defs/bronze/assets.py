@@ -1,15 +1,25 @@
 """Bronze in Dagster: draining Kafka is the materialization, the gate is a set of checks between Bronze and Silver."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_spec, check_specs, gate_verdicts, materialization
+from producer.cursor import GAP_TOLD
+from wikistream_assets.asset_factory import (
+    SOURCE_WITHOUT_GAP,
+    asset_key,
+    asset_spec,
+    check_specs,
+    gate_verdicts,
+    materialization,
+)
+from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs import bronze_gate as gate_job
 from wikistream_assets.jobs import bronze_stream
-from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalSpark, job_context
 from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
@@ -63,3 +73,21 @@ def bronze_gate(
     op = context.op_execution_context
     job = job_context(spark, lakehouse, op.run.run_id)
     yield from gate_verdicts(op, gate_job.run(job), job.lake, notifier.open())
+
+
+@dg.asset_check(
+    name=SOURCE_WITHOUT_GAP,
+    asset=asset_key(RAW_EVENTS),
+    description="In the last day the source has left no event out. A warning: no gate can bring back what was never received.",
+)
+def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
+    chosen = chosen_source(load_settings())
+    found = broker.connect().newest_cursor(chosen.source.identity) if chosen else None
+    gaps = found[0].gaps_since(datetime.now(UTC) - GAP_TOLD) if found else []
+    return dg.AssetCheckResult(
+        passed=not gaps,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"gaps in the last day: {len(gaps)}"
+        + (f", newest noticed at {gaps[-1].detected_at}" if gaps else ""),
+        metadata={"gaps": dg.MetadataValue.json([gap.as_dict() for gap in gaps])},
+    )

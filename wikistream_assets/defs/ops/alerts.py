@@ -16,6 +16,7 @@ from dagster import _check as dg_check
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from dagster._core.events import DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.error import SerializableErrorInfo
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
@@ -29,7 +30,7 @@ from wikistream_assets.alerts.watch import (
     watch_latency,
     watch_risks,
 )
-from wikistream_assets.asset_factory import CHECK_FAILED
+from wikistream_assets.asset_factory import CHECK_FAILED, SOURCE_WITHOUT_GAP
 from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.exceptions import BrokerError, SetupError
@@ -50,13 +51,15 @@ _RUNNING: Final = dg.DefaultSensorStatus.RUNNING
 
 
 @dg.sensor(
-    minimum_interval_seconds=10, default_status=_RUNNING, description="Failed runs; cleared by the job's next success."
+    minimum_interval_seconds=10,
+    default_status=_RUNNING,
+    description="Failed runs; cleared by the next success of the job, or of that partition of it.",
 )
 def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
     types = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS)
     events = _new_events(context, *types)
     if context.cursor is None:  # what failed and was mended before anyone looked is no news
-        told = list({entry.job_name: entry for entry in events.values()}.values())
+        told = list({_subject(context.instance, entry): entry for entry in events.values()}.values())
     else:
         told = list(events.values())
     alerts = notifier.open()
@@ -209,17 +212,17 @@ def _looked_at(context: dg.SensorEvaluationContext, events: dict[int, EventLogEn
 
 
 def _tell_of_run(instance: dg.DagsterInstance, alerts: Alerts, entry: EventLogEntry) -> None:
-    job = entry.job_name or "unknown job"
+    subject = _subject(instance, entry)
     if _event(entry).event_type is DagsterEventType.RUN_SUCCESS:
         for kind in (AlertKind.RUN_FAILED, AlertKind.RUN_TIMEOUT):
-            alerts.clear(kind, job, f"{job} succeeded")
+            alerts.clear(kind, subject, f"{subject} succeeded")
         return
     log = instance.event_log_storage
     cancelling = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.RUN_CANCELING)
     limit = next((text for record in cancelling if _TIMED_OUT in (text := _event(record).message or "")), None)
     if limit:
-        message = f"{job} was cancelled at its time limit"
-        alerts.fire(Alert(AlertKind.RUN_TIMEOUT, job, message, {"cause": limit}, entry.run_id))
+        message = f"{subject} was cancelled at its time limit"
+        alerts.fire(Alert(AlertKind.RUN_TIMEOUT, subject, message, {"cause": limit}, entry.run_id))
     elif _event(entry).event_type is DagsterEventType.RUN_FAILURE:
         failures = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.STEP_FAILURE)
         errors = [(_event(record).step_key, _event(record).step_failure_data.error) for record in failures]
@@ -228,8 +231,16 @@ def _tell_of_run(instance: dg.DagsterInstance, alerts: Alerts, entry: EventLogEn
             step, cause = (
                 (broken[0][0], _first_line(broken[0][1])) if broken else (None, _event(entry).message or "unknown")
             )
-            message = f"{job} failed in {step}: {cause}" if step else f"{job} failed: {cause}"
-            alerts.fire(Alert(AlertKind.RUN_FAILED, job, message, {"step": step, "error": cause}, entry.run_id))
+            message = f"{subject} failed in {step}: {cause}" if step else f"{subject} failed: {cause}"
+            alerts.fire(Alert(AlertKind.RUN_FAILED, subject, message, {"step": step, "error": cause}, entry.run_id))
+
+
+def _subject(instance: dg.DagsterInstance, entry: EventLogEntry) -> str:
+    """The job, and of which partition: a day that a backfill has computed says nothing about another one that broke."""
+    run = instance.get_run_by_id(entry.run_id)
+    partition = run.tags.get(PARTITION_NAME_TAG) if run else None
+    job = entry.job_name or "unknown job"
+    return f"{job} of {partition}" if partition else job
 
 
 def _first_line(error: SerializableErrorInfo | None) -> str:
@@ -241,6 +252,8 @@ def _first_line(error: SerializableErrorInfo | None) -> str:
 
 
 def _tell_of_check(alerts: Alerts, evaluation: dg.AssetCheckEvaluation, run_id: str) -> None:
+    if evaluation.check_name == SOURCE_WITHOUT_GAP:
+        return  # bronze_freshness tells of each gap
     subject = f"{'.'.join(evaluation.asset_key.path)}.{evaluation.check_name}"
     if evaluation.passed:
         if _figure(evaluation, "status") != Status.SKIPPED:

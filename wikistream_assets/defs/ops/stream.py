@@ -10,7 +10,7 @@ from typing import Any, Final
 import dagster as dg
 
 from producer.cursor import Cursor
-from producer.topics import EVENT_TOPICS, SSE_CURSOR
+from producer.topics import EVENT_TOPICS
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
@@ -37,9 +37,6 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 STREAM: Final = "bronze_stream"
 """Subject of the stream's alerts."""
-
-_NEWEST_CURSORS: Final = 50
-"""A source that none of the newest so many cursors is of has been silent for long."""
 
 _OLD_MS: Final = 86_400_000
 """A batch whose youngest event is older is a backfill's and makes no table fresh; the events of a capture are all old."""
@@ -128,16 +125,14 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
 
 def _look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
     newest = lake.newest_batch(RAW_EVENTS)
-    # redrives and backfills write there too, and say nothing about this source
-    identity = chosen.source.identity.encode() if chosen else None
-    records = [record for record in broker.tail(SSE_CURSOR, _NEWEST_CURSORS) if record.key == identity]
-    cursor = Cursor.from_json(records[-1].value or b"") if records else Cursor()
+    found = broker.newest_cursor(chosen.source.identity) if chosen else None
+    cursor, source_at = found or (Cursor(), None)
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=instant(newest.timestamp_ms if newest else None),
         lag=broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)),
-        source_at=instant(records[-1].timestamp_ms if records else None),
+        source_at=source_at,
         stream=control.state(),
         gaps=cursor.gaps,
         gaps_total=cursor.gaps_total,
