@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 import wikistream_assets
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import read_table
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS, TableSpec
 from wikistream_assets_tests import oracle
@@ -144,14 +145,16 @@ def test_a_newer_version_takes_over_the_lake(pipeline: Pipeline, tmp_path: Path)
     produce(settings.bootstrap_servers, judged(old))
     assert all(report.passed for report in pipeline.cycle())
     before = {
-        spec: (_field_ids(pipeline.lake, spec), _by_id(pipeline.rows(spec))) for spec in (RAW_EVENTS, CLEANED_EVENTS)
+        spec: (_field_ids(pipeline.lake, spec), _by_id(pipeline.rows(spec)), pipeline.lake.head_id(spec))
+        for spec in (RAW_EVENTS, CLEANED_EVENTS)
     }
 
     produce(settings.bootstrap_servers, judged(new))
+    next_version = _next_version(tmp_path / "next")
     done = subprocess.run(
         [sys.executable, "-c", _CYCLE],
-        cwd=_next_version(tmp_path / "next"),
-        env={**os.environ, **child_environment(settings), "PYTHONPATH": str(tmp_path / "next")},
+        cwd=next_version,
+        env={**os.environ, **child_environment(settings), "PYTHONPATH": str(next_version)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -159,7 +162,7 @@ def test_a_newer_version_takes_over_the_lake(pipeline: Pipeline, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
-    for spec, (ids, rows) in before.items():
+    for spec, (ids, rows, snapshot) in before.items():
         assert ids.items() <= _field_ids(pipeline.lake, spec).items()
         after = _by_id(pipeline.rows(spec))
         assert {event_id: after[event_id] for event_id in rows} == {
@@ -167,6 +170,17 @@ def test_a_newer_version_takes_over_the_lake(pipeline: Pipeline, tmp_path: Path)
         }
         fresh = [row["notify_url"] for event_id, row in after.items() if event_id.startswith("new-")]
         assert fresh == [json.loads(line())["notify_url"]] * len(new)
+        # the snapshot of before is what it was, also to the newer version, which finds no difference but the new rows
+        then, now = (read_table(pipeline.ctx.spark, spec, at).select(*spec.column_names) for at in (snapshot, None))
+        assert then.count() == len(rows)
+        assert then.exceptAll(now).count() == 0
+        shown = wikistream(
+            *("diff", spec.identifier, str(snapshot), "main"),
+            settings=settings,
+            cwd=next_version,
+            PYTHONPATH=str(next_version),
+        )
+        assert f": {len(new)} added, 0 removed, 0 changed" in shown.stdout, shown.stderr
     expected = oracle.Gold(oracle.silver_rows(oracle.bronze_rows(old + new, None)), pipeline.ctx.user_key)
     for spec in GOLD_TABLES:
         oracle.assert_same_rows(pipeline.rows(spec), getattr(expected, spec.name)(), spec.key)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.eventstreams.recording import Synthetic
+from producer.eventstreams.recording import Recording, Synthetic
 from producer.eventstreams.server import EventStreamsServer
 from producer.launch import Source, source_from
 from producer.settings import ProducerSettings
@@ -30,7 +30,14 @@ from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
 from wikistream_assets_tests.faults.bronze_sends import EVENTS, LETTERS
-from wikistream_assets_tests.faults.producing import GENERATOR, accepted_ids, finish, producer_settings, start
+from wikistream_assets_tests.faults.producing import (
+    GENERATOR,
+    Given,
+    accepted_ids,
+    finish,
+    producer_settings,
+    start,
+)
 from wikistream_assets_tests.faults.report import Case, Result, append, commit, is_result, passed_on, read
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, totals
 from wikistream_assets_tests.producer.kafka_reader import landed
@@ -128,17 +135,36 @@ def drained_hashes(settings: Settings) -> dict[str, str]:
     return table_hashes(lake)
 
 
+def produce_undisturbed(recording: Recording, broker: Broker, broker_settings: Settings) -> None:
+    """Leave in the broker what the producer makes of a recording when nothing happens, and nothing else."""
+    empty_topics(broker, broker_settings)
+    settings = producer_settings(broker)
+    with EventStreamsServer(recording) as server:
+        assert finish(start(source_from("synthetic", settings, GENERATOR), server.url, settings)) == 0
+
+
 @pytest.fixture(scope="session")
 def undisturbed_producer(
     broker: Broker, broker_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """The hashes of the lake that the producer's cases end with where nothing happens."""
-    empty_topics(broker, broker_settings)
-    settings = producer_settings(broker)
-    with EventStreamsServer(Synthetic(GENERATOR)) as server:
-        assert finish(start(source_from("synthetic", settings, GENERATOR), server.url, settings)) == 0
+    produce_undisturbed(Synthetic(GENERATOR), broker, broker_settings)
     home = tmp_path_factory.mktemp("undisturbed") / "home"
     return drained_hashes(Settings(home=home, bootstrap_servers=broker.bootstrap_servers))
+
+
+HashesOf = Callable[[Iterable[bytes]], dict[str, str]]
+
+
+@pytest.fixture
+def hashes_of(broker: Broker, broker_settings: Settings, settings_factory: SettingsFactory) -> HashesOf:
+    """The hashes of the lake that a source of just these lines ends with where nothing happens; the topics are emptied."""
+
+    def undisturbed(lines: Iterable[bytes]) -> dict[str, str]:
+        produce_undisturbed(Given(tuple(lines)), broker, broker_settings)
+        return drained_hashes(settings_factory(bootstrap_servers=broker.bootstrap_servers))
+
+    return undisturbed
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from producer.envelope import SourceMode
+from producer.eventstreams.capture import Frame
 from producer.eventstreams.generator import Generator, Line
 from producer.launch import Source, producer_command
 from producer.settings import ProducerSettings, child_environment
@@ -12,6 +15,18 @@ from wikistream_assets.resources.broker import Broker
 
 GENERATOR = Generator(events=8_000, malformed=0.005, oversized_bytes=1_000_100)
 PROCESS_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """A recording of exactly these lines."""
+
+    lines: tuple[bytes, ...]
+    identity: str = "given"
+    mode: SourceMode = "synthetic"
+
+    def frames(self, first: int = 0) -> Iterator[Frame]:
+        return (Frame(line) for line in self.lines[first:])
 
 
 def producer_settings(broker: Broker) -> ProducerSettings:

@@ -18,6 +18,9 @@ _ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = _ROOT / "build" / "faults.jsonl"
 PAGE: Final = _ROOT / "docs" / "RELIABILITY.md"
 
+LEAST_KILLS: Final = 200
+"""So often a full run kills a process at work, or it has not been one."""
+
 _HEAD: Final = """\
 # Reliability: what was broken, and what was left
 
@@ -115,6 +118,21 @@ def _newest(results: Iterable[Result]) -> dict[str, Result]:
     return {result.test: result for result in results}
 
 
+def too_few_kills(results: Iterable[Result], tests: Collection[str]) -> str:
+    """What is wrong where every test has passed in full, and killed too little nevertheless; empty if nothing is.
+
+    Args:
+        results / tests: as of ``page``. Only runs in full have results.
+    """
+    newest = _newest(results)
+    if not all(test in newest and newest[test].passed for test in tests):
+        return ""  # not all of it, or a failure, which speaks for itself
+    kills = sum(case.kills for test in tests for case in newest[test].cases if not case.control)
+    if kills >= LEAST_KILLS:
+        return ""
+    return f"all passed, but with {kills} kill -9 of a process at work: a full run makes at least {LEAST_KILLS}"
+
+
 def page(results: Iterable[Result], tests: Collection[str]) -> str:
     """The page as Markdown.
 
@@ -159,12 +177,19 @@ def _line(case: Case) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page.
+
+    Raises:
+        SystemExit: there is nothing to write, or a full run has killed too little.
+    """
     results = read()
     if not results:
         raise SystemExit("no results yet: run 'make faults'")
-    PAGE.write_text(page(results, collected()), encoding="utf-8")
+    tests = collected()
+    PAGE.write_text(page(results, tests), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(_ROOT)}")
+    if wrong := too_few_kills(results, tests):
+        raise SystemExit(wrong)
 
 
 if __name__ == "__main__":

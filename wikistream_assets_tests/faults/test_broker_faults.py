@@ -17,10 +17,11 @@ from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import messages
-from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, SmallDisk, fill
+from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, SmallDisk, drained_hashes, fill
 from wikistream_assets_tests.faults.producing import GENERATOR, PROCESS_SECONDS, ended, finish, start
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, streaming
 from wikistream_assets_tests.kafka_records import Message, produce
@@ -93,11 +94,17 @@ def test_10_control_what_the_broker_refuses_is_let_go(
 
 @pytest.mark.spark
 def test_10_the_topic_is_deleted_and_made_anew(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, fresh_topics: Broker, account: Account
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    settings_factory: SettingsFactory,
+    fresh_topics: Broker,
+    account: Account,
 ) -> None:
     """Also when the new topic is longer than the old one was, which offsets alone do not show."""
     read = _events(READ)
     produce(settings.bootstrap_servers, read)
+    undisturbed = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
     with streaming(settings) as stream:
         wait_until(lambda: len(event_ids(lake)) == READ)
         _delete(fresh_topics)
@@ -111,6 +118,7 @@ def test_10_the_topic_is_deleted_and_made_anew(
         "10", "the topic is deleted and made anew", sent=[message.key or "" for message in read], found=event_ids(lake)
     )
     assert_sound(lake)
+    assert table_hashes(lake) == undisturbed
 
 
 @pytest.mark.spark

@@ -6,6 +6,7 @@ two writers without the lock; a JVM that outlives its killed Python without the 
 transactions to be committed.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -36,10 +37,12 @@ from wikistream_assets.jobs.failpoints import (
     BRONZE_AFTER_OFFSETS,
     BRONZE_BEFORE_COMMIT,
 )
+from wikistream_assets.jobs.maintenance import maintain
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, messages, sent_ids
 from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, catalog_locked, fill
@@ -51,6 +54,7 @@ from wikistream_assets_tests.jobs.bronze_lakes import (
     event_ids,
     streaming,
 )
+from wikistream_assets_tests.jobs.test_maintenance import LONG_AGO
 from wikistream_assets_tests.kafka_records import event_message, produce
 from wikistream_assets_tests.producer.samples import ID, line
 
@@ -350,7 +354,12 @@ def test_8_the_broker_is_killed_while_bronze_drains(
 
 
 def test_8_what_a_killed_transaction_left_is_not_read(
-    own_broker: Settings, spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
+    own_broker: Settings,
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    assert_undisturbed: Undisturbed,
+    account: Account,
 ) -> None:
     """The broker dies amid a transaction, and the records come again in the next one. The control does not wait for commits."""
     records = [message for message in messages() if message.topic == RAW_TOPIC]
@@ -374,6 +383,8 @@ def test_8_what_a_killed_transaction_left_is_not_read(
     account.settle("8", "broker kill -9 amid a transaction", kills=1, sent=expected, found=committed)
     drain(spark, lake, reading)
     assert event_ids(lake) == sent_ids()
+    produce(settings.bootstrap_servers, records)  # to the suite's broker, which nothing has happened to
+    assert_undisturbed(lake, settings, letters=0)
 
 
 def _kill_broker(settings: Settings) -> None:
@@ -431,35 +442,43 @@ def test_19_the_catalog_is_locked_for_a_minute(
     assert_undisturbed(lake, settings)
 
 
+@pytest.mark.parametrize("part", ["", "warehouse"], ids=["home", "warehouse"])
 def test_26_the_disk_is_full(
     settings_factory: SettingsFactory,
     fresh_topics: Broker,
     assert_undisturbed: Undisturbed,
     account: Account,
     small_disk: SmallDisk,
-    tmp_path: Path,
+    part: str,
 ) -> None:
-    disk = tmp_path / "disk"
+    """The home's disk, or the tables' own: then a batch begins, and leaves files that no snapshot knows."""
+    full = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS)
+    disk = full.root / part
     small_disk(disk, 8)
-    full = settings_factory(
-        home=disk, bootstrap_servers=fresh_topics.bootstrap_servers, bronze_batch_records=BATCH_RECORDS
-    )
     open_home(full)
     lake = Lakehouse.local(full)
-    everything = list(messages())
+    # the letters first: what then does not fit are the files of events, several at a time
+    everything = sorted(messages(), key=lambda message: message.topic)
     produce(full.bootstrap_servers, everything[: EVENTS // 2])
     with streaming(full) as stream:
         wait_until(lambda: len(batches(lake)) > 0 and not _lag(full, lake), PROCESS_SECONDS)
-        filler = fill(disk / "run")
-        head = lake.head(RAW_EVENTS)
+        filler = fill(disk)
+        head, known = lake.head(RAW_EVENTS), set(full.warehouse.rglob("*.parquet"))
         produce(full.bootstrap_servers, everything[EVENTS // 2 :])
         # 1, or Python's own 120: its last words may not fit on the disk either
         assert stream.exit_code() in (1, 120), stream.log
     assert lake.head(RAW_EVENTS) == head, "nothing of a batch that did not fit"
+    left = set(full.warehouse.rglob("*.parquet")) - known
+    assert left or not part
     filler.unlink()
     with streaming(full, "--once") as again:
         assert again.exit_code() == 0, again.log
-    account.settle("26", "disk full while Bronze writes", sent=sent_ids(), found=event_ids(lake))
+    for file in full.warehouse.rglob("*"):
+        os.utime(file, (LONG_AGO, LONG_AGO))
+    list(maintain(lake, lambda: local_session(full), full, (RAW_EVENTS, DEAD_LETTER), orphans=True))
+    assert not any(file.exists() for file in left)
+    fault = f"the {part or 'home'}'s disk full while Bronze writes"
+    account.settle("26", fault, sent=sent_ids(), found=event_ids(lake))
     assert_undisturbed(lake, full)
 
 

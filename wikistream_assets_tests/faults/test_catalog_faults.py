@@ -22,7 +22,6 @@ from wikistream_assets.jobs.maintenance import maintain
 from wikistream_assets.resources import spark as spark_resource
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
@@ -38,7 +37,7 @@ from wikistream_assets_tests.faults.conftest import (
 )
 from wikistream_assets_tests.faults.weak_bronze import WeakBronze
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids, streaming, totals
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.kafka_records import Message, event_message, produce
 from wikistream_assets_tests.producer.samples import line
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -194,7 +193,7 @@ def test_17_the_answer_to_a_commit_of_a_cycle_is_lost(
         found=[row[0] for row in gates.rows(published)],
         tries=tries,
     )
-    calm = _lake_of(settings_factory())
+    calm = lake_of(settings_factory())
     calm.add_bronze(rows)
     assert all(report.passed for report in calm.cycle())
     assert table_hashes(lake) == table_hashes(calm.lake)
@@ -303,7 +302,7 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
         maintenance_max_snapshots=3,
         maintenance_min_input_files=2,
     )
-    gates = _lake_of(settings)
+    gates = lake_of(settings)
     everything = list(messages())
     quarter, compacted = len(everything) // 4, 0
     for start in range(0, len(everything), quarter):
@@ -341,8 +340,3 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
 def _feed(settings: Settings, part: list[Message]) -> None:
     for start in range(0, len(part), 10):
         produce(settings.bootstrap_servers, part[start : start + 10])
-
-
-def _lake_of(settings: Settings) -> GateLake:
-    open_home(settings)
-    return GateLake(local_session(settings), Lakehouse.local(settings), settings)

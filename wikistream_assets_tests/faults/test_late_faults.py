@@ -8,10 +8,12 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.jobs.context import GateReport
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import HOURLY_STATS, RAW_EVENTS
+from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.faults.conftest import Account
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, lake_of
 from wikistream_assets_tests.jobs.test_backfill import files
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -51,7 +53,7 @@ def passed(reports: list[GateReport]) -> bool:
     return all(report.passed for report in reports)
 
 
-def test_24_late_events_and_clock_jumps(gates: GateLake, account: Account) -> None:
+def test_24_late_events_and_clock_jumps(gates: GateLake, settings_factory: SettingsFactory, account: Account) -> None:
     rows = clean_rows(RAW_EVENTS)
     today, rest = rows[:700], rows[700:]
     days = (timedelta(days=-3), timedelta(days=-2))
@@ -89,10 +91,15 @@ def test_24_late_events_and_clock_jumps(gates: GateLake, account: Account) -> No
 
     gates.add_bronze(rest)  # behind the watermark that the wrong clock has set: into hours that were called final
     assert passed(gates.cycle())
-    sent = [row["event_id"] for row in [*earlier, *today, *rest, *(row for row, _ in late.values())]]
+    everything = [*earlier, *today, *rest, *(row for row, _ in late.values())]
+    sent = [row["event_id"] for row in everything]
     found = [row[0] for row in gates.rows("select event_id from silver.cleaned_events")]
     account.settle("24", "clock jump of an hour, events a day late and after is_final", sent=sent, found=found, tries=4)
     assert sum(events for events, _ in by_hour(gates).values()) == len(sent)
+    in_order = lake_of(settings_factory())
+    in_order.add_bronze(sorted(everything, key=lambda row: row["event_timestamp"]))
+    assert passed(in_order.cycle())
+    assert table_hashes(gates.lake) == table_hashes(in_order.lake)
 
 
 def test_24_control_a_watermark_that_drops(account: Account) -> None:

@@ -27,7 +27,7 @@ from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.run_launcher import HANDED_OVER
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account
@@ -176,6 +176,7 @@ def assert_all_published(
     assert table_hashes(lake) == undisturbed_hashes(settings_factory(bootstrap_servers=home.bootstrap_servers))
     assert_no_overlap(instance)
     assert_each_snapshot_is_reported_once(instance, lake)
+    assert_each_publication_is_told_once(instance)
 
 
 def undisturbed_hashes(settings: Settings) -> dict[str, str]:
@@ -204,3 +205,17 @@ def assert_each_snapshot_is_reported_once(instance: dg.DagsterInstance, lake: La
     assert reported
     first = batches.index(reported[0])
     assert reported == batches[first : first + len(reported)]
+
+
+def assert_each_publication_is_told_once(instance: dg.DagsterInstance) -> None:
+    """Of Silver and Gold: no two runs say of the same snapshot that they have published it."""
+    for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES):
+        records = instance.fetch_materializations(asset_key(spec), limit=5_000).records
+        told = {
+            (str(record.asset_materialization.metadata["snapshot"].value), record.run_id)
+            for record in records
+            if record.asset_materialization is not None
+            and record.asset_materialization.metadata["published something new"].value
+        }
+        assert told, spec.identifier
+        assert len({snapshot for snapshot, _ in told}) == len(told), spec.identifier

@@ -37,7 +37,7 @@ from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce
+from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, HashesOf, drained_hashes
 from wikistream_assets_tests.faults.producing import (
     GENERATOR,
     PROCESS_SECONDS,
@@ -331,7 +331,12 @@ def test_9_control_what_timed_out_is_sent_again(own_broker: Settings, account: A
 
 
 def test_11_each_kind_of_garbage_is_a_dead_letter(
-    server: EventStreamsServer, settings: ProducerSettings, source: Source, account: Account
+    server: EventStreamsServer,
+    settings: ProducerSettings,
+    source: Source,
+    account: Account,
+    hashes_of: HashesOf,
+    settings_factory: SettingsFactory,
 ) -> None:
     """Malformed, a megabyte, a wrong type, no id, a clock in the future, ..: the line as it was sent, and why it was rejected."""
     assert finish(start(source, server.url, settings)) == 0
@@ -345,6 +350,9 @@ def test_11_each_kind_of_garbage_is_a_dead_letter(
         found=[f"{letter['reason']} {letter['original']}" for letter in letters],
         tries=len(set(Reason)),
     )
+    drained = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+    undisturbed = hashes_of(line.data for line in GENERATOR.lines() if line.defect is None)
+    assert drained["bronze.raw_events"] == undisturbed["bronze.raw_events"], "garbage takes no event with it"
 
 
 def test_11_control_what_cannot_be_read_is_left_out(

@@ -3,11 +3,9 @@
 The oracle is what lies in ``raw-events`` itself: Bronze would remove a doubled event by its id, and hide the fault.
 """
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +27,8 @@ from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory, child_environment, empty_topics
+from wikistream_assets_tests.cli import runner
+from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids
 from wikistream_assets_tests.jobs.test_redrive import big, letter
@@ -105,13 +104,7 @@ def letter_messages() -> list[Message]:
 
 
 def start(settings: Settings, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from wikistream_assets.cli.main import main; main()", "dlq", "redrive"],
-        env={**os.environ, **child_environment(settings), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return runner.start("dlq", "redrive", settings=settings, **variables)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -145,17 +138,33 @@ def test_control_notes_beside_the_events(
     account.settle("11", "redrive kill -9; events first, note of them afterwards", sent=IDS, found=found, control=True)
 
 
-def test_killed_at_random(settings: Settings, assert_once: Once, kills: Callable[[int, int], int]) -> None:
+@pytest.mark.parametrize(
+    ("by", "few", "many", "fault"),
+    [
+        (signal.SIGKILL, 3, 20, "redrive kill -9 at random"),
+        (signal.SIGTERM, 1, 5, "redrive SIGTERM at random"),
+    ],
+    ids=["killed", "told"],
+)
+def test_ended_at_random(
+    settings: Settings,
+    assert_once: Once,
+    kills: Callable[[int, int], int],
+    by: signal.Signals,
+    few: int,
+    many: int,
+    fault: str,
+) -> None:
     moments = random.Random(11)
-    tries, killed = kills(3, 20), 0
+    tries, killed = kills(few, many), 0
     for _ in range(tries):
         process = start(settings)
         time.sleep(moments.uniform(1.0, 3.0))  # the moment of the fault itself, not a wait for anything
-        process.kill()
+        process.send_signal(by)
         killed += ended(process)[0] == -signal.SIGKILL
     code, errors = ended(start(settings))
     assert code == 0, errors
-    assert_once("redrive kill -9 at random", tries=tries, kills=killed)
+    assert_once(fault, tries=tries, kills=killed)
 
 
 def test_two_at_once(lake: Lakehouse, settings: Settings, assert_once: Once) -> None:

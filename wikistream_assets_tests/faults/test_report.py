@@ -1,12 +1,13 @@
 """What of the runs of the fault cases comes into docs/RELIABILITY.md: the newest word on each test that there is."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from wikistream_assets_tests.faults import report
-from wikistream_assets_tests.faults.report import PAGE, Case, Result, collected, page, passed_on, read
+from wikistream_assets_tests.faults.report import PAGE, Case, Result, append, collected, main, page, passed_on, read
 
 pytest_plugins = ["pytester"]
 
@@ -85,6 +86,21 @@ def test_a_test_that_no_longer_exists_shows_nothing() -> None:
     assert "killed" not in text
     assert "taken_out" not in text
     assert "Last run: never" in page(found, set())
+
+
+def test_a_full_run_that_kills_too_little_fails(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_ROOT", tmp_path)
+    monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(report, "collected", lambda: {"a", "b"})
+    append(result("a", cases=[replace(case("killed"), kills=199)]))
+    main()  # "b" has not run
+    append(result("b", cases=[replace(case("killed"), kills=9, control=True)]))
+    with pytest.raises(SystemExit, match="199 kill -9 of a process at work: a full run makes at least 200"):
+        main()
+    append(result("b", cases=[case("cut off")]))
+    main()
+    append(result("b", passed=False))
+    main()  # make has told of the failure
 
 
 def test_a_run_that_goes_on_does_again_what_broke_after_its_pass() -> None:

@@ -6,17 +6,17 @@ import json
 import pytest
 from pyspark.sql import SparkSession
 
-from wikistream_assets.jobs import bronze_gate
 from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.jobs.context import JobContext
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
+from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS
+from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
 from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.test_every_check import accept
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, table_rows
-from wikistream_assets_tests.jobs.gate_lakes import blocking
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, blocking, lake_of
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.producer.samples import ID, line
 
@@ -40,7 +40,13 @@ def drifting() -> dict[str, str]:
 
 
 def test_25_fields_added_removed_and_retyped(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    account: Account,
+    settings_factory: SettingsFactory,
+    fresh_topics: Broker,
+    broker_settings: Settings,
 ) -> None:
     events = drifting()
     produce(settings.bootstrap_servers, judged(events.values()))
@@ -54,10 +60,27 @@ def test_25_fields_added_removed_and_retyped(
     assert dict(kept) == events  # every byte of them
     assert len(letters) == 100
     before = lake.head(RAW_EVENTS, AUDITED_TAG)
-    report = bronze_gate.run(JobContext(spark, lake, settings, run_id="test"))
+    gates = GateLake(spark, lake, settings)
+    report = gates.bronze_gate()
     assert any("user" in name for name in blocking(report)), blocking(report)
     assert lake.head(RAW_EVENTS, AUDITED_TAG) == before
     assert_sound(lake)
+
+    # let through, Silver and Gold are those of a stream that had nothing but the events that are whole, and did not drift
+    for check in blocking(report):
+        accept(gates, RAW_EVENTS.identifier, check)
+    assert all(report.passed for report in gates.cycle())
+    whole, without_user = list(events)[:700], list(events)[700:900]
+    quarantined = gates.rows("select event_id from quarantine.cleaned_events order by 1")
+    assert quarantined == [(event_id,) for event_id in without_user]
+    empty_topics(fresh_topics, broker_settings)
+    calm = lake_of(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+    produce(settings.bootstrap_servers, judged(line().replace(ID, event_id) for event_id in whole))
+    drain(calm.ctx.spark, calm.lake, calm.ctx.settings)
+    assert all(report.passed for report in calm.cycle())
+    drifted, steady = table_hashes(lake), table_hashes(calm.lake)
+    for spec in (CLEANED_EVENTS, *GOLD_TABLES):
+        assert drifted[spec.identifier] == steady[spec.identifier], spec.identifier
 
 
 def test_25_control_a_reader_that_holds_its_schema(spark: SparkSession, account: Account) -> None:

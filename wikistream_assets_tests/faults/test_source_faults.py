@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ from producer.topics import RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, drained_hashes
+from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, HashesOf, drained_hashes
 from wikistream_assets_tests.faults.producing import (
     GENERATOR,
     PROCESS_SECONDS,
@@ -48,6 +48,8 @@ from wikistream_assets_tests.producer.test_bombs import BOMB_BYTES, LIMIT_BYTES,
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.spark]
+
+BRONZE = "bronze.raw_events"
 
 
 @pytest.fixture
@@ -195,6 +197,7 @@ def test_6_redelivered_events_keep_their_ids(
     source: Source,
     account: Account,
     undisturbed_producer: dict[str, str],
+    hashes_of: HashesOf,
     settings_factory: SettingsFactory,
 ) -> None:
     server.behaviour = Behaviour(cut_after=2_000, redeliver=500)
@@ -217,8 +220,9 @@ def test_6_redelivered_events_keep_their_ids(
     assert cursor.counters.received == len(sent)
     assert cursor.gaps_total == 0
     drained = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
-    bronze = "bronze.raw_events"  # a malformed line that was delivered twice makes two letters
-    assert drained[bronze] == undisturbed_producer[bronze]
+    assert drained[BRONZE] == undisturbed_producer[BRONZE]
+    # a malformed line that was delivered twice makes two letters, also of a source that holds it twice
+    assert drained == hashes_of(line.data for line in sent)
 
 
 def test_6_control_offsets_do_not_tell_redeliveries(
@@ -243,6 +247,8 @@ def test_7_a_gap_is_reported(
     settings: ProducerSettings,
     source: Source,
     account: Account,
+    hashes_of: HashesOf,
+    settings_factory: SettingsFactory,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert finish(start(source, server.url, settings, failpoint=f"{AFTER_COMMIT}@10")) == -signal.SIGKILL
@@ -259,11 +265,13 @@ def test_7_a_gap_is_reported(
     assert cursor is not None
     assert cursor.gaps_total == 1
     assert cursor.counters.received == GENERATOR.events - 2_000
-    kept = chain(islice(GENERATOR.lines(), 1_000), GENERATOR.lines(3_000))
+    kept = [*islice(GENERATOR.lines(), 1_000), *GENERATOR.lines(3_000)]
     found = landed(settings.bootstrap_servers).ids
     account.settle(
         "7", "a position older than the server keeps: the gap is reported", sent=accepted_ids(kept), found=found
     )
+    drained = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+    assert drained == hashes_of(line.data for line in kept)
 
 
 def test_7_control_the_plain_client_does_not_notice(clean_server: EventStreamsServer, account: Account) -> None:
@@ -286,14 +294,25 @@ for line in gzip.open(urllib.request.urlopen(sys.argv[1])):
 """
 
 
+def around_the_bomb() -> list[bytes]:
+    """The events before and after it."""
+    return [line().replace(ID, event_id).encode() for event_id in (IDS[0], IDS[2])]
+
+
 def events_around_a_bomb() -> bytes:
     """Two events, and between them a line that unpacks to half a gigabyte."""
-    first, last = (line().replace(ID, event_id).encode() for event_id in (IDS[0], IDS[2]))
+    first, last = around_the_bomb()
     bomb_begins = frame(1, b"0").removesuffix(b"0\n\n")
     return GZIP_HEAD + compressed(b":ok\n\n" + frame(0, first) + bomb_begins, b"x", b"\n\n" + frame(2, last))
 
 
-def test_a_decompression_bomb_amid_the_events(settings: ProducerSettings, source: Source, account: Account) -> None:
+def test_a_decompression_bomb_amid_the_events(
+    settings: ProducerSettings,
+    source: Source,
+    account: Account,
+    hashes_of: HashesOf,
+    settings_factory: SettingsFactory,
+) -> None:
     """It becomes a letter, what comes before and after it is handed on, and memory stays what it was."""
     peaks: list[int] = []
 
@@ -311,6 +330,8 @@ def test_a_decompression_bomb_amid_the_events(settings: ProducerSettings, source
     letters = [IDS[1]] * found.reasons[Reason.OVERSIZED]
     account.settle("more", "a decompression bomb amid the events", sent=IDS, found=[*found.ids, *letters])
     assert max(peaks) < LIMIT_BYTES < BOMB_BYTES
+    drained = drained_hashes(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+    assert drained[BRONZE] == hashes_of(around_the_bomb())[BRONZE]
 
 
 def test_control_a_client_that_reads_line_by_line(account: Account) -> None:

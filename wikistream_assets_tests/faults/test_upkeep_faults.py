@@ -19,8 +19,8 @@ from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
-from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.cli.runner import start, wikistream
+from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids
 from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row
@@ -127,6 +127,23 @@ def test_maintenance_killed_after_compaction(gates: GateLake, calm: Calm, accoun
     command(gates, "maintain")
     account.settle("more", "maintenance kill -9 after compaction", sent=ids(), found=published_ids(gates), kills=1)
     assert table_hashes(gates.lake) == calm.published
+
+
+@pytest.mark.parametrize(("name", "fault"), [("mask", "masking"), ("maintain", "maintenance")])
+def test_masking_and_maintenance_told_to_end(
+    gates: GateLake, calm: Calm, account: Account, name: str, fault: str
+) -> None:
+    """As soon as a first table has changed; the next run does what is left."""
+    publish(gates)
+    before = gates.mains()
+    with start(name, settings=gates.ctx.settings) as process:
+        wait_until(lambda: gates.mains() != before)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGTERM, errors[-2000:]
+    command(gates, name)
+    account.settle("more", f"{fault} SIGTERM at work", sent=ids(), found=published_ids(gates))
+    assert table_hashes(gates.lake) == (calm.masked if name == "mask" else calm.published)
 
 
 def test_maintenance_control_rows_deleted_and_put_back(gates: GateLake, account: Account) -> None:

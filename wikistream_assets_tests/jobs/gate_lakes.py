@@ -6,11 +6,13 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import bronze_gate, gold, silver
 from wikistream_assets.jobs.context import GateReport, JobContext
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
 from wikistream_assets.resources.query import query
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, RAW_EVENTS, TableSpec
 
@@ -57,6 +59,12 @@ class GateLake:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a reader of the lake sees."""
         return list(query(self.lake, sql).rows)
+
+
+def lake_of(settings: Settings) -> GateLake:
+    """The lake of a home, which is made if it is not there."""
+    open_home(settings)
+    return GateLake(local_session(settings), Lakehouse.local(settings), settings)
 
 
 def blocking(report: GateReport) -> dict[str, Status]:

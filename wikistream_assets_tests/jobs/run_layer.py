@@ -1,21 +1,27 @@
 """Run layers' jobs as a process of its own: ``python -m wikistream_assets_tests.jobs.run_layer bronze_gate silver gold``.
 
 For fault tests, which arm a failpoint in the environment and let this process kill itself, or kill it. Prints "ready" when the
-session stands.
+session stands. ``backfill`` computes the day of the samples anew.
 """
 
 import sys
 
-from wikistream_assets.jobs import bronze_gate, gold, silver
+from wikistream_assets.jobs import backfill, bronze_gate, gold, silver
 from wikistream_assets.jobs.context import JobContext
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import load_settings
+from wikistream_assets_tests.quality.samples import START
 
-_JOBS = {"bronze_gate": bronze_gate, "silver": silver, "gold": gold}
+_JOBS = {
+    "bronze_gate": bronze_gate.run,
+    "silver": silver.run,
+    "gold": gold.run,
+    "backfill": lambda ctx: backfill.run(ctx, [START.date().isoformat()]),
+}
 
 if __name__ == "__main__":
     settings = load_settings()
     context = JobContext(local_session(settings), Lakehouse.local(settings), settings, run_id="killed")
     print("ready", flush=True)
-    sys.exit(0 if all(_JOBS[layer].run(context).passed for layer in sys.argv[1:]) else 3)
+    sys.exit(0 if all(_JOBS[layer](context).passed for layer in sys.argv[1:]) else 3)

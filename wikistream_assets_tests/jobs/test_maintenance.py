@@ -8,14 +8,13 @@ from typing import Any, NoReturn
 import pytest
 from pyspark.sql import SparkSession
 
-from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.jobs.maintenance import MaintenanceReport, condition_on, looking_after, maintain, plan
 from wikistream_assets.jobs.silver import consumed
 from wikistream_assets.resources import procedures
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
 from wikistream_assets.resources.query import local_path
-from wikistream_assets.resources.spark import local_session, read_range, read_table
+from wikistream_assets.resources.spark import read_range, read_table
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import (
@@ -28,7 +27,7 @@ from wikistream_assets.tables import (
     TableSpec,
 )
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.resources.lakes import arrow
 
@@ -90,7 +89,7 @@ def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     for part in in_parts(rows[750:], 50):
         gates.add_bronze(part)
     assert all(report.passed for report in gates.cycle())
-    other = _another_lake(settings_factory)
+    other = lake_of(settings_factory())
     other.add_bronze(rows)
     assert all(report.passed for report in other.cycle())
     assert table_hashes(lake) == table_hashes(other.lake)
@@ -184,12 +183,3 @@ def no_session() -> NoReturn:
 
 def settings_of(gates: GateLake) -> Settings:
     return gates.ctx.settings
-
-
-def _another_lake(settings_factory: SettingsFactory) -> GateLake:
-    return _lake_of(settings_factory())
-
-
-def _lake_of(settings: Settings) -> GateLake:
-    open_home(settings)
-    return GateLake(local_session(settings), Lakehouse.local(settings), settings)

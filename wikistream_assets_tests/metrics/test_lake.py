@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from prometheus_client import generate_latest
 
@@ -23,6 +22,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, QUALITY_RESULTS, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, free_port, wait_until
+from wikistream_assets_tests.defs.test_loop_sensors import run_cycle
 from wikistream_assets_tests.kafka_records import event_message, produce
 from wikistream_assets_tests.metrics.scrape import parse, scrape
 from wikistream_assets_tests.producer.samples import ID, line
@@ -38,15 +38,6 @@ def figures(settings: Settings) -> dict[str, float]:
 def verdict(layer: str, table: str, check: str, status: str, failed: int = 0) -> dict[str, Any]:
     names = {"layer": layer, "table_name": table, "check_name": check, "status": status, "records_failed": failed}
     return full_row(QUALITY_RESULTS, **names, check_duration_ms=250)
-
-
-@dg.job(name="cycle")
-def cycle() -> None:
-    @dg.op
-    def work() -> None:
-        pass
-
-    work()
 
 
 @pytest.mark.unit
@@ -128,15 +119,29 @@ def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, la
 
 
 @pytest.mark.unit
-def test_the_newest_cycle(settings: Settings, lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_gate(settings: Settings, lake: Lakehouse) -> None:
+    start = lake.head_id(RAW_EVENTS)
+    end = add(lake, RAW_EVENTS, full_row(RAW_EVENTS), position={"raw-events": {"0": 1}})
+    failed = verdict("bronze", RAW_EVENTS.identifier, "a", "FAILED", 1)
+    add(lake, QUALITY_RESULTS, failed | {"range_start": start, "range_end": end})
+    found = figures(settings)
+    blocked = [found[f'wikistream_gate_blocked{{layer="{layer}"}}'] for layer in ("bronze", "silver", "gold")]
+    assert blocked == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("ends", "success"), [("passed", 1.0), ("blocked", 0.0), ("broken", 0.0)])
+def test_the_newest_cycle(
+    settings: Settings, lake: Lakehouse, monkeypatch: pytest.MonkeyPatch, ends: str, success: float
+) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")  # so that what is set below does not outlive the test
     with dagster_instance(settings) as instance:
-        cycle.execute_in_process(instance=instance)
+        run_cycle(instance, ends)
         (record,) = instance.get_run_records()
     found = figures(settings)
     assert record.start_time is not None
     assert record.end_time is not None
-    assert found["wikistream_cycle_success"] == 1.0
+    assert found["wikistream_cycle_success"] == success
     assert found["wikistream_cycle_duration_seconds"] == record.end_time - record.start_time
     assert found["wikistream_cycle_end_timestamp_seconds"] == record.end_time
 

@@ -9,6 +9,7 @@ import pytest
 from pyiceberg.types import DoubleType
 
 from wikistream_assets.exceptions import LakeError
+from wikistream_assets.resources.diff import difference
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import (
     StatementError,
@@ -21,7 +22,15 @@ from wikistream_assets.resources.query import (
     relation,
 )
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES, HOURLY_STATS, RAW_EVENTS, RISK_SCORES, Column
+from wikistream_assets.tables import (
+    ALL_TABLES,
+    GOLD_TABLES,
+    HOURLY_STATS,
+    RAW_EVENTS,
+    RISK_SCORES,
+    TABLE_BY_IDENTIFIER,
+    Column,
+)
 from wikistream_assets_tests.resources.lakes import AT, add, full_row, publish_gold
 
 pytestmark = pytest.mark.unit
@@ -72,17 +81,28 @@ def comparable(row: tuple) -> tuple:
     return tuple(value.timestamp() if hasattr(value, "timestamp") else value for value in row)
 
 
-def test_column_that_a_file_is_older_than_reads_as_null(lake: Lakehouse) -> None:
-    add(lake, HOURLY_STATS, full_row(HOURLY_STATS, domain="old"))
+def test_column_that_a_file_is_older_than_reads_as_null(lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = lake.head_id(HOURLY_STATS)
+    before = add(lake, HOURLY_STATS, full_row(HOURLY_STATS, domain="old"))
     wide = dataclasses.replace(HOURLY_STATS, columns=(*HOURLY_STATS.columns, Column("extra", "double", "added later")))
     with lake.table(wide).update_schema() as update:
         update.add_column("extra", DoubleType())
-    add(lake, wide, full_row(wide, domain="new", extra=2.5))
-    table = lake.table(wide)
-    with connect(lake) as connection:
-        rows = relation(connection, wide, table, table.current_snapshot().snapshot_id)
-        found = connection.execute(f"SELECT domain, extra, stat_hour FROM ({rows}) ORDER BY 1").fetchall()
-    assert found == [("new", 2.5, 1), ("old", None, 1)]
+    after = add(lake, wide, full_row(wide, domain="new", extra=2.5))
+
+    def read(snapshot_id: int) -> list[tuple]:
+        with connect(lake) as connection:
+            rows = relation(connection, wide, lake.table(wide), snapshot_id)
+            return connection.execute(f"SELECT domain, extra, stat_hour FROM ({rows}) ORDER BY 1").fetchall()
+
+    assert read(after) == [("new", 2.5, 1), ("old", None, 1)]
+    assert read(before) == [("old", None, 1)]
+    # the old row as it is computed anew, with the column
+    lake.reset_main(wide, empty)
+    anew = add(lake, wide, full_row(wide, domain="old", extra=0.5))
+    monkeypatch.setitem(TABLE_BY_IDENTIFIER, wide.identifier, wide)
+    found = difference(lake, wide, before, anew, 5)
+    assert (found.added, found.removed, found.changed) == (0, 0, 1)
+    assert [example.columns for example in found.examples] == [{"extra": (None, 0.5)}]
 
 
 def test_renamed_column_is_found_by_its_field_id(lake: Lakehouse) -> None:
