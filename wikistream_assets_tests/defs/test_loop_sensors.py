@@ -17,6 +17,7 @@ from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.bronze.assets import source_without_gap
 from wikistream_assets.defs.ops.loop import cycle_loop
 from wikistream_assets.defs.ops.stream import STREAM, bronze_freshness
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.operations.cycle_loop import Ended
@@ -89,7 +90,9 @@ def test_a_gap_of_the_source_is_a_red_check_for_a_day(
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
     now = datetime.now(UTC)
     gap = RecordedGap(Gap("[1]", "[2]"), (now - timedelta(hours=hours)).isoformat())
-    advance_producer(load_settings(), now, gap)
+    settings = load_settings()
+    open_home(settings)
+    advance_producer(settings, now, gap)
     result = source_without_gap(broker=LocalBroker())
     assert isinstance(result, dg.AssetCheckResult)
     assert (result.passed, result.severity) == (passed, dg.AssetCheckSeverity.WARN)
