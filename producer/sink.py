@@ -141,13 +141,22 @@ class TransactionalSink:
             raise self._failed(error) from None
 
     def _failed(self, error: KafkaException) -> FencedError | KafkaError:
-        reason = error.args[0]
-        if reason.code() in _FENCED:
+        if self._cause(error).code() in _FENCED:
             return FencedError(
                 "a newer producer of this source has taken over, nothing of the open batch was committed: let that one work, "
                 f"or stop it before this one is started again (transactional.id {transactional_id(self._identity)})"
             )
         return _kafka_error(self._bootstrap_servers, error)
+
+    def _cause(self, error: KafkaException) -> ConfluentError:
+        """Why the client has broken: of what it learns between two calls, a record that is refused does not say it."""
+        reason: ConfluentError = error.args[0]
+        if reason.code() == ConfluentError._FATAL:
+            try:
+                self._producer.abort_transaction(_SLICE_SECONDS)
+            except KafkaException as told:
+                reason = told.args[0]
+        return reason
 
 
 def producer_config(bootstrap_servers: str, identity: str) -> dict[str, Any]:

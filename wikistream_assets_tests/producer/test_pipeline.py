@@ -2,9 +2,10 @@
 
 import json
 import logging
+import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -13,15 +14,17 @@ from pathlib import Path
 import pytest
 
 from producer import service
+from producer.cursor import Cursor
 from producer.eventstreams import capture
 from producer.eventstreams.generator import Generator
 from producer.eventstreams.recording import Captured, Recording, Synthetic, offset_id
 from producer.eventstreams.server import Behaviour, EventStreamsServer
-from producer.exceptions import KafkaError, SourceError
+from producer.exceptions import FencedError, KafkaError, SourceError
+from producer.failpoints import Failpoint
 from producer.pipeline import Pipeline, Report, Stop
 from producer.settings import ProducerSettings
-from producer.sink import producer_config, read_cursor
-from producer.topics import EVENT_TOPICS
+from producer.sink import Record, TransactionalSink, producer_config, read_cursor
+from producer.topics import EVENT_TOPICS, RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
@@ -214,6 +217,23 @@ def test_missing_topics_are_one_line_of_error(broker: Broker, monkeypatch: pytes
     monkeypatch.setattr("producer.sink.SSE_CURSOR", "no-such-topic")
     with pytest.raises(KafkaError, match="wikistream up"):
         read_cursor(broker.bootstrap_servers, "x")
+
+
+def test_a_fenced_producer_says_so_whenever_it_learns_it(
+    settings: ProducerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two records the client knows only that it is broken, and a broker in good health would be blamed."""
+    older, _newer = (TransactionalSink(settings.bootstrap_servers, "fenced", Failpoint("")) for _ in range(2))
+    hand_over = older._produce
+
+    def produce_slowly(record: Record, give_up: Callable[[], bool]) -> None:
+        hand_over(record, give_up)
+        time.sleep(2)  # meanwhile the client's own threads hear of it
+
+    monkeypatch.setattr(older, "_produce", produce_slowly)
+    with pytest.raises(FencedError, match="a newer producer of this source has taken over"):
+        older.commit([Record(RAW_EVENTS, b"key", b"{}")] * 2, Cursor(), lambda: False)
+    assert landed(settings.bootstrap_servers).ids == []
 
 
 def test_kafka_client_is_configured_for_exactly_once() -> None:
