@@ -125,6 +125,13 @@ def test_each_snapshot_is_one_materialization_with_rows_and_lag(
     assert json.loads(freshness.cursor or "")["reported"] == head.snapshot_id
 
 
+def test_a_broker_that_comes_back_by_itself_does_not_break_the_cycle_at_the_gap_check(home: Settings) -> None:
+    open_home(home)
+    choose_source(home, "synthetic")
+    with pytest.raises(dg.RetryRequested):
+        source_without_gap(broker=LocalBroker())
+
+
 @pytest.mark.kafka
 @pytest.mark.parametrize("older_version", [False, True])
 def test_a_rollback_of_bronze_reports_nothing_again(

@@ -82,7 +82,10 @@ def bronze_gate(
 )
 def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
     chosen = chosen_source(load_settings())
-    found = broker.connect().newest_cursor(chosen.source.identity) if chosen else None
+    try:
+        found = broker.connect().newest_cursor(chosen.source.identity) if chosen else None
+    except BrokerError as error:  # as above
+        raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
     gaps = found[0].gaps_since(datetime.now(UTC) - GAP_TOLD) if found else []
     return dg.AssetCheckResult(
         passed=not gaps,
