@@ -14,18 +14,17 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import StructField, StructType
 
 from wikistream_assets.asset_factory import check_result
-from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import gold, silver
 from wikistream_assets.jobs.context import GateReport
 from wikistream_assets.jobs.gate_control import decide_on_failure
 from wikistream_assets.quality.drift import MIN_BASELINE_RUNS
 from wikistream_assets.quality.rule import Severity, Status
-from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
-from wikistream_assets.resources.spark import append_rows, local_session, overwrite_rows
+from wikistream_assets.resources.lakehouse import AUDITED_TAG
+from wikistream_assets.resources.spark import append_rows, overwrite_rows
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TABLE_BY_IDENTIFIER, TableSpec
 from wikistream_assets_tests.conftest import free_port
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.quality.mutations import MUTATIONS, Mutation, change
 from wikistream_assets_tests.quality.samples import Row, clean_rows
 
@@ -51,9 +50,7 @@ COMPANIONS = {
 
 
 def a_lake(folder: Any) -> GateLake:
-    settings = Settings(home=folder / "home", kafka_port=free_port(), kafka_controller_port=free_port())
-    open_home(settings)
-    return GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    return lake_of(Settings(home=folder / "home", kafka_port=free_port(), kafka_controller_port=free_port()))
 
 
 def assert_told(gates: GateLake, report: GateReport, table: str, check: str) -> None:

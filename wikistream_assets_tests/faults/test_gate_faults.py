@@ -36,7 +36,7 @@ from wikistream_assets.transforms.silver.cleaned_events import good, split
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, wait_until
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT
 
@@ -51,12 +51,7 @@ def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
 @pytest.fixture
 def undisturbed(settings_factory: SettingsFactory) -> dict[str, str]:
     """Hashes of the tables that the same events give when nothing happens."""
-    from wikistream_assets.embedded.home import open_home
-    from wikistream_assets.resources.spark import local_session
-
-    settings = settings_factory()
-    open_home(settings)
-    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    gates = lake_of(settings_factory())
     rows = clean_rows(RAW_EVENTS)
     for part in (rows[:600], rows[600:]):
         gates.add_bronze(part)

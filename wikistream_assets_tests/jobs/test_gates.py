@@ -28,7 +28,8 @@ from wikistream_assets.tables import (
     RAW_EVENTS,
     TableSpec,
 )
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, blocking
+from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, blocking, lake_of
 from wikistream_assets_tests.quality.samples import clean_rows
 
 pytestmark = pytest.mark.spark
@@ -67,14 +68,12 @@ def test_a_second_cycle_without_news_writes_nothing(gates: GateLake) -> None:
     assert [{(o.rule.name, o.status, o.metric) for o in report.outcomes} for report in again] == verdicts
 
 
-def test_two_batches_give_the_same_tables_as_one(
-    gates: GateLake, spark: SparkSession, settings_factory: Any, settings: Settings
-) -> None:
+def test_two_batches_give_the_same_tables_as_one(gates: GateLake, settings_factory: SettingsFactory) -> None:
     rows = clean_rows(RAW_EVENTS)
     for part in (rows[:300], rows[300:]):
         gates.add_bronze(part)
         assert all(report.passed for report in gates.cycle())
-    other = _another_lake(settings_factory, settings)
+    other = lake_of(settings_factory())
     other.add_bronze(rows)
     assert all(report.passed for report in other.cycle())
     assert table_hashes(gates.lake) == table_hashes(other.lake)
@@ -459,7 +458,7 @@ def test_a_half_done_publication_is_rolled_forward(gates: GateLake, monkeypatch:
     "moved", [QUARANTINE, CLEANED_EVENTS, HOURLY_STATS, GOLD_TABLES[3]], ids=lambda t: t.identifier
 )
 def test_a_table_that_moved_before_its_publication_is_built_once_more(
-    gates: GateLake, moved: TableSpec, settings_factory: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    gates: GateLake, moved: TableSpec, settings_factory: SettingsFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody outside the locks commits between the audit and the publication; one row is for the quarantine."""
     rows = clean_rows(RAW_EVENTS)
@@ -478,7 +477,7 @@ def test_a_table_that_moved_before_its_publication_is_built_once_more(
         assert all(report.passed and report.advanced for report in gates.cycle())
     assert not writers
     assert gates.rows("select count(*) from quarantine.cleaned_events") == [(1,)]
-    calm = _another_lake(settings_factory, settings)
+    calm = lake_of(settings_factory())
     calm.add_bronze(rows)
     assert all(report.passed for report in calm.cycle())
     assert table_hashes(gates.lake) == table_hashes(calm.lake)
@@ -528,13 +527,3 @@ def _decide(
         predicate=where,
         dry_run=dry_run,
     )
-
-
-def _another_lake(settings_factory: Any, like: Settings) -> GateLake:
-    from wikistream_assets.embedded.home import open_home
-    from wikistream_assets.resources.spark import local_session
-
-    settings = settings_factory()
-    open_home(settings)
-    lake = Lakehouse.local(settings)
-    return GateLake(local_session(settings), lake, settings)
