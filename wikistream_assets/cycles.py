@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from wikistream_assets.asset_factory import CHECK_FAILED
 from wikistream_assets.operations.cycle_loop import Ended, Last
@@ -33,5 +35,16 @@ def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
         return Ended.BROKEN
     failures = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     errors = [entry.get_dagster_event().step_failure_data.error for entry in failures]
-    only_gates = bool(errors) and all(error is not None and error.cls_name == CHECK_FAILED for error in errors)
+    if not errors:
+        return Ended.KILLED if _retry_was_lost(instance, run) else Ended.BROKEN
+    only_gates = all(error is not None and error.cls_name == CHECK_FAILED for error in errors)
     return Ended.BLOCKED if only_gates else Ended.BROKEN
+
+
+def _retry_was_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the run has retries left, and yet Dagster has given them up.
+
+    It tries to launch a retry once. Without a code server at that moment, which may have died with the run, it never tries again.
+    """
+    given_up = run.tags.get(WILL_RETRY_TAG) == "false"
+    return given_up and auto_reexecution_should_retry_run(instance, run, run_failure_reason=None)

@@ -15,6 +15,8 @@ class Ended(StrEnum):
     """A gate closed: the data is kept back, the machinery is sound."""
     BROKEN = "broken"
     """A step broke, or the run was cancelled, by its time limit or by a person."""
+    KILLED = "killed"
+    """Its process is gone, and Dagster, which would have started it again, could not: the loop does."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def due(
         )
     if not pending:
         return Due(None, "nothing new since the last cycle")
-    pause = settings.cycle_pause_seconds if last.ended is Ended.PASSED else settings.cycle_blocked_seconds
+    pause = settings.cycle_blocked_seconds if last.ended is Ended.BLOCKED else settings.cycle_pause_seconds
     return _after(last.at + timedelta(seconds=pause) - now, f"cycle-after-{last.run_id}", "the next cycle")
 
 

@@ -1,14 +1,22 @@
 """The sensors that keep the pipeline going, ticked on a real instance, lake and broker: what they report and what they start."""
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
 
 from producer.cursor import RecordedGap
 from producer.position import Gap
@@ -27,6 +35,7 @@ from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_pro
 from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.kafka_records import advance_producer
 from wikistream_assets_tests.resources.lakes import arrow, full_row
 
@@ -49,7 +58,8 @@ def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
+    configured = yaml.safe_load(files("wikistream_assets").joinpath("dagster.yaml").read_text())
+    with dg.instance_for_test({"run_retries": configured["run_retries"]}) as instance:
         yield instance
 
 
@@ -268,6 +278,34 @@ def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
     assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{mended}", tags=once), (
         "nor is a killed one retried"
     )
+
+
+def killed_cycle(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> str:
+    """A cycle whose process is gone while there is no code server; its run id, after Dagster has done with it what it does."""
+    location = GrpcServerCodeLocationOrigin("127.0.0.1", free_port(), location_name="wikistream")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), CYCLE)
+    run = dg.DagsterRun(
+        job_name=CYCLE, status=dg.DagsterRunStatus.STARTED, remote_job_origin=origin, tags=dict(tags or {})
+    )
+    instance.add_run(run)
+    instance.report_run_failed(run, "process 4711 is gone")
+    assert str(tick_loop(instance)).startswith(f"run {run.run_id} broke"), "Dagster may start it again"
+    records = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
+        list(consume_new_runs_for_automatic_reexecution(workspace, records, logging.getLogger()))
+    return run.run_id
+
+
+@pytest.mark.unit
+def test_a_killed_cycle_that_dagster_could_not_start_again_is_followed_by_the_next(
+    home: Settings, instance: dg.DagsterInstance
+) -> None:
+    commit(LocalLakehouse().open(), 1)
+    run_id = killed_cycle(instance)
+    assert len(instance.get_run_records()) == 1, "Dagster's retry wants the code server, and is tried once"
+    assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{run_id}")
+    run_id = killed_cycle(instance, {MAX_RETRIES_TAG: "0"})
+    assert str(tick_loop(instance)).startswith(f"run {run_id} broke or was cancelled")
 
 
 @pytest.mark.unit

@@ -43,6 +43,11 @@ def test_the_next_one_follows_after_a_pause(settings: Settings, pause: int) -> N
     assert key(settings, last=ended(Ended.PASSED, pause)) == "cycle-after-0815"
 
 
+def test_a_killed_cycle_is_followed_like_one_that_passed() -> None:
+    assert key(last=ended(Ended.KILLED, 4)) is None
+    assert key(last=ended(Ended.KILLED, 5)) == "cycle-after-0815"
+
+
 def test_a_cycle_never_overlaps_another() -> None:
     assert key(last=ended(Ended.PASSED, 3600), running="4711") is None
 
