@@ -78,14 +78,28 @@ def write(
     if recorded:
         context = replace(context, attempt=context.attempt + 1)
         results = quality_results_table(outcomes, context)
-    failing = failing_rows_table(outcomes, context)
-    if failing.num_rows:
-        lake.append(FAILING_ROWS, failing)
-    for spec, columns in profiles:
-        if columns:
-            lake.append(PROFILE_METRICS, profile_metrics_table(columns, spec.identifier, context))
+    _append_once(lake, FAILING_ROWS, failing_rows_table(outcomes, context))
+    profiled = [profile_metrics_table(columns, spec.identifier, context) for spec, columns in profiles if columns]
+    if profiled:  # of no tables there is no schema
+        _append_once(lake, PROFILE_METRICS, pa.concat_tables(profiled))
     # Last, because the verdicts are what a restart looks for.
     lake.append(QUALITY_RESULTS, results)
+
+
+def _append_once(lake: Lakehouse, spec: TableSpec, rows: pa.Table) -> None:
+    """Append the rows whose keys the newest append has not: a gate that is killed before its verdicts leaves them there."""
+    if not rows.num_rows:
+        return
+    newest = lake.head(spec)
+    left = _added_rows(lake.table(spec), newest.snapshot_id) if newest and newest.operation == "append" else []
+    there = {_key(spec, row) for row in left}
+    new = rows.filter(pa.array([_key(spec, row) not in there for row in rows.to_pylist()], pa.bool_()))
+    if new.num_rows:
+        lake.append(spec, new)
+
+
+def _key(spec: TableSpec, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in spec.key)
 
 
 def _verdicts(results: pa.Table) -> dict[str, tuple[Any, ...]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
@@ -22,8 +23,11 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables import (
     ALL_TABLES,
     CLEANED_EVENTS,
+    FAILING_ROWS,
     GOLD_TABLES,
     HOURLY_STATS,
+    PROFILE_METRICS,
+    QUALITY_RESULTS,
     QUARANTINE,
     RAW_EVENTS,
     TableSpec,
@@ -192,15 +196,17 @@ def test_a_mended_rule_lets_the_range_through(gates: GateLake, monkeypatch: pyte
     assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
 
 
+def _with_source_mode_valid(condition: str) -> TableSpec:
+    """Bronze's contract with another condition in that rule."""
+    rules = (replace(r, measure=Holds(condition)) if r.name == "source_mode_valid" else r for r in RAW_EVENTS.rules)
+    return replace(RAW_EVENTS, rules=tuple(rules))
+
+
 def test_a_check_that_breaks_blocks_and_is_told(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
-    broken = tuple(
-        replace(rule, measure=Holds("no_such_column > 0")) if rule.name == "source_mode_valid" else rule
-        for rule in RAW_EVENTS.rules
-    )
     alerts, subject = Alerts(gates.ctx.settings), f"{RAW_EVENTS.identifier}.source_mode_valid"
     with monkeypatch.context() as patched:
-        patched.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=broken))
+        patched.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("no_such_column > 0"))
         report = gates.bronze_gate()
     assert blocking(report) == {"source_mode_valid": Status.ERROR}
     assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) is None
@@ -228,11 +234,7 @@ def test_a_killed_attempt_is_recorded_once_and_other_verdicts_are_another_attemp
     assert gates.rows(recorded) == [(1, len(RAW_EVENTS.rules))]
     assert not gate_states(gates.lake)[0].blocked
 
-    tightened = tuple(
-        replace(rule, measure=Holds("source_mode = 'replay'")) if rule.name == "source_mode_valid" else rule
-        for rule in RAW_EVENTS.rules
-    )
-    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=tightened))
+    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("source_mode = 'replay'"))
     assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.FAILED}
     assert [failure["attempt"] for failure in gate_states(gates.lake)[0].failures] == [2]
     keys = "select count(*) from dq_audit.failing_rows where check_name = 'source_mode_valid'"
@@ -242,6 +244,32 @@ def test_a_killed_attempt_is_recorded_once_and_other_verdicts_are_another_attemp
     statuses = "select attempt, status from dq_audit.quality_results where check_name = 'source_mode_valid' order by 1"
     assert gates.rows(statuses) == [(1, "PASSED"), (2, "FAILED"), (3, "WARNING")]
     assert gates.rows("select check_id from dq_audit.quality_results group by 1 having count(*) > 1") == []
+
+
+def _sizes(gates: GateLake, *specs: TableSpec) -> list[int]:
+    return [gates.rows(f"select count(*) from {spec.identifier}")[0][0] for spec in specs]
+
+
+def test_a_gate_killed_before_its_verdicts_leaves_no_key_twice(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS))
+    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("source_mode = 'replay'"))
+    append = Lakehouse.append
+
+    def killed(lake: Lakehouse, spec: TableSpec, rows: pa.Table) -> None:
+        if spec is QUALITY_RESULTS:
+            raise Killed
+        append(lake, spec, rows)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(Lakehouse, "append", killed)
+        with pytest.raises(Killed):
+            gates.bronze_gate()
+    written = _sizes(gates, FAILING_ROWS, PROFILE_METRICS)
+    assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.FAILED}
+    assert _sizes(gates, FAILING_ROWS, PROFILE_METRICS) == written
+    assert written[0] == 100
 
 
 def test_rows_that_bronze_lost_break_the_parity(gates: GateLake) -> None:
