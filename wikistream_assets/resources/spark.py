@@ -76,6 +76,9 @@ def _application(settings: Settings) -> SparkSession:
         .config("spark.sql.session.timeZone", "UTC")
         # The data of one cycle fits a few tasks; the default of 200 would be 200 nearly empty ones.
         .config("spark.sql.shuffle.partitions", str(settings.spark_cores))
+        # A hash table takes a whole page, of 8 MiB if Spark may choose. One that was broadcast stays in the old generation until
+        # its next collection, and each batch leaves some.
+        .config("spark.buffer.pageSize", "1m")
         .config("spark.sql.streaming.metricsEnabled", "false")
         # What is cached here is read two or three times and dropped: trying out encodings on it costs more than it saves.
         .config("spark.sql.inMemoryColumnarStorage.compressed", "false")
