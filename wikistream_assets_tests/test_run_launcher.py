@@ -19,7 +19,7 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.run_launcher import HANDED_OVER, WARM, WORKER_LOCK, WatchedRunLauncher
-from wikistream_assets.run_worker import execute, next_run
+from wikistream_assets.run_worker import next_run, serve
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import wait_until
 
@@ -106,17 +106,16 @@ def launched(instance: dg.DagsterInstance) -> str:
 @pytest.mark.parametrize("instance", ["ours"], indirect=True)
 def test_a_warm_jobs_run_is_the_workers(instance: dg.DagsterInstance, home_in_environment: Settings) -> None:
     with writer_lock(home_in_environment, WORKER_LOCK):
-        first = launched(instance)
-        second = launched(instance)
+        first, second, third = (launched(instance) for _ in range(3))
     assert next_run(instance) == first
+    serve(instance, runs=2)
+    assert next_run(instance) == third, "the next process's"
     for run_id in (first, second):
-        execute(instance, run_id)
         run = instance.get_run_by_id(run_id)
         assert run is not None
         assert run.is_success
         said = [entry.user_message for entry in instance.all_logs(run_id)]
         assert said.count("at work") == 1
-    assert next_run(instance) is None
 
 
 @pytest.mark.parametrize("instance", ["ours"], indirect=True)
