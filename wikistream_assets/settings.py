@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -241,6 +242,11 @@ class Settings(ProducerSettings):
     def root(self) -> Path:
         """``home`` as an absolute path, so that it means the same from every working directory of a child process."""
         return self.home.expanduser().resolve()
+
+    def names_kept_since(self, today: date) -> str:
+        """The first day (yyyy-MM-dd) whose names are not to be masked, counted from the UTC date ``today``; "" masks none."""
+        days = self.privacy_mask_after_days
+        return (today - timedelta(days=days)).isoformat() if days else ""
 
     @property
     def catalog_db(self) -> Path:

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from wikistream_assets.alerts.notice import Event, Notice
+from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.exceptions import ChannelDownError, DeliveryError, NoticeRefusedError
 from wikistream_assets.settings import ALERT_CHANNELS, Settings
 
@@ -70,21 +71,46 @@ def send(name: str, channel: Channel, notice: Notice) -> None:
 class LogChannel:
     """A line in the log of this process, and one JSON line in ``logs/alerts.jsonl``."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.root / "logs" / "alerts.jsonl"
+        self._moved = self._path.with_name(f"{self._path.name}.1")
 
     def send(self, notice: Notice) -> None:
         line = notice.as_json()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists() and self._path.stat().st_size > _LOG_BYTES:
-                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+                self._path.replace(self._moved)
             with self._path.open("a", encoding="ascii") as file:
                 file.write(line + "\n")
         except OSError as error:
             raise ChannelDownError(f"{self._path} cannot be written ({error.strerror})") from None
         level = logging.INFO if notice.event is Event.CLEARED else logging.getLevelName(notice.severity)
         _log.log(level, "%s", f"{notice.title}: {notice.text}".splitlines()[0])
+
+    def forget(self, before: str, *, dry_run: bool = False) -> int:
+        """Delete what was said before the UTC day ``before`` (yyyy-MM-dd); returns how many lines. Nobody may write meanwhile."""
+        forgotten = 0
+        for path in filter(Path.exists, (self._moved, self._path)):
+            kept, old = _parted(path.read_text(encoding="ascii").splitlines(keepends=True), before)
+            forgotten += len(old)
+            if old and not dry_run:
+                mode = path.stat().st_mode
+                replace_whole(path, "".join(kept).encode("ascii"))
+                path.chmod(mode)
+        return forgotten
+
+
+def _parted(lines: list[str], before: str) -> tuple[list[str], list[str]]:
+    """The lines that stay and those that are too old; one that was cut short is as old as the one in front of it."""
+    kept: list[str] = []
+    old: list[str] = []
+    at = ""
+    for line in lines:
+        with suppress(ValueError):
+            at = json.loads(line)["at"]
+        (old if at < before else kept).append(line)
+    return kept, old
 
 
 class SlackChannel:
@@ -199,7 +225,7 @@ def routed_channels(settings: Settings) -> Mapping[str, Channel]:
     for name in sorted(routed, key=ALERT_CHANNELS.index):
         match name:
             case "log":
-                made[name] = LogChannel(settings.root / "logs" / "alerts.jsonl")
+                made[name] = LogChannel(settings)
             case "slack" if settings.alert_slack_webhook_url:
                 made[name] = SlackChannel(settings.alert_slack_webhook_url.get_secret_value())
             case "email" if settings.alert_smtp_host:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Final
 
 from wikistream_assets.alerts.addresses import without_addresses
-from wikistream_assets.alerts.channels import routed_channels, send
+from wikistream_assets.alerts.channels import LogChannel, routed_channels, send
 from wikistream_assets.alerts.kinds import KINDS, Alert, AlertKind
 from wikistream_assets.alerts.notice import Event, Notice
 from wikistream_assets.alerts.store import ChannelState, OpenAlert, Store, Transaction, Waiting
@@ -189,6 +189,11 @@ class Alerts:
                     _log.error("alerts: %s", error)
                     return
                 store.remove(item)
+
+    def forget(self, before: str, *, dry_run: bool = False) -> int:
+        """Delete what the log said before the UTC day ``before`` (yyyy-MM-dd), for it may name users; returns how many lines."""
+        with self._store.transaction():  # as in _write_log
+            return LogChannel(self._settings).forget(before, dry_run=dry_run)
 
     # ---- delivery ----------------------------------------------------------------------------------------------------
 

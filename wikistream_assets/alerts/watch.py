@@ -6,7 +6,6 @@ Each function takes what it saw last time and returns what to remember for the n
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Final
 
 from pyiceberg.expressions import EqualTo, In
@@ -175,15 +174,14 @@ def watch_cpu(alerts: Alerts, program: str, spent: float, seen: Growth | None, n
     return found
 
 
-def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, today: date, mask_after_days: int) -> int | None:
+def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, names_kept_since: str) -> int | None:
     """Tell of each HIGH risk user of each day that Gold has written since snapshot ``seen``; each is told once.
 
     Nothing is told of a day that is old enough to be masked: its users are hashes then, which nobody has been told of, and
     masking and compaction write them anew.
 
     Args:
-        today: the UTC date that ages are counted from.
-        mask_after_days: days older than this are masked; 0 masks none.
+        names_kept_since: days before this one (yyyy-MM-dd) are to be masked.
 
     Returns:
         The snapshot that has been looked at.
@@ -192,7 +190,7 @@ def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, today: date, 
     head = table.current_snapshot()
     if head is None or head.snapshot_id == seen:
         return seen
-    named_since = _named_since(lake, today, mask_after_days)
+    named_since = max(lake.masked(RISK_SCORES).before, names_kept_since)
     dates = [day for day in _new_dates(lake, seen) if day >= named_since]
     if dates:
         high = EqualTo("risk_level", "HIGH") & In("stat_date", dates)  # type: ignore[call-arg]  # mypy misreads these
@@ -201,12 +199,6 @@ def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, today: date, 
         for row in sorted(scan.to_arrow().to_pylist(), key=lambda row: (row["stat_date"], -row["risk_score"])):
             alerts.fire(_risk_alert(row))
     return head.snapshot_id
-
-
-def _named_since(lake: Lakehouse, today: date, mask_after_days: int) -> str:
-    """The first date that still has its users' names: neither masked already, nor old enough for it."""
-    old_before = (today - timedelta(days=mask_after_days)).isoformat() if mask_after_days else ""
-    return max(lake.masked(RISK_SCORES).before, old_before)
 
 
 def _risk_alert(row: Mapping[str, object]) -> Alert:

@@ -47,6 +47,7 @@ def mask(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be masked, change nothing")] = False,
 ) -> None:
     """Hide names, addresses and free text of events older than WIKISTREAM_PRIVACY_MASK_AFTER_DAYS; there is no way back."""
+    from wikistream_assets.alerts import Alerts
     from wikistream_assets.jobs import masking
     from wikistream_assets.resources.spark import local_session
 
@@ -62,6 +63,8 @@ def mask(
         [(report.table, _dates(report.dates), _dates(report.waiting), report.note or "-") for report in reports],
         numeric=("masked", "waiting for a reader"),
     )
+    forgotten = Alerts(settings).forget(settings.names_kept_since(today), dry_run=dry_run)
+    typer.echo(f"lines of the alert log that are as old: {forgotten}")
     typer.echo(
         "dry run, nothing changed"
         if dry_run

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Final
 
 from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
@@ -92,9 +92,8 @@ def mask(
     Raises:
         WriterBusyError: another process looks after the layer.
     """
-    if settings.privacy_mask_after_days == 0:
+    if not (cutoff := settings.names_kept_since(today)):
         return
-    cutoff = (today - timedelta(days=settings.privacy_mask_after_days)).isoformat()
     with nullcontext() if dry_run else looking_after(settings, layer):
         for spec in ORDER[layer]:
             table = lake.table(spec)

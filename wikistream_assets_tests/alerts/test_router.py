@@ -280,6 +280,28 @@ def test_a_log_that_cannot_be_written_is_written_later_in_order(settings: Settin
     assert [line["subject"] for line in log_lines(settings)] == ["first", "second", "third"]
 
 
+def test_old_lines_of_the_log_are_forgotten(settings: Settings, clock: Clock) -> None:
+    alerts = Alerts(settings, clock)
+    log = settings.root / "logs" / "alerts.jsonl"
+    for name in ("moved", "old", "young"):
+        alerts.fire(failed(name))
+        clock.now += 86_400
+        if name == "moved":
+            log.rename(log.with_name("alerts.jsonl.1"))
+    at = log_lines(settings)[1]["at"][:10]
+    whole = log.read_text()
+    old, young = whole.splitlines(keepends=True)
+    log.write_text(old + '{"event": "fir\n' + young + '{"event"')  # cut short, as a full disk or a crash leaves it
+    log.chmod(0o640)
+    assert alerts.forget("") == 0, "names are kept for ever"
+    assert alerts.forget(at, dry_run=True) == 3
+    assert alerts.forget(at) == 3
+    assert log.read_text() == young + '{"event"'
+    assert log.with_name("alerts.jsonl.1").read_text() == ""
+    assert log.stat().st_mode & 0o777 == 0o640
+    assert alerts.forget(at) == 0
+
+
 def test_addresses_leave_only_as_the_hash_that_gold_has(settings: Settings) -> None:
     import hashlib
     import hmac

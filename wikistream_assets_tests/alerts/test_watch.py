@@ -1,7 +1,6 @@
 """What is watched by metadata alone, on real Iceberg tables: each alert fires by its cause and clears."""
 
 import json
-from datetime import date
 from typing import Any
 
 import pytest
@@ -126,7 +125,7 @@ def test_dead_letters(settings: Settings, alerts: Alerts, lake: Lakehouse) -> No
     assert [event for event, _ in told(settings)] == ["fired", "cleared", "fired", "cleared"]
 
 
-TODAY = date(2026, 3, 5)
+NAMES_KEPT_SINCE = "2025-12-05"
 
 
 def risk(day: str, user: str, level: str = "HIGH") -> dict[str, Any]:
@@ -135,12 +134,12 @@ def risk(day: str, user: str, level: str = "HIGH") -> dict[str, Any]:
 
 def test_high_risk_users_are_told_once_each_day(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
     add(lake, RISK_SCORES, risk("2026-02-01", "History"), risk("2026-03-01", "Ann"), risk("2026-03-02", "Bob"))
-    seen = watch_risks(alerts, lake, None, TODAY, 90)
+    seen = watch_risks(alerts, lake, None, NAMES_KEPT_SINCE)
     assert seen == lake.head(RISK_SCORES).snapshot_id  # type: ignore[union-attr]
-    assert watch_risks(alerts, lake, seen, TODAY, 90) == seen
+    assert watch_risks(alerts, lake, seen, NAMES_KEPT_SINCE) == seen
     add(lake, RISK_SCORES, risk("2026-03-02", "Bob"), risk("2026-03-02", "Mild", "MEDIUM"), risk("2026-03-03", "Ann"))
     add(lake, RISK_SCORES, risk("2026-03-04", "ip-0123456789abcdef"))
-    watch_risks(alerts, lake, seen, TODAY, 90)
+    watch_risks(alerts, lake, seen, NAMES_KEPT_SINCE)
     assert told(settings) == [
         ("fired", "2026-03-01/Ann"),
         ("fired", "2026-03-02/Bob"),
@@ -155,21 +154,20 @@ def test_only_files_of_new_days_are_read(settings: Settings, alerts: Alerts, lak
     table = lake.table(RISK_SCORES)
     (old_file,) = [task.file.file_path for task in table.scan(row_filter="stat_date = '2026-03-01'").plan_files()]
     table.io.delete(old_file)
-    watch_risks(alerts, lake, old, TODAY, 90)
+    watch_risks(alerts, lake, old, NAMES_KEPT_SINCE)
     assert told(settings) == [("fired", "2026-03-02/Bob")]
 
 
 def test_masked_days_are_not_told_again_by_their_hashes(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
-    def rewritten(user: str, *days: str) -> list[str]:
+    def rewritten(kept_since: str, user: str, *days: str) -> list[str]:
         """The days for which the user is told after their rows were written anew, as masking and compaction do."""
         seen = add(lake, RISK_SCORES, risk("2026-03-05", "Bob", "LOW"))
         add(lake, RISK_SCORES, *(risk(day, user) for day in days))
-        watch_risks(alerts, lake, seen, TODAY, mask_after_days)
+        watch_risks(alerts, lake, seen, kept_since)
         return [subject.split("/")[0] for _, subject in told(settings) if subject.endswith(f"/{user}")]
 
-    mask_after_days = 3
-    assert rewritten("user-1", "2026-03-01", "2026-03-02") == ["2026-03-02"], "the first date is older than three days"
-    mask_after_days = 0
-    assert rewritten("user-2", "2026-03-01", "2026-03-02") == ["2026-03-01", "2026-03-02"], "0 never masks"
+    days = ("2026-03-01", "2026-03-02")
+    assert rewritten("2026-03-02", "user-1", *days) == ["2026-03-02"], "the first day's names are to be masked"
+    assert rewritten("", "user-2", *days) == list(days), "nothing is ever to be masked"
     lake.mark_masked(RISK_SCORES, Masked("2026-03-02"))
-    assert rewritten("user-3", "2026-03-01", "2026-03-02") == ["2026-03-02"], "masked under an earlier setting"
+    assert rewritten("", "user-3", *days) == ["2026-03-02"], "masked under an earlier setting"

@@ -166,8 +166,8 @@ def risk_alerts(
     context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
 ) -> dg.SkipReason:
     before = int(context.cursor) if context.cursor else None
-    today, mask_after = datetime.now(UTC).date(), load_settings().privacy_mask_after_days
-    seen = watch_risks(notifier.open(), lakehouse.open(), before, today, mask_after)
+    named_since = load_settings().names_kept_since(datetime.now(UTC).date())
+    seen = watch_risks(notifier.open(), lakehouse.open(), before, named_since)
     context.update_cursor(str(seen) if seen is not None else "")
     return dg.SkipReason(f"looked at snapshot {seen}")
 

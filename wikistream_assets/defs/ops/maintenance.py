@@ -8,7 +8,7 @@ import dagster as dg
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.jobs.maintenance import LAYERS, Figures, MaintenanceReport, maintain
 from wikistream_assets.jobs.masking import ORDER, mask
-from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark
+from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark
 from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import TABLE_BY_IDENTIFIER
 
@@ -103,6 +103,15 @@ def _masking_step(layer: str) -> dg.OpDefinition:
     return step
 
 
+@dg.op(
+    ins={"before": dg.In(dg.Nothing)},
+    description="What the alert log said longer ago than names are kept; who is over a limit is named there.",
+)
+def forget_alerts(context: dg.OpExecutionContext, notifier: LocalNotifier) -> None:
+    forgotten = notifier.open().forget(load_settings().names_kept_since(datetime.now(UTC).date()))
+    context.log.info("%d lines of the alert log are forgotten", forgotten)
+
+
 @dg.job(
     description="Masks what is older than privacy_mask_after_days, Gold first; maintenance then forgets what it looked like."
 )
@@ -111,6 +120,7 @@ def masking() -> None:
     for layer in ORDER:
         step = _masking_step(layer)
         done = step(before=done) if done is not None else step()
+    forget_alerts(before=done)
 
 
 masking_schedule = dg.ScheduleDefinition(
