@@ -110,12 +110,14 @@ def test_a_warm_jobs_run_is_the_workers(instance: dg.DagsterInstance, home_in_en
     assert next_run(instance) == first
     serve(instance, runs=2)
     assert next_run(instance) == third, "the next process's"
-    for run_id in (first, second):
+    serve(instance, runs=1)
+    for run_id in (first, second, third):
         run = instance.get_run_by_id(run_id)
         assert run is not None
         assert run.is_success
         said = [entry.user_message for entry in instance.all_logs(run_id)]
         assert said.count("at work") == 1
+    assert next_run(instance) is None
 
 
 @pytest.mark.parametrize("instance", ["ours"], indirect=True)

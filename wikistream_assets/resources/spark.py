@@ -62,8 +62,8 @@ def _application(settings: Settings) -> SparkSession:
         .appName("wikistream")
         .config("spark.jars", jars)
         .config("spark.driver.memory", f"{settings.spark_memory_mb}m")
-        # Little of a batch or cycle stays alive. This collector's heap shrinks back to that; Java's choice, or the parallel one,
-        # would fill all it may have, and is no faster here.
+        # Little of a batch or cycle stays alive. This collector's heap shrinks back to that; the parallel one fills all it may
+        # have, to save some 6 % of a cycle's time (bench.cycle).
         .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseSerialGC")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")

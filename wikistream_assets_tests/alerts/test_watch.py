@@ -1,6 +1,7 @@
 """What is watched by metadata alone, on real Iceberg tables: each alert fires by its cause and clears."""
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -125,7 +126,11 @@ def test_dead_letters(settings: Settings, alerts: Alerts, lake: Lakehouse) -> No
     assert [event for event, _ in told(settings)] == ["fired", "cleared", "fired", "cleared"]
 
 
-NAMES_KEPT_SINCE = "2025-12-05"
+TODAY = date(2026, 3, 5)
+
+
+def kept_since(settings: Settings, mask_after_days: int = 90) -> str:
+    return settings.model_copy(update={"privacy_mask_after_days": mask_after_days}).names_kept_since(TODAY)
 
 
 def risk(day: str, user: str, level: str = "HIGH") -> dict[str, Any]:
@@ -134,12 +139,12 @@ def risk(day: str, user: str, level: str = "HIGH") -> dict[str, Any]:
 
 def test_high_risk_users_are_told_once_each_day(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
     add(lake, RISK_SCORES, risk("2026-02-01", "History"), risk("2026-03-01", "Ann"), risk("2026-03-02", "Bob"))
-    seen = watch_risks(alerts, lake, None, NAMES_KEPT_SINCE)
+    seen = watch_risks(alerts, lake, None, kept_since(settings))
     assert seen == lake.head(RISK_SCORES).snapshot_id  # type: ignore[union-attr]
-    assert watch_risks(alerts, lake, seen, NAMES_KEPT_SINCE) == seen
+    assert watch_risks(alerts, lake, seen, kept_since(settings)) == seen
     add(lake, RISK_SCORES, risk("2026-03-02", "Bob"), risk("2026-03-02", "Mild", "MEDIUM"), risk("2026-03-03", "Ann"))
     add(lake, RISK_SCORES, risk("2026-03-04", "ip-0123456789abcdef"))
-    watch_risks(alerts, lake, seen, NAMES_KEPT_SINCE)
+    watch_risks(alerts, lake, seen, kept_since(settings))
     assert told(settings) == [
         ("fired", "2026-03-01/Ann"),
         ("fired", "2026-03-02/Bob"),
@@ -154,20 +159,21 @@ def test_only_files_of_new_days_are_read(settings: Settings, alerts: Alerts, lak
     table = lake.table(RISK_SCORES)
     (old_file,) = [task.file.file_path for task in table.scan(row_filter="stat_date = '2026-03-01'").plan_files()]
     table.io.delete(old_file)
-    watch_risks(alerts, lake, old, NAMES_KEPT_SINCE)
+    watch_risks(alerts, lake, old, kept_since(settings))
     assert told(settings) == [("fired", "2026-03-02/Bob")]
 
 
 def test_masked_days_are_not_told_again_by_their_hashes(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
-    def rewritten(kept_since: str, user: str, *days: str) -> list[str]:
+    def rewritten(user: str, *days: str) -> list[str]:
         """The days for which the user is told after their rows were written anew, as masking and compaction do."""
         seen = add(lake, RISK_SCORES, risk("2026-03-05", "Bob", "LOW"))
         add(lake, RISK_SCORES, *(risk(day, user) for day in days))
-        watch_risks(alerts, lake, seen, kept_since)
+        watch_risks(alerts, lake, seen, kept_since(settings, mask_after_days))
         return [subject.split("/")[0] for _, subject in told(settings) if subject.endswith(f"/{user}")]
 
-    days = ("2026-03-01", "2026-03-02")
-    assert rewritten("2026-03-02", "user-1", *days) == ["2026-03-02"], "the first day's names are to be masked"
-    assert rewritten("", "user-2", *days) == list(days), "nothing is ever to be masked"
+    mask_after_days = 3
+    assert rewritten("user-1", "2026-03-01", "2026-03-02") == ["2026-03-02"], "the first date is older than three days"
+    mask_after_days = 0
+    assert rewritten("user-2", "2026-03-01", "2026-03-02") == ["2026-03-01", "2026-03-02"], "0 never masks"
     lake.mark_masked(RISK_SCORES, Masked("2026-03-02"))
-    assert rewritten("", "user-3", *days) == ["2026-03-02"], "masked under an earlier setting"
+    assert rewritten("user-3", "2026-03-01", "2026-03-02") == ["2026-03-02"], "masked under an earlier setting"

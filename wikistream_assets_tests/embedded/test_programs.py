@@ -85,6 +85,15 @@ def test_a_program_gets_the_settings_it_knows_and_no_secrets(
     assert "WIKISTREAM_DOMAINS" not in inherited
 
 
+def test_mallocs_arenas_are_few_unless_the_caller_says_otherwise(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    assert supervisor.inherited(settings)["MALLOC_ARENA_MAX"] == "2"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert supervisor.inherited(settings)["MALLOC_ARENA_MAX"] == "8"
+
+
 def test_what_is_given_wins_over_the_profile_in_the_programs_too(settings_factory: SettingsFactory) -> None:
     given = settings_factory(profile="source", bronze_trigger_seconds=1, cycle_after_failed_gate="continue")
     made = rows(given, "live")

@@ -103,10 +103,7 @@ def _masking_step(layer: str) -> dg.OpDefinition:
     return step
 
 
-@dg.op(
-    ins={"before": dg.In(dg.Nothing)},
-    description="What the alert log said longer ago than names are kept; who is over a limit is named there.",
-)
+@dg.op(description="What the alert log said longer ago than names are kept; who is over a limit is named there.")
 def forget_alerts(context: dg.OpExecutionContext, notifier: LocalNotifier) -> None:
     forgotten = notifier.open().forget(load_settings().names_kept_since(datetime.now(UTC).date()))
     context.log.info("%d lines of the alert log are forgotten", forgotten)
@@ -120,7 +117,7 @@ def masking() -> None:
     for layer in ORDER:
         step = _masking_step(layer)
         done = step(before=done) if done is not None else step()
-    forget_alerts(before=done)
+    forget_alerts()
 
 
 masking_schedule = dg.ScheduleDefinition(
