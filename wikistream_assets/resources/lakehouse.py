@@ -302,10 +302,12 @@ class Lakehouse:
             counts = newest.counts or {}
             nothing = {name: dict.fromkeys(value, 0) if name == "batch" else value for name, value in counts.items()}
             properties |= summary_properties(newest.position, nothing)
-        # Refused, and tried again, if another commit came since the position was looked up: this table object is of then.
         transaction = table.transaction()
         transaction.append(table.schema().as_arrow().empty_table(), snapshot_properties=properties)
         transaction.set_properties({MASKED_KEY: json.dumps(asdict(mark))})
+        # If another commit came since the position was looked up, the whole must be done again. PyIceberg would put the snapshot
+        # with the old position on top of the new one; without producers it has nothing to put there, and refuses.
+        transaction._snapshot_producers.clear()
         transaction.commit_transaction()
 
     def forget_masked(self, spec: TableSpec) -> None:

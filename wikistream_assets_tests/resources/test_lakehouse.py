@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pyiceberg.schema import Schema
+from pyiceberg.table import Table
 from pyiceberg.types import NestedField, StringType
 
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
@@ -21,7 +22,7 @@ from wikistream_assets.resources.lakehouse import (
     table_spec,
 )
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, QUARANTINE, TableSpec
+from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, QUARANTINE, RAW_EVENTS, TableSpec
 from wikistream_assets.tables.spec import Column, ColumnType
 from wikistream_assets_tests.resources.lakes import add, arrow, full_row
 
@@ -56,6 +57,27 @@ def test_a_mark_of_masking_is_read_as_it_was_written(lake: Lakehouse) -> None:
     # As earlier versions have written it.
     lake.set_property(CLEANED_EVENTS, MASKED_KEY, '{"before": "2026-03-03", "sequence": 4}')
     assert lake.masked(CLEANED_EVENTS) == Masked("2026-03-03", 4, ())
+
+
+def test_a_mark_of_masking_carries_on_what_another_commit_has_just_read(
+    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream commits each second. With an older position on top, what lies between would be read again and not counted."""
+    add(lake, RAW_EVENTS, full_row(RAW_EVENTS), position={"raw-events": {"0": 1}})
+    load, moments = Lakehouse.table, iter(["after the table was loaded"])
+
+    def stream_is_faster(self: Lakehouse, spec: TableSpec) -> Table:
+        loaded = load(self, spec)
+        if next(moments, None):
+            add(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id="b"), position={"raw-events": {"0": 2}})
+        return loaded
+
+    monkeypatch.setattr(Lakehouse, "table", stream_is_faster)
+    lake.mark_masked(RAW_EVENTS, Masked("2026-03-07"))
+    newest, before, *_ = lake.history(RAW_EVENTS)
+    assert (newest.masks, newest.position) == (True, {"raw-events": {"0": 2}})
+    assert (before.masks, before.position) == (False, {"raw-events": {"0": 2}})
+    assert lake.masked(RAW_EVENTS) == Masked("2026-03-07")
 
 
 def test_a_column_that_a_contract_gained_is_added(lake: Lakehouse, settings: Settings) -> None:
