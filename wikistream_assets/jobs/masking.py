@@ -64,7 +64,7 @@ class MaskingReport:
 
     Attributes:
         dates: yyyy-MM-dd, in order.
-        waiting: dates that are old enough but hold rows that a reader has not read yet.
+        waiting: dates that are old enough but hold rows that a reader, or the masking of another table, still needs.
         note: why nothing was done; empty if something could be.
     """
 
@@ -97,24 +97,41 @@ def mask(
     with nullcontext() if dry_run else looking_after(settings, layer):
         for spec in ORDER[layer]:
             table = lake.table(spec)
-            report = _due(lake, spec, table, cutoff)
+            report = _due(lake, spec, table, cutoff, dry_run=dry_run)
             if report.dates and not dry_run:
                 _mask(lake, session(), settings, spec, report, cutoff, table.last_sequence_number)
             yield report
 
 
-def _due(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str) -> MaskingReport:
+def _due(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str, *, dry_run: bool) -> MaskingReport:
     if AUDIT_BRANCH in table.metadata.refs:
         return MaskingReport(spec.identifier, (), (), "an audit branch waits for its gate")
+    dates = _old_dates(lake, spec, table, cutoff)
+    unread = _unread(lake, spec)
+    if spec is CLEANED_EVENTS:
+        unread |= _needed_for_trends(lake, cutoff, dry_run=dry_run)
+    return MaskingReport(spec.identifier, tuple(sorted(dates - unread)), tuple(sorted(dates & unread)))
+
+
+def _old_dates(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str) -> set[str]:
+    """Dates before ``cutoff`` with rows that have not had their turn."""
     known = lake.masked(spec)
     date_column = spec.partition_by[0]
     newly_old = And(GreaterThanOrEqual(date_column, known.before), LessThan(date_column, cutoff))  # type: ignore[call-arg]
     dates = {task.file.partition[0] for task in table.scan(row_filter=newly_old).plan_files()}
     # Rows that came late, for a date that is masked.
     dates |= {partition[0] for partition in partitions_since(table, known.sequence) if partition[0] < known.before}
-    dates |= set(known.waiting)
-    unread = _unread(lake, spec) & dates
-    return MaskingReport(spec.identifier, tuple(sorted(dates - unread)), tuple(sorted(unread)))
+    return dates | set(known.waiting)
+
+
+def _needed_for_trends(lake: Lakehouse, cutoff: str, *, dry_run: bool) -> set[str]:
+    """Dates whose titles must still be legible in Silver: which of Gold's pages are users' pages, nothing else tells.
+
+    They are those that are left in Gold after its own turn; a dry run leaves none that it would take.
+    """
+    table = lake.table(ENTITY_TRENDS)
+    left = _old_dates(lake, ENTITY_TRENDS, table, cutoff)
+    return left - set(_due(lake, ENTITY_TRENDS, table, cutoff, dry_run=True).dates) if dry_run else left
 
 
 def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:

@@ -13,11 +13,12 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyspark.sql import SparkSession
 
 from wikistream_assets.jobs import masking
+from wikistream_assets.jobs.gold import Position
 from wikistream_assets.jobs.maintenance import maintain
 from wikistream_assets.jobs.masking import ORDER, MaskingReport, mask
 from wikistream_assets.jobs.rollback import roll_back
 from wikistream_assets.resources import procedures
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import (
     ALL_TABLES,
@@ -25,6 +26,7 @@ from wikistream_assets.tables import (
     DEAD_LETTER,
     ENTITY_TRENDS,
     FAILING_ROWS,
+    GOLD_TABLES,
     QUARANTINE,
     RAW_EVENTS,
     RISK_SCORES,
@@ -32,7 +34,7 @@ from wikistream_assets.tables import (
 )
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
-from wikistream_assets_tests.resources.lakes import add
+from wikistream_assets_tests.resources.lakes import add, full_row
 
 pytestmark = pytest.mark.spark
 
@@ -186,6 +188,30 @@ def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
     assert _bronze_night(gates, date(2026, 9, 1)).dates == days[2:]
     assert _bronze_names(gates) == []
     assert lake.masked(RAW_EVENTS).before == "2026-06-03"  # 90 days before that night
+
+
+def test_silver_tells_users_pages_until_gold_has_hidden_them(
+    spark: SparkSession, lake: Lakehouse, settings: Settings
+) -> None:
+    page = {"event_date": OLD_DAY, "domain": "en.wikipedia.org", "title": "User talk:Wolf Oldname", "namespace": 3}
+    silver = add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, **page))
+    trending = {"stat_date": OLD_DAY, "entity_type": "page", "entity_id": "en.wikipedia.org:User talk:Wolf Oldname"}
+    for spec in GOLD_TABLES:
+        row = full_row(spec, **(trending if spec is ENTITY_TRENDS else {spec.partition_by[0]: OLD_DAY}))
+        add(lake, spec, row, position=Position(silver).as_json())
+    gates = GateLake(spark, lake, settings)
+    lake.fresh_branch(ENTITY_TRENDS)  # Gold's gate is closed that night
+    found = {report.table: report for report in _mask(gates)}
+    assert found[ENTITY_TRENDS.identifier].note
+    assert (found[CLEANED_EVENTS.identifier].dates, found[CLEANED_EVENTS.identifier].waiting) == ((), (OLD_DAY,))
+    lake.drop_ref(ENTITY_TRENDS, AUDIT_BRANCH)
+    dry = {report.table: report.dates for report in _mask(gates, dry_run=True)}
+    assert dry[ENTITY_TRENDS.identifier] == dry[CLEANED_EVENTS.identifier] == (OLD_DAY,)
+    _mask(gates)
+    [[trend]] = gates.rows("select entity_id from gold.entity_trends")
+    [[title]] = gates.rows("select title from silver.cleaned_events")
+    assert trend == f"en.wikipedia.org:{title}"
+    assert "Wolf" not in title
 
 
 @pytest.mark.long
