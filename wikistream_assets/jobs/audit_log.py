@@ -7,7 +7,7 @@ The verdicts of one attempt are written once: a gate that is killed after writin
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
@@ -24,9 +24,17 @@ from wikistream_assets.quality.audit_rows import (
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse, matching
-from wikistream_assets.tables import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS, TableSpec
+from wikistream_assets.tables import (
+    CLEANED_EVENTS,
+    FAILING_ROWS,
+    PROFILE_METRICS,
+    QUALITY_RESULTS,
+    RAW_EVENTS,
+    TableSpec,
+)
 
-_LAYERS: Final = ("bronze", "silver", "gold")
+_AUDITED: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_EVENTS}
+"""Whose snapshots the ranges of a layer's gate consist of."""
 
 _VERDICT: Final = ("status", "metric_value", "threshold_value", "records_checked", "records_failed")
 """Two verdicts of a check that agree in these are one. The rest (time, run, message) may differ when an attempt is done again."""
@@ -68,7 +76,12 @@ def write(
     recorded = _verdicts(
         lake.table(QUALITY_RESULTS)
         .scan(
-            row_filter=matching(layer=context.layer, range_end=context.range_end, attempt=context.attempt),
+            row_filter=matching(
+                since=_since(lake, context.layer, context.range_end),
+                layer=context.layer,
+                range_end=context.range_end,
+                attempt=context.attempt,
+            ),
             selected_fields=("check_id", *_VERDICT),
         )
         .to_arrow()
@@ -125,12 +138,23 @@ def _attempts(
     lake: Lakehouse, layer: str, range_end: int, range_start: int | None = None
 ) -> list[list[dict[str, Any]]]:
     """The rows of each attempt at a range with this end, and with this start if one is given; newest first."""
-    condition = matching(layer=layer, range_end=range_end)
-    if range_start is not None:
-        condition = matching(layer=layer, range_end=range_end, range_start=range_start)
+    start = {} if range_start is None else {"range_start": range_start}
+    condition = matching(since=_since(lake, layer, range_end), layer=layer, range_end=range_end, **start)
     rows = lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist()
     numbers = sorted({row["attempt"] for row in rows}, reverse=True)
     return [[row for row in rows if row["attempt"] == number] for number in numbers]
+
+
+def _since(lake: Lakehouse, layer: str, range_end: int) -> tuple[str, str] | None:
+    """From which ``run_date`` on there may be verdicts on a range with this end: they need not be looked for in all of history.
+
+    A day is allowed for clocks. None if the range's end is forgotten, and with it when it was committed.
+    """
+    snapshot = lake.table(_AUDITED[layer]).snapshot_by_id(range_end)
+    if snapshot is None:
+        return None
+    committed = datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC)
+    return "run_date", (committed - timedelta(days=1)).date().isoformat()
 
 
 def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
@@ -148,9 +172,9 @@ def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
         except FileNotFoundError:
             break
         found = {layer: [row for row in rows if row["layer"] == layer] for layer in {r["layer"] for r in rows}} | found
-        if len(found) == len(_LAYERS):
+        if len(found) == len(_AUDITED):
             break
-    return [row for layer in _LAYERS for row in found.get(layer, [])]
+    return [row for layer in _AUDITED for row in found.get(layer, [])]
 
 
 def _added_rows(table: Table, snapshot_id: int) -> list[dict[str, Any]]:

@@ -43,11 +43,15 @@ class GateState:
         return bool(self.failures)
 
 
+def pending_ranges(lake: Lakehouse) -> dict[str, SnapshotRange]:
+    """What waits for each of the three gates, in order; an empty range where all is published. Reads the catalog alone."""
+    return {layer: pending_range(lake) for layer, pending_range in _PENDING.items()}
+
+
 def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
     """The three gates, in order. Reads the catalog, and where a range waits, the verdicts on it."""
     states = []
-    for layer, pending_range in _PENDING.items():
-        pending = pending_range(lake)
+    for layer, pending in pending_ranges(lake).items():
         verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending)
         failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
         states.append(GateState(layer, pending, failures))

@@ -8,7 +8,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.jobs import cycle
-from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.jobs.gate_control import pending_ranges
 from wikistream_assets.operations.cycle_loop import due
 from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.environment import LocalLakehouse
@@ -33,7 +33,7 @@ def cycle_loop(context: dg.SensorEvaluationContext, lakehouse: LocalLakehouse) -
         running=running[0].dagster_run.run_id if running else None,
         last=last_cycle(context.instance),
         first_data_at=_first_data_at(lake),
-        pending=any(not state.pending.empty for state in gate_states(lake)),
+        pending=any(not pending.empty for pending in pending_ranges(lake).values()),
         settings=settings,
     )
     if decision.key is None:
