@@ -8,6 +8,7 @@
     │   ├── WriterBusyError    another process owns the table's only writer's place
     │   └── BranchOutdatedError  main has moved since the audit branch was built
     ├── GateError              a gate's operation (a decision, a publication) cannot be carried out
+    ├── NewsNotKeptError       an alert cannot be written to the home's store
     └── DeliveryError          an alert cannot be sent
         ├── ChannelDownError   the channel takes nothing now
         └── NoticeRefusedError the channel does not take this one
@@ -46,6 +47,10 @@ class BranchOutdatedError(LakeError):
 
 class GateError(WikistreamError):
     """A decision or a publication cannot be carried out."""
+
+
+class NewsNotKeptError(WikistreamError):
+    """An alert could not be written to the home's store: whoever was to tell of it tries again."""
 
 
 class DeliveryError(WikistreamError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from wikistream_assets.alerts.kinds import AlertKind
 from wikistream_assets.alerts.notice import Event, Notice
 from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.exceptions import ChannelDownError, DeliveryError, NoticeRefusedError
@@ -89,7 +90,13 @@ class LogChannel:
         _log.log(level, "%s", f"{notice.title}: {notice.text}".splitlines()[0])
 
     def forget(self, before: str, *, dry_run: bool = False) -> int:
-        """Delete what was said before the UTC day ``before`` (yyyy-MM-dd); returns how many lines. Nobody may write meanwhile."""
+        """Delete what was said before the UTC day ``before`` (yyyy-MM-dd), and of users' days before it.
+
+        Nobody may write meanwhile.
+
+        Returns:
+            How many lines.
+        """
         forgotten = 0
         for path in filter(Path.exists, (self._moved, self._path)):
             kept, old = _parted(path.read_text(encoding="ascii").splitlines(keepends=True), before)
@@ -108,7 +115,8 @@ def _parted(lines: list[str], before: str) -> tuple[list[str], list[str]]:
     at = ""
     for line in lines:
         with suppress(ValueError):
-            at = json.loads(line)["at"]
+            notice = json.loads(line)
+            at = min(notice["at"], notice["subject"]) if notice["kind"] == AlertKind.HIGH_RISK_USER else notice["at"]
         (old if at < before else kept).append(line)
     return kept, old
 

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final
 
@@ -31,7 +32,8 @@ LOG: Final = "log"
 
 FIRST_WAIT_SECONDS: Final = 5.0
 LONGEST_WAIT_SECONDS: Final = 900.0
-"""A channel that is down is tried again after 5 s, 10 s, 20 s .. 15 min, each shortened by up to half at random."""
+"""A channel that is down is tried again after 5 s, 10 s, 20 s .. 15 min, each shortened by up to half at random; or when it
+asked to be, but no later than that."""
 
 DELIVERY_SECONDS: Final = 20.0
 """After so long a delivery takes up nothing more; the rest is the next one's."""
@@ -68,6 +70,8 @@ class Alerts:
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._now = now
+        self.not_kept: list[str] = []
+        """What could not be written to the store, a line each: whoever keeps a place in the news must not move it on then."""
         self.channels = routed_channels(settings)
 
     @cached_property
@@ -83,7 +87,7 @@ class Alerts:
                 self._fire(store, self._harmless(alert))
             self._write_log()
         except (sqlite3.Error, OSError, WikistreamError) as error:
-            _log.error("alert %s %s was not kept (%s): %s", alert.kind, alert.subject, error, alert.message)
+            self._not_kept(f"alert {alert.kind} {alert.subject} was not kept ({error}): {alert.message}")
 
     def clear(self, kind: AlertKind | str, subject: str, message: str = "") -> None:
         """Note that it is over; said once if the alert was open, nothing happens otherwise. Never raises, as ``fire``."""
@@ -96,7 +100,7 @@ class Alerts:
                 self._put(store, opened.notice.cleared(self._without_addresses(message), self._now()))
             self._write_log()
         except (sqlite3.Error, OSError, WikistreamError) as error:
-            _log.error("alert %s %s was not cleared (%s)", kind, subject, error)
+            self._not_kept(f"alert {kind} {subject} was not cleared ({error})")
 
     def is_open(self, kind: AlertKind | str, subject: str) -> bool:
         """Whether the alert has been fired and not cleared."""
@@ -121,6 +125,10 @@ class Alerts:
     def run_url(self, run_id: str | None) -> str | None:
         """The run in the UI."""
         return f"http://127.0.0.1:{self._settings.dagster_port}/runs/{run_id}" if run_id else None
+
+    def _not_kept(self, line: str) -> None:
+        self.not_kept.append(line)
+        _log.error("%s", line)
 
     def _fire(self, store: Transaction, alert: Alert) -> None:
         now = self._now()
@@ -191,8 +199,20 @@ class Alerts:
                 store.remove(item)
 
     def forget(self, before: str, *, dry_run: bool = False) -> int:
-        """Delete what the log said before the UTC day ``before`` (yyyy-MM-dd), for it may name users; returns how many lines."""
-        with self._store.transaction():  # as in _write_log
+        """Forget whom alerts have named before the UTC day ``before`` (yyyy-MM-dd).
+
+        What the log said then, or later of a user's day before it, is deleted; so is the memory that it was told. What has been
+        open since goes on without its details.
+
+        Returns:
+            How many lines of the log.
+        """
+        with self._store.transaction() as store:  # as in _write_log
+            if not dry_run:
+                store.forget_told_of_days(AlertKind.HIGH_RISK_USER, before)
+                for opened in store.open_alerts():
+                    if datetime.fromtimestamp(opened.fired_at, UTC).date().isoformat() < before:
+                        store.keep_open(replace(opened, notice=replace(opened.notice, details={})))
             return LogChannel(self._settings).forget(before, dry_run=dry_run)
 
     # ---- delivery ----------------------------------------------------------------------------------------------------
@@ -241,7 +261,7 @@ class Alerts:
             if store.channel(channel).retry_at > now:
                 return []
             items = store.waiting(channel, due=now)
-            allowed = self._settings.alert_rate_per_minute - store.sent_since(channel, now - _MINUTE)
+            allowed = self._settings.alert_rate_per_minute - store.sent_since(channel, now - _MINUTE, now)
         if not items or allowed <= 0:
             return []
         if len(items) <= allowed:
@@ -272,7 +292,7 @@ class Alerts:
         delivery.problems.append(str(error))
         with self._store.transaction() as store:
             failures = store.channel(channel).failures
-            wait = max(_wait(failures), error.retry_after)
+            wait = max(_wait(failures), min(error.retry_after, LONGEST_WAIT_SECONDS))
             store.set_channel(channel, ChannelState(failures + 1, self._now() + wait, str(error)))
         _log.warning("alerts: %s; tried again in %.0f s", error, wait)
 

@@ -140,13 +140,17 @@ class Transaction:
     def note_sent(self, channel: str, now: float) -> None:
         self._do("INSERT INTO sent (channel, at) VALUES (?, ?)", (channel, now))
 
-    def sent_since(self, channel: str, since: float) -> int:
-        """Messages that went out after ``since``; forgets older ones."""
-        self._do("DELETE FROM sent WHERE channel = ? AND at <= ?", (channel, since))
+    def sent_since(self, channel: str, since: float, now: float) -> int:
+        """Messages that went out after ``since``; forgets older ones, and those of a clock that has been set back since."""
+        self._do("DELETE FROM sent WHERE channel = ? AND NOT (at > ? AND at <= ?)", (channel, since, now))
         return int(self._do("SELECT count(*) FROM sent WHERE channel = ?", (channel,)).fetchone()[0])
 
     def forget_told(self, before: float) -> None:
         self._do("DELETE FROM told WHERE at < ?", (before,))
+
+    def forget_told_of_days(self, kind: str, before: str) -> None:
+        """Forget what was told of days before ``before``, of a kind whose subjects begin with the day."""
+        self._do("DELETE FROM told WHERE kind = ? AND substr(subject, 1, 10) < ?", (kind, before))
 
 
 class Store:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -199,6 +200,18 @@ def test_slack_is_left_alone_for_as_long_as_it_asks(
     assert alerts.deliver().sent == {"slack": 1}
 
 
+def test_slack_may_not_ask_to_be_left_alone_for_ever(
+    slack_settings: Callable[..., Settings], slack: Inbox, clock: Clock
+) -> None:
+    alerts = Alerts(slack_settings(slack.port), clock)
+    alerts.fire(failed())
+    slack.status, slack.headers = 429, {"Retry-After": "inf"}
+    alerts.deliver()
+    slack.status = 200
+    clock.now += 900
+    assert alerts.deliver().sent == {"slack": 1}
+
+
 def test_too_many_are_summed_up_and_none_is_lost(
     slack_settings: Callable[..., Settings], slack: Inbox, clock: Clock
 ) -> None:
@@ -300,6 +313,39 @@ def test_old_lines_of_the_log_are_forgotten(settings: Settings, clock: Clock) ->
     assert log.with_name("alerts.jsonl.1").read_text() == ""
     assert log.stat().st_mode & 0o777 == 0o640
     assert alerts.forget(at) == 0
+
+
+def test_whom_alerts_have_named_is_forgotten_by_the_users_day(settings: Settings, clock: Clock) -> None:
+    today = datetime.fromtimestamp(clock.now, UTC).date().isoformat()
+    alerts = Alerts(settings, clock)
+    for day in ("2024-03-01", today):
+        alerts.fire(Alert(AlertKind.HIGH_RISK_USER, f"{day}/Ann", "is risky"))
+    alerts.forget("2024-03-02")
+    assert [line["subject"] for line in log_lines(settings)] == [f"{today}/Ann"]
+    names = sqlite3.connect(settings.root / "alerts.db").execute("SELECT subject FROM told").fetchall()
+    assert names == [(f"{today}/Ann",)]
+
+
+def test_what_has_been_open_for_so_long_goes_on_without_keys(settings: Settings, clock: Clock) -> None:
+    alerts = Alerts(settings, clock)
+    alerts.fire(failed("old", details={"failing_keys": ["2024-03-01/Ann"]}))
+    clock.now += 86_400
+    alerts.fire(failed("young", details={"failing_keys": ["2024-03-01/Ann"]}))
+    alerts.forget(datetime.fromtimestamp(clock.now, UTC).date().isoformat())
+    keys = {opened.notice.subject: opened.notice.details for opened in alerts.open_alerts()}
+    assert keys == {"old": {}, "young": {"failing_keys": ["2024-03-01/Ann"]}}
+
+
+def test_a_clock_that_is_set_back_does_not_use_up_the_rate(
+    slack_settings: Callable[..., Settings], slack: Inbox, clock: Clock
+) -> None:
+    alerts = Alerts(slack_settings(slack.port, alert_rate_per_minute=1), clock)
+    alerts.fire(failed("before"))
+    alerts.deliver()
+    clock.now -= 3600
+    alerts.fire(failed("after"))
+    alerts.deliver()
+    assert [title.split()[-1] for title in titles(slack)] == ["before", "after"]
 
 
 def test_addresses_leave_only_as_the_hash_that_gold_has(settings: Settings) -> None:

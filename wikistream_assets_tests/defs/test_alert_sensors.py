@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -13,10 +15,11 @@ import pytest
 import yaml
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
-from wikistream_assets.alerts import Alert, AlertKind, Alerts
+from wikistream_assets.alerts import Alert, AlertKind, Alerts, store
 from wikistream_assets.asset_factory import SOURCE_WITHOUT_GAP
 from wikistream_assets.defs.ops import alerts as sensors
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.exceptions import NewsNotKeptError
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
 from wikistream_assets.resources.lakehouse import summary_properties
 from wikistream_assets.settings import Settings
@@ -165,6 +168,23 @@ def test_a_run_killed_between_telling_and_noting_it_tells_once(home: Settings, i
     sensor.tick()
     assert told(home) == [("fired", "run_failed", "nightly")]
     assert Alerts(home).open_alerts()[0].count == 1
+
+
+def test_what_cannot_be_written_down_is_told_by_a_later_tick(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor = Ticks(sensors.run_alerts, instance)
+    run_nightly(instance, ok=True)
+    sensor.tick()
+    run_nightly(instance, ok=False)
+    monkeypatch.setattr(store, "_BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(home.root / "alerts.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(NewsNotKeptError, match="run_failed nightly was not kept"):
+            sensor.tick()
+    assert told(home) == []
+    sensor.tick()
+    assert told(home) == [("fired", "run_failed", "nightly")]
 
 
 def test_a_run_over_its_time_limit_is_told_as_that(home: Settings, instance: dg.DagsterInstance) -> None:

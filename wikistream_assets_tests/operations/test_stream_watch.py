@@ -1,6 +1,8 @@
 """A stuck stream is told from a quiet one, restarted further and further apart, and given up loudly."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -10,7 +12,7 @@ import pytest
 
 from producer.cursor import RecordedGap
 from producer.position import Gap
-from wikistream_assets.alerts import Alert, AlertKind, Alerts
+from wikistream_assets.alerts import Alert, AlertKind, Alerts, store
 from wikistream_assets.defs.ops.stream import STREAM, watch
 from wikistream_assets.operations.stream_watch import Memory, Seen, Verdict, judge, remember
 from wikistream_assets.resources.stream_control import StreamState
@@ -229,6 +231,22 @@ def test_each_gap_of_the_source_is_told_once(settings: Settings, alerts: Alerts)
     log = (settings.root / "logs" / "alerts.jsonl").read_text().splitlines()
     told = [(line["kind"], line["subject"], line["details"]["after"]) for line in map(json.loads, log)]
     assert told == [("source_gap", at(n).isoformat(), f"[{n}]") for n in range(3)]
+
+
+def test_a_gap_that_could_not_be_written_down_is_told_later(
+    settings: Settings, alerts: Alerts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_BUSY_SECONDS", 0.1)
+    assert not alerts.is_open(AlertKind.SOURCE_SILENT, STREAM)  # makes the store
+    look = seen(0, gaps=(RecordedGap(Gap("[0]", "[1]"), at(0).isoformat()),), gaps_total=1)
+    with closing(sqlite3.connect(settings.root / "alerts.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        memory, _ = watch(Memory(), look, Keeper(), alerts, SETTINGS)
+    assert memory.gaps_told == 0
+    memory, _ = watch(memory, look, Keeper(), Alerts(settings), SETTINGS)
+    assert memory.gaps_told == 1
+    (line,) = (settings.root / "logs" / "alerts.jsonl").read_text().splitlines()
+    assert json.loads(line)["kind"] == "source_gap"
 
 
 def test_a_silent_source_is_told_and_cleared(alerts: Alerts) -> None:

@@ -1,8 +1,8 @@
 """What Dagster sees that a person should know: sensors that feed the alert router, and the one that empties its outbox.
 
 Gates tell of what they block themselves (``asset_factory.tell_about_gate``); here is what goes wrong without a gate noticing.
-Each sensor keeps its place in its cursor and moves it after it has told: a tick that is killed tells again, and the router
-takes that for the same news.
+Each sensor keeps its place in its cursor and moves it after it has told: a tick that is killed, or could not write down what it
+had to tell, tells again, and the router takes that for the same news.
 """
 
 import json
@@ -33,7 +33,7 @@ from wikistream_assets.alerts.watch import (
 from wikistream_assets.asset_factory import CHECK_FAILED, SOURCE_WITHOUT_GAP
 from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.source import chosen_source
-from wikistream_assets.exceptions import BrokerError, SetupError
+from wikistream_assets.exceptions import BrokerError, NewsNotKeptError, SetupError
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
 from wikistream_assets.settings import load_settings
@@ -65,7 +65,7 @@ def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> 
     alerts = notifier.open()
     for entry in told:
         _tell_of_run(context.instance, alerts, entry)
-    return _looked_at(context, events)
+    return _looked_at(context, events, alerts)
 
 
 @dg.sensor(
@@ -82,7 +82,7 @@ def check_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -
     alerts = notifier.open()
     for evaluation, run_id in newest.values():
         _tell_of_check(alerts, evaluation, run_id)
-    return _looked_at(context, events)
+    return _looked_at(context, events, alerts)
 
 
 @dg.sensor(
@@ -97,7 +97,7 @@ def freshness_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifie
     alerts = notifier.open()
     for change in newest.values():
         _tell_of_freshness(alerts, change)
-    return _looked_at(context, events)
+    return _looked_at(context, events, alerts)
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Records waiting in Kafka for Bronze.")
@@ -167,7 +167,9 @@ def risk_alerts(
 ) -> dg.SkipReason:
     before = int(context.cursor) if context.cursor else None
     named_since = load_settings().names_kept_since(datetime.now(UTC).date())
-    seen = watch_risks(notifier.open(), lakehouse.open(), before, named_since)
+    alerts = notifier.open()
+    seen = watch_risks(alerts, lakehouse.open(), before, named_since)
+    _all_kept(alerts)
     context.update_cursor(str(seen) if seen is not None else "")
     return dg.SkipReason(f"looked at snapshot {seen}")
 
@@ -205,7 +207,14 @@ def _new_events(context: dg.SensorEvaluationContext, *types: DagsterEventType) -
     return {number: found[number] for number in sorted(found) if not ends or number <= min(ends)}
 
 
-def _looked_at(context: dg.SensorEvaluationContext, events: dict[int, EventLogEntry]) -> dg.SkipReason:
+def _all_kept(alerts: Alerts) -> None:
+    """Fail the tick, which then begins at the same place again, if something it told could not be written down."""
+    if alerts.not_kept:
+        raise NewsNotKeptError("; ".join(alerts.not_kept))
+
+
+def _looked_at(context: dg.SensorEvaluationContext, events: dict[int, EventLogEntry], alerts: Alerts) -> dg.SkipReason:
+    _all_kept(alerts)
     if events:
         context.update_cursor(str(max(events)))
     return dg.SkipReason(f"{len(events)} new events")

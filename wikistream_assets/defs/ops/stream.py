@@ -88,7 +88,8 @@ def watch(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
         for gap in seen.gaps[-new:] if new > 0 else ():  # fewer than before: it is another source
             message = f"at {gap.detected_at} the source no longer had what came next: events were left out"
             alerts.fire(Alert(AlertKind.SOURCE_GAP, gap.detected_at, message, gap.as_dict()))
-        memory = replace(memory, gaps_told=seen.gaps_total)
+        if not alerts.not_kept:  # else told at the next tick: nothing else will ever tell of a gap
+            memory = replace(memory, gaps_told=seen.gaps_total)
     if memory.revived_at == seen.now:
         message = f"the stream died at {seen.stream.died} and was started again"
         details = {"instance": seen.stream.instance, "is": seen.stream.detail}
