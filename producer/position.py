@@ -5,8 +5,9 @@ An id is a JSON array with one entry for each topic and partition, e.g.
 "timestamp":1630070417001}]``: the data centre in charge with an offset or a timestamp, the other one with offset -1.
 """
 
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,11 +19,18 @@ the id itself may leave out the rest of that second. Set back, the first event a
 or an earlier one: events come twice, which ``meta.id`` tells, but none is left out.
 """
 
+_LONGEST: Final = 8_192
+"""Characters of an id. It is sent as a header, and servers refuse longer ones."""
+
+_PARTITIONS: Final = 2**31
+_OFFSETS: Final = 2**63
+_END_MS: Final = 253_402_300_800_000
+"""The end of the year 9999."""
+
 _Key = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where one topic and partition stands. Exactly one of the two is known; offset -1 means that nothing was read from it."""
 
     offset: int | None = None
@@ -41,33 +49,43 @@ class Gap:
 
 
 def parse(event_id: str) -> dict[_Key, Place]:
-    """Read an id.
+    """Read an id. ``resume_id`` can go on from all that this accepts.
 
     Raises:
         ValueError: it is not of the form that EventStreams documents.
     """
     try:
-        return {(entry["topic"], entry["partition"]): _place(entry) for entry in orjson.loads(event_id)}
-    except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+        if len(event_id) > _LONGEST:
+            raise ValueError(f"{len(event_id)} characters")
+        places = dict(map(_entry, orjson.loads(event_id)))
+        if not places:
+            raise ValueError("no entry")
+        return places
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an EventStreams id: {event_id[:200]!r} ({error})") from None
 
 
 def resume_id(event_id: str) -> str:
-    """The ``Last-Event-ID`` that continues after ``event_id`` without leaving anything out."""
-    entries = orjson.loads(event_id)
-    for entry in entries:
-        if "timestamp" in entry:
-            entry["timestamp"] -= RESUME_OVERLAP_MS
-    return orjson.dumps(entries).decode()
+    """The ``Last-Event-ID`` that continues after ``event_id`` without leaving anything out; ASCII, as a header has to be.
+
+    Raises:
+        ValueError: as ``parse``.
+    """
+    entries = [
+        {"topic": topic, "partition": partition, **_resumed(place)}
+        for (topic, partition), place in parse(event_id).items()
+    ]
+    return json.dumps(entries, separators=(",", ":"))
 
 
-def gap_between(last: str, first: str, tolerance_ms: int) -> Gap | None:
+def gap_between(last: str, first: str, tolerance_ms: int, unplaced: int = 0) -> Gap | None:
     """Tell whether events are missing between the last one before a resume and the first one after it.
 
     Args:
         last: id of the last event before.
         first: id of the first event after.
         tolerance_ms: for timestamps, which do not count events: a longer silence is taken for a loss, ms.
+        unplaced: events that came between the two and had no id.
     """
     before, after = parse(last), parse(first)
     for key, place in after.items():
@@ -75,7 +93,7 @@ def gap_between(last: str, first: str, tolerance_ms: int) -> Gap | None:
         if known is None:
             continue
         if known.offset is not None and place.offset is not None:
-            missing = known.offset >= 0 and place.offset > known.offset + 1
+            missing = known.offset >= 0 and place.offset > known.offset + 1 + unplaced
         elif known.timestamp_ms is not None and place.timestamp_ms is not None:
             missing = place.timestamp_ms - known.timestamp_ms > tolerance_ms
         else:
@@ -85,10 +103,24 @@ def gap_between(last: str, first: str, tolerance_ms: int) -> Gap | None:
     return None
 
 
-def _place(entry: dict[str, object]) -> Place:
-    offset, timestamp = entry.get("offset"), entry.get("timestamp")
-    if isinstance(timestamp, int):
-        return Place(timestamp_ms=timestamp)
-    if isinstance(offset, int):
-        return Place(offset=offset)
-    raise KeyError("offset or timestamp")
+def _entry(entry: Any) -> tuple[_Key, Place]:
+    key = (entry["topic"], entry["partition"])
+    if type(key[0]) is not str or not _is_number(key[1], 0, _PARTITIONS):
+        raise ValueError("topic and partition")
+    if "timestamp" in entry:
+        if not _is_number(entry["timestamp"], RESUME_OVERLAP_MS, _END_MS):
+            raise ValueError("timestamp")
+        return key, Place(timestamp_ms=entry["timestamp"])
+    if not _is_number(entry["offset"], -1, _OFFSETS):
+        raise ValueError("offset")
+    return key, Place(offset=entry["offset"])
+
+
+def _is_number(value: object, least: int, end: int) -> bool:
+    return type(value) is int and least <= value < end  # isinstance would let true and false pass
+
+
+def _resumed(place: Place) -> dict[str, int | None]:
+    if place.timestamp_ms is None:
+        return {"offset": place.offset}
+    return {"timestamp": place.timestamp_ms - RESUME_OVERLAP_MS}

@@ -48,7 +48,7 @@ class Received:
     """One event of the stream.
 
     Attributes:
-        event_id: the frame's ``id:``.
+        event_id: the frame's ``id:``; if that is no position, the last one that was.
         data: its data as text.
         original: its bytes, if they are not UTF-8; then ``data`` is not exact.
         gap: set on the first event after a resume that left events out.
@@ -250,29 +250,45 @@ class Reader:
     def _receive(self, source: EventSource, session: SseSession) -> None:
         resumed_after = self._last
         first = True
+        unplaced = 0
         for message in source:
             if message.type != "message" or message.data is None:
                 continue
-            if not message.last_event_id:
-                raise SourceError(f"{self._url} is no EventStreams endpoint: it sends events without id")
+            event_id = self._position(message.last_event_id, warn=unplaced == 0)
             if self._is_past_until(message.data):
                 raise _EndedError
             gap = None
-            if first:
-                gap = self._gap(resumed_after, message.last_event_id) or self._gap_after_since(message)
+            if event_id != message.last_event_id:
+                unplaced += 1
+            elif first:
+                gap = self._gap(resumed_after, event_id, unplaced) or self._gap_after_since(message)
                 first = False
-            self._put(Received(message.last_event_id, message.data, session.original, gap))
-            self._last = message.last_event_id
+            self._put(Received(event_id, message.data, session.original, gap))
+            self._last = event_id
             self._received += 1
             if self._stop.is_set():
                 return
 
-    def _gap(self, last: str | None, first: str) -> Gap | None:
-        tolerance_ms = round(self._policy.gap_tolerance_seconds * 1000)
+    def _position(self, event_id: str, *, warn: bool) -> str:
+        """The id, or the last good one if a server could not go on from it: events come twice then, which ``meta.id`` tells.
+
+        Raises:
+            SourceError: it is none, and none came before.
+        """
         try:
-            gap = position.gap_between(last, first, tolerance_ms) if last else None
+            position.parse(event_id)
         except ValueError as error:
-            raise SourceError(f"{self._url} is no EventStreams endpoint: {error}") from None
+            reason = str(error) if event_id else "it sends events without id"
+            if not self._last:
+                raise SourceError(f"{self._url} is no EventStreams endpoint: {reason}") from None
+            if warn:
+                _LOGGER.warning("events are kept, but the position stays where it was: %s", reason)
+            return self._last
+        return event_id
+
+    def _gap(self, last: str | None, first: str, unplaced: int) -> Gap | None:
+        tolerance_ms = round(self._policy.gap_tolerance_seconds * 1000)
+        gap = position.gap_between(last, first, tolerance_ms, unplaced) if last else None
         if gap:
             _LOGGER.warning(
                 "gap: the server no longer had what came after %s, it went on with %s", gap.after, gap.before

@@ -27,12 +27,59 @@ def test_parse() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "5", "[5]", '[{"topic":"a","partition":0}]', '[{"topic":"a","offset":1}]', "null"]
-)
+NO_IDS = [
+    *("", "x", "5", "null", "true", '"x"', "[]", "{}", "[5]", "[null]", "[[1,2]]", "[" * 2_000),
+    '[{"topic":"a","partition":0}]',
+    '[{"topic":"a","offset":1}]',
+    '[{"topic":null,"partition":0,"offset":1}]',
+    '[{"topic":["a"],"partition":0,"offset":1}]',
+    '[{"topic":"a","partition":true,"offset":1}]',
+    '[{"topic":"a","partition":-1,"offset":1}]',
+    '[{"topic":"a","partition":0,"offset":true}]',
+    '[{"topic":"a","partition":0,"offset":-2}]',
+    '[{"topic":"a","partition":0,"offset":9223372036854775808}]',
+    '[{"topic":"a","partition":0,"offset":1,"timestamp":null}]',
+    '[{"topic":"a","partition":0,"timestamp":true}]',
+    '[{"topic":"a","partition":0,"timestamp":"1630070417001"}]',
+    '[{"topic":"a","partition":0,"timestamp":-1630070417001}]',
+    '[{"topic":"a","partition":0,"timestamp":999}]',
+    '[{"topic":"a","partition":0,"timestamp":253402300800000}]',
+    '[{"topic":"a","partition":0,"timestamp":1e300}]',
+    '[{"topic":"a","partition":0,"offset":1},5]',
+    '[{"topic":"%s","partition":0,"offset":1}]' % ("a" * 8_192),
+]
+
+
+@pytest.mark.parametrize("text", NO_IDS, ids=lambda text: text[:70] or "empty")
 def test_anything_else_is_no_position(text: str) -> None:
-    with pytest.raises(ValueError, match="not an EventStreams id"):
-        parse(text)
+    for read in (parse, resume_id):
+        with pytest.raises(ValueError, match="not an EventStreams id") as refused:
+            read(text)
+        assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "resumed"),
+    [
+        (
+            '[{"topic":"a","partition":0,"offset":9223372036854775807}]',
+            '[{"topic":"a","partition":0,"offset":9223372036854775807}]',
+        ),
+        ('[{"topic":"a","partition":0,"timestamp":1000}]', '[{"topic":"a","partition":0,"timestamp":0}]'),
+        (
+            '[{"topic":"a","partition":0,"timestamp":253402300799999,"offset":7}]',
+            '[{"topic":"a","partition":0,"timestamp":253402300798999}]',
+        ),
+        ('[{"topic":"\u20ac","partition":0,"offset":-1}]', '[{"topic":"\\u20ac","partition":0,"offset":-1}]'),
+        (
+            '[{"topic":"a","partition":0,"offset":1,"more":%s}]' % ("[" * 300 + "]" * 300),
+            '[{"topic":"a","partition":0,"offset":1}]',
+        ),
+    ],
+)
+def test_every_position_can_be_sent(text: str, resumed: str) -> None:
+    assert parse(text)
+    assert resume_id(text) == resumed
 
 
 def test_resume_keeps_offsets_and_sets_timestamps_back() -> None:
@@ -60,3 +107,9 @@ def test_resume_keeps_offsets_and_sets_timestamps_back() -> None:
 )
 def test_gap(last: str, first: str, gap: bool) -> None:
     assert gap_between(last, first, tolerance_ms=60_000) == (Gap(last, first) if gap else None)
+
+
+@pytest.mark.parametrize(("first", "gap"), [(offsets(10), False), (offsets(11), True)])
+def test_events_that_came_without_a_position_are_no_gap(first: str, gap: bool) -> None:
+    found = gap_between(offsets(7), first, tolerance_ms=0, unplaced=2)
+    assert found == (Gap(offsets(7), first) if gap else None)

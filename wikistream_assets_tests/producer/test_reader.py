@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from producer.eventstreams.capture import render
 from producer.eventstreams.generator import Generator
 from producer.eventstreams.recording import Synthetic, offset_id
 from producer.eventstreams.server import Behaviour, EventStreamsServer
@@ -231,6 +232,59 @@ def _answer_once(listening: socket.socket, response: bytes) -> None:
     with connection:
         connection.recv(65_536)
         connection.sendall(response)
+
+
+NO_IDS = [
+    *("", "x", "5", "null", "[]", "{}", "[{}]"),
+    '[{"topic":"a","partition":0,"timestamp":true}]',
+    '[{"topic":"a","partition":0,"timestamp":-9e99}]',
+    '[{"topic":"a","partition":true,"offset":1}]',
+    "\u202e\x1b[2J" * 1_000,
+]
+
+
+@pytest.mark.parametrize("no_id", NO_IDS, ids=lambda text: text[:50] or "empty")
+def test_an_id_that_is_none_moves_no_position(no_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The events are kept; what follows the last good id comes again after a cut, and is no gap."""
+    seen: list[bytes] = []
+    first, third = offset_id(0).decode(), offset_id(3).decode()
+    lost = render(no_id.encode(), b"1") + render(no_id.encode(), b"2")
+    with (
+        caplog.at_level(logging.WARNING),
+        wire(HEAD + frame(0, b"0") + lost, HEAD + lost + frame(3, b"3"), seen=seen) as url,
+    ):
+        got, reader = read_all(url)
+    assert reader.failure is None
+    assert [(received.data, received.event_id) for received in got] == [
+        *[("0", first), ("1", first), ("2", first)],
+        *[("1", first), ("2", first), ("3", third)],
+    ]
+    assert not any(received.gap for received in got)
+    assert [_last_event_id(request) for request in seen] == [None, first, third]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2, "one line for each connection"
+    assert all(line.isprintable() and len(line) < 3_000 for line in told)
+
+
+def test_a_gap_behind_an_id_that_is_none_is_told() -> None:
+    last, before = offset_id(0).decode(), offset_id(5).decode()
+    with wire(HEAD + render(b"x", b"1") + frame(5, b"5")) as url:
+        got, _ = read_all(url, last=last)
+    assert [(received.data, received.gap) for received in got] == [("1", None), ("5", Gap(last, before))]
+
+
+@pytest.mark.parametrize("no_id", NO_IDS, ids=lambda text: text[:50] or "empty")
+def test_without_any_good_id_there_is_nothing_to_go_on_from(no_id: str) -> None:
+    with wire(HEAD + render(no_id.encode(), b"1") + frame(2, b"2")) as url:
+        got, reader = read_all(url)
+    assert got == []
+    assert isinstance(reader.failure, SourceError)
+    assert "is no EventStreams endpoint" in str(reader.failure)
+
+
+def _last_event_id(request: bytes) -> str | None:
+    headers = dict(line.split(": ", 1) for line in request.decode().splitlines()[1:] if line)
+    return headers.get("Last-Event-Id")
 
 
 def test_loopback_needs_no_proxy(server: EventStreamsServer, monkeypatch: pytest.MonkeyPatch) -> None:
