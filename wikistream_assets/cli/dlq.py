@@ -1,7 +1,6 @@
 """``wikistream dlq``: what could not become an event, why, what it looked like, and its way back."""
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -108,7 +107,7 @@ def original_text(original: str | None, most_bytes: int) -> str:
     """The original bytes as printable text: at most ``most_bytes`` of them, bytes that are no UTF-8 as ``\\xff``."""
     try:
         content = base64.b64decode(original or "", validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or not even ASCII
         return f"(no base64: {printable((original or '')[:most_bytes])})"
     text = printable(content[:most_bytes].decode("utf-8", errors="backslashreplace"))
     more = len(content) - most_bytes

@@ -5,7 +5,6 @@ Bronze like any other record: an event becomes a row (or a duplicate, if it has 
 failed again a letter with one attempt more. So the totals of Bronze hold without knowing of redrives.
 """
 
-import binascii
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -186,7 +185,7 @@ def _letters(connection: DuckDBPyConnection, losses: list[str], places: Sequence
 def _decoded(original: str) -> bytes:
     try:
         return b64decode(original, validate=True)
-    except binascii.Error:  # a letter that the producer did not write
+    except ValueError:  # no base64, or not even ASCII: a letter that the producer did not write
         return original.encode()
 
 

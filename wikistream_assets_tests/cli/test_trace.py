@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from wikistream_assets.cli.dlq import original_text
 from wikistream_assets.embedded.home import user_key
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.trace import Trace, covers, trace
@@ -325,6 +326,14 @@ def test_dlq_show_is_bounded(known: Known) -> None:
     assert done.stdout.count("  original ") == 2
     cut = wikistream("dlq", "show", "1:2", "--bytes", "5", settings=known.settings)
     assert r"original    \x1b[2Jn … (4 more bytes)" in cut.stdout
+
+
+@pytest.mark.parametrize(
+    ("original", "shown"),
+    [("no base64", "(no base64: no base64)"), ("é", "(no base64: é)"), ("\x1bé", r"(no base64: \x1bé)")],
+)
+def test_an_original_that_is_no_base64_is_shown_as_it_stands(original: str, shown: str) -> None:
+    assert original_text(original, most_bytes=100) == shown
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,16 @@ def test_a_letter_whose_original_is_masked_is_left_alone(settings: Settings, lak
     assert redrive(lake, settings, Selection(), dry_run=True) == RedriveReport()
 
 
+def test_a_letter_that_the_producer_did_not_write_is_judged_as_it_stands(settings: Settings, lake: Lakehouse) -> None:
+    row = {"kafka_topic": DLQ_EVENTS, "kafka_partition": 0, "reason": "not_json", "attempts": 0}
+    at = {"event_date": "2026-03-01", "rejected_at": INGESTED_AT}
+    for offset, original in enumerate(("no base64", "é")):
+        add(lake, DEAD_LETTER, {**row, **at, "kafka_offset": offset, "original": original})
+    assert redrive(lake, settings, Selection(), dry_run=True) == RedriveReport(rejected=2)
+    assert redrive(lake, settings, Selection()) == RedriveReport(rejected=2)
+    assert redrive(lake, settings, Selection()) == RedriveReport()
+
+
 def test_no_broker_is_one_line_and_no_attempt(lake: Lakehouse, settings_factory: SettingsFactory) -> None:
     done = wikistream("dlq", "redrive", "--dry-run", settings=settings_factory(home=lake_home(lake)))
     assert done.returncode == 1
