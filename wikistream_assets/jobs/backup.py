@@ -16,7 +16,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +87,7 @@ def back_up(
         for layer in LAYERS:
             held.enter_context(only_maintenance(settings, layer))
         catalog, files = _freeze(root, folder)
-        files |= _reachable(root, files)
+        files |= _reachable(root, folder, files)
         report = _copy(root, folder, files, progress)
     for name in ("lake.json", _USER_KEY):
         _replace(root / name, folder / name)
@@ -162,12 +162,13 @@ def _freeze(root: Path, folder: Path) -> tuple[Path, set[str]]:
     )
 
 
-def _reachable(root: Path, metadata_files: Iterable[str]) -> set[str]:
+def _reachable(root: Path, folder: Path, metadata_files: Iterable[str]) -> set[str]:
+    """What the metadata files name, as they were copied to ``folder``: at the source they may be gone by now."""
     io = PyArrowFileIO()
     files: set[str] = set()
     for name in metadata_files:
         manifests: dict[str, Any] = {}
-        for snapshot in _metadata(io, root / name).snapshots:
+        for snapshot in _metadata(io, folder / name).snapshots:
             files.add(_relative(root, snapshot.manifest_list))
             manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(io)}
         for path, manifest in manifests.items():
@@ -266,7 +267,7 @@ def _copy(source: Path, target: Path, files: set[str], progress: Progress) -> Ba
 def _size(source: Path, target: Path) -> int:
     # A metadata file that has been copied may be gone at its source by now: Iceberg keeps the newest ones only.
     for path in (source, target):
-        if path.exists():
+        with suppress(FileNotFoundError):
             return path.stat().st_size
     raise LakeError(f"{source} is missing: the lake, or the backup, is damaged")
 

@@ -16,6 +16,7 @@ from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source, chosen_source
 from wikistream_assets.exceptions import LakeError
+from wikistream_assets.jobs import backup
 from wikistream_assets.jobs.backup import MARK, back_up, restore
 from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.resources.broker import Broker
@@ -88,6 +89,32 @@ def test_a_backup_under_writes_is_one_instant_and_copies_only_what_is_new(
     assert ids == list(range(len(ids)))  # everything up to one instant, nothing after it
     assert before <= len(ids) <= len(added)
     assert copy.newest_position(RAW_EVENTS).position == {"raw-events": {"0": len(ids)}}
+
+
+def test_metadata_that_later_commits_delete_is_read_from_the_backup(
+    lake: Lakehouse,
+    settings: Settings,
+    settings_factory: SettingsFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lake whose commits come faster than the backup looks at what it has frozen."""
+    row, freeze = clean_rows(RAW_EVENTS)[0], backup._freeze
+    gone: list[str] = []
+    add(lake, RAW_EVENTS, row)
+    hashes = table_hashes(lake)
+
+    def frozen_before_a_storm(root: Path, folder: Path) -> tuple[Path, set[str]]:
+        catalog, names = freeze(root, folder)
+        for number in range(12):
+            add(lake, RAW_EVENTS, {**row, "event_id": str(number)})
+        gone.extend(name for name in names if not (root / name).exists())
+        return catalog, names
+
+    monkeypatch.setattr(backup, "_freeze", frozen_before_a_storm)
+    back_up(settings, tmp_path / "backup")
+    assert len(gone) == 1
+    assert table_hashes(_restored(settings_factory, tmp_path / "backup")) == hashes
 
 
 @pytest.mark.spark
