@@ -1,8 +1,8 @@
 """The process that executes cycles, one after the other, and stays: imports, JVM and compiled code are paid for once.
 
 A process of its own for each run, which is Dagster's default, spends more time on its start than on the rows of a short cycle.
-``run_launcher`` hands a run over by a tag, and Dagster's own storage is the queue. What kills this process kills its run as
-well: run monitoring notices, a retry follows, and the process manager has another worker ready.
+``run_launcher`` hands a run over by a tag, and Dagster's own storage is the queue. What kills this process, or its JVM, kills its
+run as well: run monitoring notices, a retry follows, and the process manager has another worker ready.
 ``python -m wikistream_assets.run_worker``.
 """
 
@@ -10,9 +10,13 @@ import argparse
 import logging
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final
 
 import dagster as dg
@@ -21,7 +25,7 @@ from dagster._cli.api import _execute_run_command_body
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.exceptions import WikistreamError
-from wikistream_assets.resources.spark import local_session
+from wikistream_assets.resources.spark import jvm_process, local_session
 from wikistream_assets.run_launcher import HANDED_OVER, WORKER_LOCK
 from wikistream_assets.settings import load_settings
 
@@ -57,6 +61,26 @@ def serve(instance: dg.DagsterInstance, runs: int) -> None:
             beside.submit(execute, instance, run_id).result()
 
 
+@contextmanager
+def ending_with(jvm: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Within the block this process is killed as soon as its JVM has ended, and with it the run under way.
+
+    Without a JVM that run and each further one would fail as broken, which is not started again.
+    """
+    over = threading.Event()
+
+    def follow() -> None:
+        jvm.wait()
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=follow, name="jvm", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Take runs until told to stop, or until it has been enough; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wikistream_assets.run_worker", description=__doc__)
@@ -67,12 +91,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         with writer_lock(settings, WORKER_LOCK), dagster_instance(settings) as instance:
-            local_session(settings).range(1).count()  # the JVM is there before the first run
+            session = local_session(settings)
+            session.range(1).count()  # the JVM is there before the first run
             # Told to stop amid a run, it goes at once: a killed run is started again, a cancelled one would wait for a person.
             # In the main thread Dagster would put its own handlers in place and end the run, but not this process.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            serve(instance, _RUNS)
+            _log.info("ready")
+            with ending_with(jvm_process(session)):
+                serve(instance, _RUNS)
         _log.info("%d runs: a new process goes on", _RUNS)
         return 0
     except WikistreamError as error:

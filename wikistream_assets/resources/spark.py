@@ -5,6 +5,7 @@ bound to the session's configuration. That is why a test suite, or a Dagster pro
 """
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -63,8 +64,12 @@ def _application(settings: Settings) -> SparkSession:
         .config("spark.jars", jars)
         .config("spark.driver.memory", f"{settings.spark_memory_mb}m")
         # Little of a batch or cycle stays alive. This collector's heap shrinks back to that; the parallel one fills all it may
-        # have, to save some 6 % of a cycle's time (bench.cycle).
-        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseSerialGC")
+        # have, to save some 6 % of a cycle's time (bench.cycle). A JVM that has run out of memory may lack any of its threads:
+        # it ends instead.
+        .config(
+            "spark.driver.extraJavaOptions",
+            f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError",
+        )
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.ui.enabled", "false")
@@ -88,6 +93,14 @@ def _application(settings: Settings) -> SparkSession:
     )
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def jvm_process(spark: SparkSession) -> subprocess.Popen[bytes]:
+    """The process that is the session's JVM, a child of this one."""
+    gateway = spark.sparkContext._gateway
+    assert gateway is not None  # noqa: S101  # a session has a JVM
+    process: subprocess.Popen[bytes] = gateway.proc
+    return process
 
 
 @contextmanager
