@@ -219,12 +219,17 @@ def test_an_endless_line_is_cut_to_the_limit(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_what_is_no_event_stream_is_refused_at_once(response: bytes, text: str) -> None:
+    _, reader = _read_answer(response)
+    assert isinstance(reader.failure, SourceError)
+    assert text in str(reader.failure)
+
+
+def _read_answer(response: bytes) -> tuple[list[Received], Reader]:
+    """Everything from a server that answers one request and no other."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         answer = threading.Thread(target=lambda: _answer_once(listening, response), daemon=True)
         answer.start()
-        _, reader = read_all(f"http://127.0.0.1:{listening.getsockname()[1]}/v2/stream/recentchange")
-    assert isinstance(reader.failure, SourceError)
-    assert text in str(reader.failure)
+        return read_all(f"http://127.0.0.1:{listening.getsockname()[1]}/v2/stream/recentchange")
 
 
 def _answer_once(listening: socket.socket, response: bytes) -> None:
@@ -275,8 +280,7 @@ def test_a_gap_behind_an_id_that_is_none_is_told() -> None:
 
 @pytest.mark.parametrize("no_id", NO_IDS, ids=lambda text: text[:50] or "empty")
 def test_without_any_good_id_there_is_nothing_to_go_on_from(no_id: str) -> None:
-    with wire(HEAD + render(no_id.encode(), b"1") + frame(2, b"2")) as url:
-        got, reader = read_all(url)
+    got, reader = _read_answer(HEAD + render(no_id.encode(), b"1") + frame(2, b"2"))
     assert got == []
     assert isinstance(reader.failure, SourceError)
     assert "is no EventStreams endpoint" in str(reader.failure)
