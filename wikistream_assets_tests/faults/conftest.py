@@ -281,10 +281,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Append a line for each case, also for one that failed, and for one that could not begin or clear up."""
+    """Append a line for each case, also for one that failed or was skipped, and for one that could not begin or clear up."""
     report = yield
     counts = item.get_closest_marker("faults") and item.config.getoption("--full")
-    if counts and is_result(report.when or "", report.failed):
+    if counts and is_result(report.when or "", report.passed):
         result = Result(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=commit(),

@@ -7,7 +7,6 @@ import json
 import statistics
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,7 +30,8 @@ has to be seen to lose or to double, otherwise the case would prove nothing. *Se
 start that follows the fault to the first new commit, the broker from its death until it answers.
 
 *#* is the number in the project's own catalogue of faults, by which the tests are named; it orders the rows, which say in words
-what was done. *more* stands for faults beyond the catalogue. A test that failed, before, in or after its case, is listed as such.
+what was done. *more* stands for faults beyond the catalogue. A test that failed, before, in or after its case, or was skipped is
+listed as such. *commit* is named where a row is of a run of another commit than the newest one.
 """
 
 
@@ -91,9 +91,9 @@ def append(result: Result) -> None:
         file.write(json.dumps(asdict(result)) + "\n")
 
 
-def is_result(when: str, failed: bool) -> bool:
-    """Whether a phase of a test (setup, call, teardown) is a result: its call is, and so is whatever fails around it."""
-    return when == "call" or failed
+def is_result(when: str, passed: bool) -> bool:
+    """Whether a phase of a test (setup, call, teardown) is a result: its call is, and so is whatever does not pass around it."""
+    return when == "call" or not passed
 
 
 def passed_on(commit_name: str, results: Iterable[Result]) -> set[str]:
@@ -118,6 +118,15 @@ def _newest(results: Iterable[Result]) -> dict[str, Result]:
     return {result.test: result for result in results}
 
 
+def not_passed(results: Iterable[Result], tests: Collection[str]) -> list[str]:
+    """The tests, of those that there are, whose newest result is no pass: failed, or skipped. Sorted.
+
+    Args:
+        results / tests: as of ``page``.
+    """
+    return sorted(test for test, result in _newest(results).items() if test in tests and not result.passed)
+
+
 def too_few_kills(results: Iterable[Result], tests: Collection[str]) -> str:
     """What is wrong where every test has passed in full, and killed too little nevertheless; empty if nothing is.
 
@@ -140,29 +149,32 @@ def page(results: Iterable[Result], tests: Collection[str]) -> str:
         results: oldest first; the newest of each test counts.
         tests: those that there are; what others have left behind shows nothing any more.
     """
-    newest = {test: result for test, result in _newest(results).items() if test in tests}
-    cases = [case for result in newest.values() for case in result.cases]
-    proofs = sorted((case for case in cases if not case.control), key=_order)
-    controls = sorted((case for case in cases if case.control), key=_order)
-    failed = sorted(result.test for result in newest.values() if not result.passed)
-    days = sorted(result.at[:10] for result in newest.values()) or ["never"]
-    commits = [name for name, _ in Counter(result.commit for result in newest.values()).most_common()]
+    ran = [result for result in results if result.test in tests]
+    newest = _newest(ran)
+    last = f"{ran[-1].at[:10]}, commit {ran[-1].commit}" if ran else "never"
+    of_other_commits = [result for result in newest.values() if result.commit != ran[-1].commit]
+    others = sorted({result.commit for result in of_other_commits})
+    older = f" ({len(of_other_commits)} of them last run on another commit: {', '.join(others)})" if others else ""
+    cases = [(case, result.commit) for result in newest.values() for case in result.cases]
+    rows = [(case, name if name in others else "") for case, name in sorted(cases, key=lambda found: _order(found[0]))]
+    proofs = [case for case, _ in rows if not case.control]
+    failed = not_passed(ran, tests)
     lines = [
         _HEAD,
-        f"Last run: {days[-1]}, commit {', '.join(commits)}; {len(newest)} tests, {len(failed)} failed; "
+        f"Last run: {last}; {len(newest)} tests{older}, {len(failed)} not passed; "
         f"{sum(c.tries for c in proofs)} faults, {sum(c.kills for c in proofs)} of them kill -9 of a process at work; "
         f"{sum(c.lost for c in proofs)} lost, {sum(c.doubled for c in proofs)} doubled.",
-        *(f"- FAILED: `{test}`" for test in failed),
+        *(f"- NOT PASSED: `{test}`" for test in failed),
         "",
-        "| # | fault | tries | events sent | lost | doubled | seconds to recover, median (most) |",
-        "|---|---|---|---|---|---|---|",
-        *(_line(case) for case in proofs),
+        "| # | fault | tries | events sent | lost | doubled | seconds to recover, median (most) | commit |",
+        "|---|---|---|---|---|---|---|---|",
+        *(f"{_counts(case)} {_recovered(case)} | {name} |" for case, name in rows if not case.control),
         "",
         "## Controls: the same faults, seen to do harm elsewhere",
         "",
-        "| # | weaker way of working | tries | events sent | lost | doubled |",
-        "|---|---|---|---|---|---|",
-        *(f"| {c.number} | {c.fault} | {c.tries} | {c.sent} | {c.lost} | {c.doubled} |" for c in controls),
+        "| # | weaker way of working | tries | events sent | lost | doubled | commit |",
+        "|---|---|---|---|---|---|---|",
+        *(f"{_counts(case)} {name} |" for case, name in rows if case.control),
     ]
     return "\n".join(lines) + "\n"
 
@@ -171,16 +183,19 @@ def _order(case: Case) -> tuple[int, str]:
     return int("".join(filter(str.isdigit, case.number)) or 1_000), case.fault
 
 
-def _line(case: Case) -> str:
-    recovered = f"{statistics.median(case.seconds):.1f} ({max(case.seconds):.1f})" if case.seconds else "–"
-    return f"| {case.number} | {case.fault} | {case.tries} | {case.sent} | {case.lost} | {case.doubled} | {recovered} |"
+def _counts(case: Case) -> str:
+    return f"| {case.number} | {case.fault} | {case.tries} | {case.sent} | {case.lost} | {case.doubled} |"
+
+
+def _recovered(case: Case) -> str:
+    return f"{statistics.median(case.seconds):.1f} ({max(case.seconds):.1f})" if case.seconds else "–"
 
 
 def main() -> None:
     """Write the page.
 
     Raises:
-        SystemExit: there is nothing to write, or a full run has killed too little.
+        SystemExit: there is nothing to write, a test has not passed where it ran last, or a full run has killed too little.
     """
     results = read()
     if not results:
@@ -188,6 +203,8 @@ def main() -> None:
     tests = collected()
     PAGE.write_text(page(results, tests), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(_ROOT)}")
+    if failed := not_passed(results, tests):
+        raise SystemExit("\n".join(["not passed:", *failed]))
     if wrong := too_few_kills(results, tests):
         raise SystemExit(wrong)
 

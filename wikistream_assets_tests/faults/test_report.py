@@ -32,6 +32,9 @@ def test_fails(): assert False
 def test_cannot_begin(broken_before): pass
 def test_cannot_clear_up(broken_after): pass
 def test_is_skipped_amid_its_case(): pytest.skip("needs root")
+
+@pytest.mark.skip(reason="needs a disk")
+def test_is_skipped_before(): pass
 """
 
 _CONFTEST = """
@@ -67,31 +70,67 @@ def test_what_breaks_before_or_after_a_case_is_a_result_too(pytester: pytest.Pyt
         "test_cannot_begin": False,
         "test_cannot_clear_up": False,
         "test_is_skipped_amid_its_case": False,
+        "test_is_skipped_before": False,
     }
 
 
 def test_the_newest_word_on_a_test_counts(results: Path) -> None:
     found = [result("a", cases=[case("killed")]), result("a", passed=False), result("b", cases=[case("cut off")])]
     text = page(found, {"a", "b"})
-    assert "- FAILED: `a`" in text
-    assert "2 tests, 1 failed" in text
+    assert "- NOT PASSED: `a`" in text
+    assert "2 tests, 1 not passed" in text
     assert "killed" not in text, "of a pass that is not the last word"
-    assert "| 8 | cut off | 1 | 10 | 0 | 0 | – |" in text
+    assert "| 8 | cut off | 1 | 10 | 0 | 0 | – |  |" in text
 
 
 def test_a_test_that_no_longer_exists_shows_nothing() -> None:
     found = [result("renamed", cases=[case("killed")]), result("taken_out", passed=False), result("there")]
     text = page(found, {"there"})
-    assert "1 tests, 0 failed" in text
+    assert "1 tests, 0 not passed" in text
     assert "killed" not in text
     assert "taken_out" not in text
     assert "Last run: never" in page(found, set())
 
 
-def test_a_full_run_that_kills_too_little_fails(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_of_another_commit_than_the_newest_says_so() -> None:
+    control = replace(case("weak"), control=True, lost=3)
+    found = [
+        result("old", commit="c0", cases=[case("cut off"), control]),
+        result("mended", commit="c1", passed=False, cases=[case("before")]),
+        result("mended", commit="c2", cases=[case("killed")]),
+        result("gone", commit="c3", cases=[case("renamed")]),
+    ]
+    text = page(found, {"old", "mended"})
+    assert "Last run: 2026-11-22, commit c2; 2 tests (1 of them last run on another commit: c0), 0 not passed" in text
+    assert "| 8 | cut off | 1 | 10 | 0 | 0 | – | c0 |" in text
+    assert "| 8 | weak | 1 | 10 | 3 | 0 | c0 |" in text
+    assert "| 8 | killed | 1 | 10 | 0 | 0 | – |  |" in text
+    assert "on another commit:" not in page(found, {"mended"})
+
+
+@pytest.fixture
+def two_tests(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are the tests "a" and "b", and the page is a file of this test's own."""
     monkeypatch.setattr(report, "_ROOT", tmp_path)
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(report, "collected", lambda: {"a", "b"})
+
+
+@pytest.mark.usefixtures("two_tests")
+def test_what_has_not_passed_fails_the_report_until_it_passes() -> None:
+    append(result("a"))
+    append(result("taken_out", passed=False))
+    main()
+    append(result("b", passed=False))
+    with pytest.raises(SystemExit, match="not passed:\nb$"):
+        main()
+    assert "- NOT PASSED: `b`" in report.PAGE.read_text(encoding="utf-8")
+    append(result("b", cases=[replace(case("killed"), kills=200)]))
+    main()
+
+
+@pytest.mark.usefixtures("two_tests")
+def test_a_full_run_that_kills_too_little_fails() -> None:
     append(result("a", cases=[replace(case("killed"), kills=199)]))
     main()  # "b" has not run
     append(result("b", cases=[replace(case("killed"), kills=9, control=True)]))
@@ -99,8 +138,6 @@ def test_a_full_run_that_kills_too_little_fails(results: Path, tmp_path: Path, m
         main()
     append(result("b", cases=[case("cut off")]))
     main()
-    append(result("b", passed=False))
-    main()  # make has told of the failure
 
 
 def test_a_run_that_goes_on_does_again_what_broke_after_its_pass() -> None:
