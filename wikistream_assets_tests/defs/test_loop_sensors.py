@@ -110,6 +110,40 @@ def test_a_gap_of_the_source_is_a_red_check_for_a_day(
 
 
 @pytest.mark.kafka
+def test_a_gap_that_the_producer_has_recorded_is_told_once(
+    home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    now, settings = datetime.now(UTC), load_settings()
+    open_home(settings)
+    freshness = Freshness(instance)
+    advance_producer(settings, now)
+    freshness.tick()
+    assert source_gaps(home) == []
+    first, second = "2026-02-03T04:05:06+00:00", "2026-02-03T05:06:07+00:00"
+    advance_producer(settings, now, RecordedGap(Gap("[1]", "[2]"), first))
+    told = [("fired", first, {"after": "[1]", "before": "[2]", "detected_at": first})]
+    for _ in range(2):
+        freshness.tick()
+        assert source_gaps(home) == told
+    freshness.cursor = None  # what the sensor remembers is gone, what was told is not
+    freshness.tick()
+    assert source_gaps(home) == told
+    advance_producer(settings, now, RecordedGap(Gap("[1]", "[2]"), first), RecordedGap(Gap("[3]", "[4]"), second))
+    told.append(("fired", second, {"after": "[3]", "before": "[4]", "detected_at": second}))
+    for _ in range(2):
+        freshness.tick()
+        assert source_gaps(home) == told
+
+
+def source_gaps(settings: Settings) -> list[tuple[str, str, dict[str, str]]]:
+    """(event, subject, details) of each line of the alert log about a gap."""
+    path = settings.root / "logs" / "alerts.jsonl"
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
+    return [(line["event"], line["subject"], line["details"]) for line in lines if line["kind"] == "source_gap"]
+
+
+@pytest.mark.kafka
 def test_each_snapshot_is_one_materialization_with_rows_and_lag(
     home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
