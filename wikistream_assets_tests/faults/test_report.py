@@ -122,7 +122,7 @@ def test_what_has_not_passed_fails_the_report_until_it_passes() -> None:
     append(result("taken_out", passed=False))
     main()
     append(result("b", passed=False))
-    with pytest.raises(SystemExit, match="not passed:\nb$"):
+    with pytest.raises(SystemExit, match=r"not passed:\nb$"):
         main()
     assert "- NOT PASSED: `b`" in report.PAGE.read_text(encoding="utf-8")
     append(result("b", cases=[replace(case("killed"), kills=200)]))
