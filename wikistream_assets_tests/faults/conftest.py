@@ -40,6 +40,7 @@ from wikistream_assets_tests.faults.producing import (
 )
 from wikistream_assets_tests.faults.report import Case, Result, append, commit, is_result, passed_on, read
 from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, totals
+from wikistream_assets_tests.jobs.gate_lakes import lake_of
 from wikistream_assets_tests.producer.kafka_reader import landed
 
 _ACCOUNT = pytest.StashKey[list[Case]]()
@@ -133,6 +134,14 @@ def drained_hashes(settings: Settings) -> dict[str, str]:
     lake = Lakehouse.local(settings)
     drain(local_session(settings), lake, settings)
     return table_hashes(lake)
+
+
+def cycled_hashes(settings: Settings) -> dict[str, str]:
+    """The hashes of a new lake into which all that Kafka holds came at once, in one cycle."""
+    gates = lake_of(settings)
+    drain(gates.ctx.spark, gates.lake, settings)
+    assert all(report.passed for report in gates.cycle())
+    return table_hashes(gates.lake)
 
 
 def produce_undisturbed(recording: Recording, broker: Broker, broker_settings: Settings) -> None:

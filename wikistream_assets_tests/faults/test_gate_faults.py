@@ -1,4 +1,5 @@
-"""Gates, Silver and Gold killed at named points and at random, and started again: fault cases 20, 21 and 22; two at once.
+"""Gates, Silver and Gold killed at named points and at random, and started again, gates that cannot measure, two cycles at once:
+fault cases 20, 21 and 22.
 
 Each case ends with the hashes of an undisturbed run, and has a control: the same fault against a weaker way of working, seen to
 fail.
@@ -9,17 +10,29 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from py4j.protocol import Py4JNetworkError
+from pydeequ.analyzers import AnalysisRunBuilder
 from pyspark.sql import SparkSession
 
+from producer.eventstreams.generator import Generator
+from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.cycles import CYCLE
 from wikistream_assets.dagster_home import dagster_instance, prepare_dagster_home
-from wikistream_assets.jobs import failpoints
+from wikistream_assets.definitions import defs
+from wikistream_assets.jobs import bronze_gate, failpoints, gold, silver
+from wikistream_assets.quality.deequ import evaluate
+from wikistream_assets.quality.rule import CheckOutcome, Status
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
 from wikistream_assets.resources.spark import append_rows, read_table
 from wikistream_assets.resources.table_hash import table_hashes
@@ -31,16 +44,20 @@ from wikistream_assets.tables import (
     HOURLY_STATS,
     QUARANTINE,
     RAW_EVENTS,
+    TableSpec,
 )
 from wikistream_assets.transforms.silver.cleaned_events import good, split
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, wait_until
-from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids
 from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
+
+READABLE = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
 
 
 @pytest.fixture
@@ -77,8 +94,7 @@ def _settle(
     control: bool = False,
 ) -> None:
     """Bronze's events against those of Silver and its quarantine; each try is a kill unless ``kills`` says otherwise."""
-    published = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
-    sent, found = ([row[0] for row in gates.rows(sql)] for sql in ("select event_id from bronze.raw_events", published))
+    sent, found = ([row[0] for row in gates.rows(sql)] for sql in ("select event_id from bronze.raw_events", READABLE))
     account.settle(
         number, fault, sent=sent, found=found, tries=tries, kills=tries if kills is None else kills, control=control
     )
@@ -216,6 +232,114 @@ def test_22_a_bronze_gate_killed_between_its_two_tags_goes_on(
     assert table_hashes(gates.lake) == undisturbed
 
 
+SENT = Generator(events=4_000)
+"""Lines of the cases in which Deequ breaks: the first half is published before."""
+
+
+@dataclass(frozen=True)
+class RealCycle:
+    """A home whose ``cycle`` runs as Dagster's job, in this process, on what the producer would have made of ``SENT``."""
+
+    gates: GateLake
+    instance: dg.DagsterInstance
+
+    def send(self, first: int, end: int) -> None:
+        """Let these lines arrive in Kafka."""
+        lines = (line.data for line in islice(SENT.lines(), first, end))
+        produce(self.gates.ctx.settings.bootstrap_servers, judged(lines, FOLLOWED_DOMAINS))
+
+    def run(self) -> dg.ExecuteInProcessResult:
+        job = defs().resolve_job_def(CYCLE)
+        return job.execute_in_process(instance=self.instance, raise_on_error=False)
+
+    def ids(self) -> list[str]:
+        """What a reader of Silver and its quarantine finds."""
+        return [row[0] for row in self.gates.rows(READABLE)]
+
+
+@pytest.fixture
+def real_cycle(
+    settings_factory: SettingsFactory, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RealCycle]:
+    """The first half is published, the second one is in Kafka."""
+    settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
+    for name, value in child_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    with dagster_instance(settings) as instance:
+        cycle = RealCycle(lake_of(settings), instance)
+        cycle.send(0, SENT.events // 2)
+        assert cycle.run().success
+        cycle.send(SENT.events // 2, SENT.events)
+        yield cycle
+
+
+@contextmanager
+def _deequ_breaks_amid(column: str) -> Iterator[None]:
+    """Once it has scanned rows with this column, which only the layer under audit has, every scan ends in an error."""
+    scan, begun = AnalysisRunBuilder.run, False
+
+    def run(builder: AnalysisRunBuilder) -> object:
+        nonlocal begun
+        if begun:
+            raise Py4JNetworkError("Answer from Java side is empty")
+        begun = column in builder._df.columns
+        return scan(builder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnalysisRunBuilder, "run", run)
+        yield
+    assert begun, "no such rows were audited"
+
+
+AMID = pytest.mark.parametrize(
+    ("spec", "column"), [(RAW_EVENTS, "payload"), (CLEANED_EVENTS, "user_kind")], ids=["bronze", "silver"]
+)
+
+
+@pytest.mark.kafka
+@AMID
+def test_22_deequ_breaks_amid_a_gate(
+    real_cycle: RealCycle, settings_factory: SettingsFactory, account: Account, spec: TableSpec, column: str
+) -> None:
+    gates, downstream = real_cycle.gates, (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
+    tag, mains = gates.lake.head(RAW_EVENTS, AUDITED_TAG), gates.mains(*downstream)
+    with _deequ_breaks_amid(column):
+        broken = real_cycle.run()
+    assert not broken.success
+    materialized = {event.asset_key for event in broken.filter_events(lambda event: event.is_step_materialization)}
+    assert not materialized & {asset_key(table) for table in downstream}
+    assert gates.mains(*downstream) == mains
+    assert (gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tag) is (spec is RAW_EVENTS)
+    recorded = f"from dq_audit.quality_results where run_id = '{broken.run_id}'"
+    assert gates.rows(f"select distinct table_name, message {recorded} and status = 'ERROR'") == [
+        (spec.identifier, "the check could not be carried out: Answer from Java side is empty")
+    ]
+    assert real_cycle.run().success
+    ids: set[str] = set()
+    SENT.manifest(ledger=ids)
+    account.settle("22", f"Deequ breaks amid the audit of {spec.identifier}", sent=ids, found=real_cycle.ids())
+    expected = cycled_hashes(settings_factory(bootstrap_servers=gates.ctx.settings.bootstrap_servers))
+    assert table_hashes(gates.lake) == expected
+
+
+@pytest.mark.kafka
+@AMID
+def test_22_control_a_gate_that_swallows_the_error_publishes(
+    real_cycle: RealCycle, monkeypatch: pytest.MonkeyPatch, account: Account, spec: TableSpec, column: str
+) -> None:
+    def swallowing(*arguments: Any, **named: Any) -> list[CheckOutcome]:
+        outcomes = evaluate(*arguments, **named)
+        return [replace(it, status=Status.PASSED) if it.status is Status.ERROR else it for it in outcomes]
+
+    for layer in (bronze_gate, silver, gold):
+        monkeypatch.setattr(layer, "evaluate", swallowing)
+    audited = real_cycle.ids()
+    with _deequ_breaks_amid(column):
+        assert real_cycle.run().success
+    fault = f"Deequ breaks amid the audit of {spec.identifier}; a gate that swallows the error publishes what it has not audited"
+    account.settle("22", fault, sent=audited, found=real_cycle.ids(), control=True)
+
+
 @pytest.mark.parametrize("layer", ["silver", "gold"])
 def test_20_and_21_published_and_dagster_does_not_know_it(
     gates: GateLake, undisturbed: dict[str, str], account: Account, layer: str
@@ -266,7 +390,7 @@ def _dagster_run(settings: Settings, job: str, **environment: str) -> int:
     ).returncode
 
 
-CYCLE = ("bronze_gate", "silver", "gold")
+LAYERS = ("bronze_gate", "silver", "gold")
 
 
 def test_20_to_22_killed_at_random(
@@ -278,7 +402,7 @@ def test_20_to_22_killed_at_random(
     size = -(-len(rows) // tries)
     for number in range(tries):
         gates.add_bronze(rows[number * size : (number + 1) * size])
-        with _begin(gates, *CYCLE) as process:
+        with _begin(gates, *LAYERS) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             with suppress(subprocess.TimeoutExpired):  # else it was done before its time
@@ -325,7 +449,7 @@ def test_a_backfill_ended_at_work(
 def test_two_cycles_at_once(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
     """The second one is refused or finds nothing left to do; nothing is done twice."""
     _start(gates)
-    with _begin(gates, *CYCLE) as first, _begin(gates, *CYCLE) as second:
+    with _begin(gates, *LAYERS) as first, _begin(gates, *LAYERS) as second:
         endings = [(process.communicate(timeout=300)[1], process.returncode) for process in (first, second)]
     assert 0 in {code for _, code in endings}
     assert all(code == 0 or "is being written by process" in errors for errors, code in endings), endings

@@ -18,19 +18,16 @@ from pyspark.sql import SparkSession
 from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.embedded.home import open_home
-from wikistream_assets.jobs.bronze_stream import drain
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
-from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.run_launcher import HANDED_OVER
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
-from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -173,19 +170,10 @@ def assert_all_published(
     [(silver,)] = query(lake, "select count(*) from silver.cleaned_events").rows
     [(gold,)] = query(lake, "select sum(total_events) from gold.hourly_stats").rows
     assert gold == silver
-    assert table_hashes(lake) == undisturbed_hashes(settings_factory(bootstrap_servers=home.bootstrap_servers))
+    assert table_hashes(lake) == cycled_hashes(settings_factory(bootstrap_servers=home.bootstrap_servers))
     assert_no_overlap(instance)
     assert_each_snapshot_is_reported_once(instance, lake)
     assert_each_publication_is_told_once(instance)
-
-
-def undisturbed_hashes(settings: Settings) -> dict[str, str]:
-    """The hashes of a new lake into which all that Kafka holds came at once, in one cycle."""
-    open_home(settings)
-    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
-    drain(gates.ctx.spark, gates.lake, settings)
-    assert all(report.passed for report in gates.cycle())
-    return table_hashes(gates.lake)
 
 
 def assert_no_overlap(instance: dg.DagsterInstance) -> None:
