@@ -18,6 +18,9 @@ ALERT_CHANNELS: Final = ("log", "slack", "email", "sns")
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
+_EVEN_MINUTES: Final = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
+"""Each N for which the minutes of cron's ``*/N`` are equally far apart, over the full hour too."""
+
 PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
     "local": {},
     "source": {
@@ -74,7 +77,8 @@ class Settings(ProducerSettings):
     allowed_lateness_hours: int = Field(2, ge=0, description="after this many hours a Gold hour or day is final")
 
     maintenance_every_minutes: int = Field(
-        10, ge=1, le=59, description="pause between two scheduled maintenances: compaction and expiry, minutes"
+        10,
+        description="pause between two scheduled maintenances: compaction and expiry, minutes; divides an hour evenly",
     )
     maintenance_target_file_mb: int = Field(256, ge=1, description="size that compaction packs data files to, MiB")
     maintenance_min_input_files: int = Field(
@@ -141,6 +145,13 @@ class Settings(ProducerSettings):
         gt=0,
         description="a producer that uses more than 80 % of a processor for so long, twice in a row, is an alert",
     )
+
+    @field_validator("maintenance_every_minutes")
+    @classmethod
+    def _divides_an_hour(cls, minutes: int) -> int:
+        if minutes not in _EVEN_MINUTES:
+            raise ValueError(f"must divide an hour into equal pauses: choose from {', '.join(map(str, _EVEN_MINUTES))}")
+        return minutes
 
     @field_validator("alert_routes", mode="before")
     @classmethod

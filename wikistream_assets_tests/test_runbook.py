@@ -76,7 +76,7 @@ def pipeline(settings_factory: SettingsFactory) -> Iterator[Settings]:
             synthetic_events_per_second=5.0,
             cycle_first_seconds=86_400,
             cycle_pause_seconds=86_400,
-            maintenance_every_minutes=59,  # its turn and the command's at the same moment end the command
+            maintenance_every_minutes=30,  # its turn and the command's at the same moment end the command
         )
         try:
             assert wikistream("demo", "--events", "4000", settings=settings).returncode == 0

@@ -21,6 +21,20 @@ def test_a_wrong_value_names_the_variable_and_what_it_must_be(monkeypatch: pytes
         load_settings()
 
 
+@pytest.mark.parametrize("minutes", ["0", "7", "45", "59", "60"])
+def test_pauses_between_maintenances_are_equal_or_refused(monkeypatch: pytest.MonkeyPatch, minutes: str) -> None:
+    monkeypatch.setenv("WIKISTREAM_MAINTENANCE_EVERY_MINUTES", minutes)
+    told = f"WIKISTREAM_MAINTENANCE_EVERY_MINUTES: must divide an hour .*: choose from 1, 2, 3, .*, 30 .got '{minutes}'"
+    with pytest.raises(ConfigurationError, match=told):
+        load_settings()
+
+
+@pytest.mark.parametrize("minutes", [1, 12, 30])
+def test_a_pause_between_maintenances_that_divides_an_hour(monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
+    monkeypatch.setenv("WIKISTREAM_MAINTENANCE_EVERY_MINUTES", str(minutes))
+    assert load_settings().maintenance_every_minutes == minutes
+
+
 def test_bootstrap_servers_follow_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WIKISTREAM_KAFKA_PORT", "19555")
     assert load_settings().bootstrap_servers == "127.0.0.1:19555"
