@@ -33,12 +33,15 @@ _END_SECONDS: Final = 30.0
 class WatchedRunLauncher(DefaultRunLauncher):
     """Launches runs in processes of this machine and can tell whether they are still there."""
 
+    _booted = float("inf")
+
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Any) -> Self:
         return cls(inst_data=inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Leave the run to the worker, or start a process for it."""
+        self._look_at_the_clock()
         run = context.dagster_run
         if WARM in run.tags and is_locked(load_settings(), WORKER_LOCK):
             self._instance.add_run_tags(run.run_id, {HANDED_OVER: run.run_id})
@@ -53,7 +56,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]  # Dagster's method has no types
         self._instance.report_run_canceling(run)
         started = self._started_in(run)
-        if started is not None and (process := _still_there(*started)) is not None:
+        if started is not None and (process := self._still_there(*started)) is not None:
             family = [process, *process.children(recursive=True)]  # its JVM
             for member in family:
                 with suppress(psutil.NoSuchProcess):
@@ -72,7 +75,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if started is None:
             # monitoring would take "unknown" for "dead"
             return CheckRunHealthResult(WorkerStatus.RUNNING, "no process has reported for the run yet")
-        if _still_there(*started) is not None:
+        if self._still_there(*started) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"process {started[0]} is gone")
 
@@ -86,11 +89,22 @@ class WatchedRunLauncher(DefaultRunLauncher):
                 found = (int(str(metadata["pid"].value)), entry.timestamp)
         return found
 
+    def _still_there(self, pid: int, moment: float) -> psutil.Process | None:
+        """The process that had this id at ``moment``, seconds since 1970; None if it is gone, whoever has its id now.
 
-def _still_there(pid: int, moment: float) -> psutil.Process | None:
-    """The process that had this id at ``moment``, seconds since 1970; None if it is gone, whoever has its id now."""
-    try:
-        process = psutil.Process(pid)
-        return process if process.create_time() <= moment else None
-    except psutil.NoSuchProcess:
-        return None
+        A process is known to have started so many ticks after the boot, and that stays; the time of the boot, which makes a time
+        of the clock of it, moves when the clock is set. By the earliest that has been seen here since the run was launched, no
+        process that was there at ``moment`` is taken for a younger one. Who got a dead one's id is, unless the clock has been
+        set forward by more than the time between the two. (That it is one of this home says nothing: in a container that is
+        started anew, the new worker may well have the id of the old one.)
+        """
+        self._look_at_the_clock()
+        try:
+            process = psutil.Process(pid)
+            since_boot = process.create_time() - psutil.boot_time()
+            return process if self._booted + since_boot <= moment else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def _look_at_the_clock(self) -> None:
+        self._booted = min(self._booted, psutil.boot_time())

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,10 +52,13 @@ def home_in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
     return settings
 
 
-def started_run(instance: dg.DagsterInstance, pid: int) -> str:
+def started_run(instance: dg.DagsterInstance, pid: int, seconds_ago: float = 0) -> str:
     """A run that has been started by a process with this id."""
     run = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED)
-    instance.report_engine_event("Started process for run", run, EngineEventData.in_process(pid))
+    engine_event = dg.DagsterEventType.ENGINE_EVENT.value
+    data = EngineEventData.in_process(pid)
+    event = dg.DagsterEvent(engine_event, run.job_name, message="Started process", event_specific_data=data)
+    instance.report_dagster_event(event, run.run_id, timestamp=time.time() - seconds_ago)
     return run.run_id
 
 
@@ -87,6 +91,49 @@ def test_control_the_default_launcher_lets_it_be_started_for_ever(instance: dg.D
 def test_a_run_at_work_is_left_alone(instance: dg.DagsterInstance) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         assert monitored(instance, started_run(instance, process.pid)) is dg.DagsterRunStatus.STARTED
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+
+
+@pytest.mark.parametrize("instance", ["ours"], indirect=True)
+def test_who_got_the_id_of_a_dead_process_is_another_one(instance: dg.DagsterInstance) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        run_id = started_run(instance, process.pid, seconds_ago=60)
+        assert monitored(instance, run_id) is dg.DagsterRunStatus.FAILURE
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+
+
+HOUR = 3_600.0
+
+
+@pytest.mark.parametrize("instance", ["ours"], indirect=True)
+@pytest.mark.parametrize(
+    ("launched_at", "then"), [(0, [HOUR]), (0, [-HOUR]), (HOUR, [0, HOUR]), (-HOUR, [0, 2 * HOUR, -2 * HOUR])]
+)
+def test_a_run_at_work_is_left_alone_when_the_clock_is_set(
+    instance: dg.DagsterInstance,
+    home_in_environment: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    launched_at: float,
+    then: list[float],
+) -> None:
+    """The clock is right when the process reports, and wrong by so much when the run is launched and looked at."""
+    booted = psutil.boot_time()
+
+    def set_clock(wrong_by: float) -> None:
+        """As the kernel has it: who asks for the time of the boot gets one that has moved with the clock."""
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + wrong_by)
+
+    set_clock(launched_at)
+    with writer_lock(home_in_environment, WORKER_LOCK):
+        instance.delete_run(launched(instance))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        run_id = started_run(instance, process.pid)
+        for wrong_by in then:
+            set_clock(wrong_by)
+            assert psutil.Process(process.pid).create_time() - time.time() == pytest.approx(wrong_by, abs=60)
+            assert monitored(instance, run_id) is dg.DagsterRunStatus.STARTED
         assert process.stdin is not None
         process.stdin.write(b"\n")
 
