@@ -1,6 +1,10 @@
 """The code location: its assets, checks and jobs are exactly those of the contracts."""
 
 import atexit
+import json
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -78,6 +82,25 @@ def test_every_table_has_its_freshness_policy(graph: AssetGraph) -> None:
             assert isinstance(policy, TimeWindowFreshnessPolicy)
             seconds = 61 if spec.namespace == "bronze" else 600  # a batch each second, and a minute
             assert policy.fail_window.to_timedelta().total_seconds() == seconds
+
+
+_PRINT_POLICIES = """
+import json
+from wikistream_assets.definitions import defs
+nodes = [node for node in defs().resolve_asset_graph().asset_nodes if node.freshness_policy]
+policies = {node.key.to_user_string(): node.freshness_policy.fail_window.to_timedelta().total_seconds() for node in nodes}
+print(json.dumps(policies))
+"""
+
+
+def test_freshness_in_the_times_of_the_original() -> None:
+    """Bronze: a batch each three minutes, in the table three minutes after it is due; end to end 35 minutes."""
+    environment = {**os.environ, "WIKISTREAM_PROFILE": "source"}  # the policies are made when the modules are imported
+    printed = subprocess.run([sys.executable, "-c", _PRINT_POLICIES], env=environment, capture_output=True, check=True)
+    policies = json.loads(printed.stdout)
+    expected = {f"{spec.namespace}/{spec.name}": 360 if spec.namespace == "bronze" else 2_100 for spec in ALL_TABLES}
+    del expected["dq_audit/gate_decisions"]
+    assert policies == expected
 
 
 def test_what_is_published_behind_gates_may_follow_them_by_itself(graph: AssetGraph) -> None:
