@@ -153,8 +153,14 @@ def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
 
 
 def _last_verdict(lake: Lakehouse | None) -> datetime | None:
-    newest = lake.head(QUALITY_RESULTS) if lake else None
-    return instant(newest.timestamp_ms if newest and newest.total_records else None)
+    """When verdicts were last added; compaction only writes them anew.
+
+    Where only such snapshots are kept, the oldest of them: the verdicts are no younger.
+    """
+    kept = [version for version in lake.history(QUALITY_RESULTS) if version.total_records] if lake else []
+    added = (version for version in kept if version.operation == "append" and version.added_records)
+    newest = next(added, kept[-1] if kept else None)
+    return instant(newest.timestamp_ms if newest else None)
 
 
 def _last_cycle(settings: Settings) -> Last | None:

@@ -15,8 +15,10 @@ from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.health import Health, examine
 from wikistream_assets.jobs.gold import Position
 from wikistream_assets.operations.cycle_loop import Ended
+from wikistream_assets.resources import procedures
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse, Masked, summary_properties
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUALITY_RESULTS, RAW_EVENTS, TableSpec
 from wikistream_assets_tests.conftest import SettingsFactory
@@ -90,6 +92,22 @@ def test_masking_is_no_sign_of_life(home: Settings) -> None:
     lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))
     assert at is not None
     assert examine(home).bronze_at == at
+
+
+def test_compaction_is_no_verdict(home: Settings) -> None:
+    lake = Lakehouse.local(home)
+    assert examine(home).verdict_at is None
+    for _ in range(2):
+        add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS))
+    verdicts = lake.head(QUALITY_RESULTS)
+    assert verdicts is not None
+    session = local_session(home)
+    procedures.compact(session, QUALITY_RESULTS, 'run_date = "a"', target_file_bytes=1 << 28, min_input_files=2)
+    compacted, *older = lake.history(QUALITY_RESULTS)
+    assert (compacted.operation, compacted.total_records) == ("replace", 2)
+    assert examine(home).verdict_at == datetime.fromtimestamp(verdicts.timestamp_ms / 1000, UTC)
+    procedures.expire(session, QUALITY_RESULTS, [version.snapshot_id for version in older])
+    assert examine(home).verdict_at == datetime.fromtimestamp(compacted.timestamp_ms / 1000, UTC), "none younger"
 
 
 def commit(lake: Lakehouse, spec: TableSpec, position: Mapping[str, object]) -> tuple[int, datetime]:
