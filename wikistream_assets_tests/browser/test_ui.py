@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from playwright.sync_api import Page, sync_playwright
 from pyspark.sql import SparkSession
 
@@ -23,6 +22,7 @@ from wikistream_assets.tables import ALL_TABLES, RAW_EVENTS
 from wikistream_assets_tests.conftest import child_environment, wait_until
 from wikistream_assets_tests.jobs.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
+from wikistream_assets_tests.webserver import answers, graphql
 
 pytestmark = [pytest.mark.browser, pytest.mark.spark]
 
@@ -82,7 +82,7 @@ def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: py
         stderr=log,
     )  # fmt: skip
     try:
-        wait_until(lambda: _answers(address))
+        wait_until(lambda: answers(address))
         yield address
     finally:
         server.terminate()
@@ -90,21 +90,8 @@ def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: py
         log.close()
 
 
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/server_info", timeout=2).ok
-    except requests.RequestException:
-        return False
-
-
-def _graphql(address: str, query: str) -> dict[str, object]:
-    data: dict[str, object] = requests.post(f"{address}/graphql", json={"query": query}, timeout=60).json()["data"]
-    return data
-
-
 def test_people_see_tables_lineage_and_why_a_gate_stopped(ui: str, page: Page, screenshots: Path) -> None:
-    listed = _graphql(ui, "{ assetNodes { assetKey { path } } }")["assetNodes"]
-    assert isinstance(listed, list)
+    listed = graphql(ui, "{ assetNodes { assetKey { path } } }")["assetNodes"]
     assert sorted(".".join(node["assetKey"]["path"]) for node in listed) == sorted(t.identifier for t in ALL_TABLES)
 
     page.goto(f"{ui}/assets")

@@ -1,4 +1,7 @@
-"""The whole pipeline as ``make up`` starts it: everything in it is killed once, and Bronze ends with exactly what was sent."""
+"""The whole pipeline as ``make dev`` and ``make up`` start it.
+
+The one with the UI in front; in the other everything is killed once, and Bronze ends with exactly what was sent.
+"""
 
 import json
 import os
@@ -14,10 +17,11 @@ from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
-from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.cli.runner import start, wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 from wikistream_assets_tests.metrics.scrape import scrape
 from wikistream_assets_tests.running import pid_of, sent, wait_until_read
+from wikistream_assets_tests.webserver import answers, graphql
 
 pytestmark = pytest.mark.e2e
 
@@ -62,6 +66,48 @@ def processes_of(settings: Settings) -> list[str]:
         if process.pid != os.getpid() and any(str(settings.root) in text for text in told):
             found.append(" ".join(process.info["cmdline"] or ()))
     return found
+
+
+_BRONZE_AND_SENSORS = """{
+  assetNodeOrError(assetKey: {path: ["bronze", "raw_events"]}) {
+    ... on AssetNode { assetMaterializations(limit: 1) { runId } }
+  }
+  sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "wikistream"}) {
+    ... on Sensors { results { name sensorState { status } } }
+  }
+}"""
+
+
+def test_the_ui_in_front_ends_at_ctrl_c_and_the_pipeline_goes_on(settings_factory: SettingsFactory) -> None:
+    settings = settings_factory(synthetic_events_per_second=20.0, spark_memory_mb=768, cycle_first_seconds=86_400)
+    address = f"http://127.0.0.1:{settings.dagster_port}"
+    dev = start("dev", settings=settings)
+    try:
+        wait_until(lambda: answers(address) or dev.poll() is not None)
+        bronze = wait_until(lambda: graphql(address, _BRONZE_AND_SENSORS)["assetNodeOrError"]["assetMaterializations"])
+        assert bronze == [{"runId": ""}], "reported by a sensor, and not by a run"
+        sensors = graphql(address, _BRONZE_AND_SENSORS)["sensorsOrError"]["results"]
+        at_work = {sensor["name"] for sensor in sensors if sensor["sensorState"]["status"] == "RUNNING"}
+        assert {"bronze_freshness", "cycle_loop", "run_alerts", "alert_delivery"} <= at_work
+
+        in_front = psutil.Process(dev.pid)
+        for process in (*in_front.children(), in_front):  # a terminal tells all that stand in front
+            process.send_signal(signal.SIGINT)
+        said, errors = dev.communicate(timeout=60)
+        assert dev.returncode == 0, errors
+        assert "Traceback" not in errors
+        assert said.splitlines()[-1].startswith("the UI has stopped, the pipeline goes on")
+        assert not answers(address)
+        names = ["broker", "source", "producer", "stream", "code", "worker", "daemon"]
+        assert {it.name: it.state for it in services.status(settings)} == dict.fromkeys(names, "RUNNING")
+        wait_for_more_rows(settings)
+        down = wikistream("down", settings=settings)
+        assert (down.returncode, down.stdout) == (0, f"stopped {', '.join(sorted(names))}\n")
+        assert processes_of(settings) == []
+    finally:
+        services.down(settings)
+        dev.kill()
+        dev.communicate()
 
 
 @pytest.mark.long
