@@ -67,7 +67,7 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     ),
     AlertKind.FRESHNESS: KindInfo(
         "table",
-        "the table is older than its freshness policy allows",
+        "the table is older than its freshness policy allows; a WARNING where nothing new is to be had for it",
         "`wikistream health`, then the newest runs in the UI",
     ),
     AlertKind.STREAM_RESTARTED: KindInfo(

@@ -1,11 +1,12 @@
-"""What is watched by metadata alone: records waiting for Bronze, events late in Bronze, dead letters arriving, the producer's
-processor time, HIGH risk users in new Gold rows.
+"""What is watched by metadata alone: records waiting for Bronze, events late in Bronze, tables that are stale, dead letters
+arriving, the producer's processor time, HIGH risk users in new Gold rows.
 
 Each function takes what it saw last time and returns what to remember for the next; what to do with it is the caller's.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from pyiceberg.expressions import EqualTo, In
@@ -107,6 +108,53 @@ def watch_latency(alerts: Alerts, lake: Lakehouse, seen: Late | None, now: float
         details = {"p95 seconds": late, "threshold": most}
         alerts.fire(Alert(AlertKind.LATENCY, BRONZE.identifier, message, details, severity=Severity.WARNING))
     return Late(since, newest.snapshot_id)
+
+
+class Idle(StrEnum):
+    """Why nothing new is to be had for a table."""
+
+    QUIET = "the source is heard, but has nothing for us"
+    ENDED = "the capture has been read to its end"
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A table that is older than its freshness policy allows.
+
+    Attributes:
+        told: with which severity that is told; None while it is not.
+        idle_at: when nothing new was to be had for it, by the newest such look, seconds since the epoch; None if by none.
+    """
+
+    told: str | None = None
+    idle_at: float | None = None
+
+
+def watch_stale(alerts: Alerts, table: str, idle: Idle | None, seen: Stale, now: float, most: float) -> Stale:
+    """Fire ``freshness`` for a stale table: an error, but a warning where nothing new is to be had for it.
+
+    What comes after that is given the ``most`` seconds that the policy allows before the warning becomes an error. Nothing is
+    told where a capture has been read to its end: it is meant to have one.
+
+    Args:
+        idle: why nothing new is to be had; None if something is, or if nobody knows.
+        seen: what was returned by the look before.
+    """
+    if idle is Idle.ENDED:
+        if seen.told:
+            alerts.clear(AlertKind.FRESHNESS, table, idle)
+        return Stale(None, now)
+    seen = Stale(seen.told, now if idle else seen.idle_at)
+    if idle:
+        severity = Severity.WARNING
+    elif seen.idle_at is None or now - seen.idle_at >= most:
+        severity = Severity.ERROR
+    else:
+        return seen
+    if severity != seen.told:
+        message = f"{table} is older than its freshness policy allows" + (f": {idle}" if idle else "")
+        alerts.fire(Alert(AlertKind.FRESHNESS, table, message, severity=severity))
+    return Stale(severity, seen.idle_at)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,17 @@ def status(settings: Settings) -> list[ServiceStatus]:
     return [_unsupervised(program, left.get(program.name)) for program in rows]
 
 
+def capture_is_read(settings: Settings) -> bool:
+    """Tell whether the pipeline reads a capture and has come to its end.
+
+    Raises:
+        SetupError: supervisord does not answer.
+    """
+    infos = supervisor.process_infos(settings) or {}
+    rows = programs(settings, chosen_source(settings))
+    return any(_is_done(program, infos[program.name]) for program in rows if program.name in infos)
+
+
 def broker_runs(settings: Settings) -> bool:
     """Tell whether the broker runs and answers."""
     return any(service.name == BROKER and service.state == "RUNNING" for service in status(settings))

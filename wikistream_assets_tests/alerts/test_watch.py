@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from wikistream_assets.alerts import AlertKind, Alerts
-from wikistream_assets.alerts.watch import watch_cpu, watch_dead_letters, watch_lag, watch_latency, watch_risks
+from wikistream_assets.alerts.watch import (
+    Idle,
+    Stale,
+    watch_cpu,
+    watch_dead_letters,
+    watch_lag,
+    watch_latency,
+    watch_risks,
+    watch_stale,
+)
 from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
@@ -74,6 +83,43 @@ def test_one_late_batch_is_not_late_for_as_long_as_nothing_follows_it(
     commit(90_000)
     watch_latency(alerts, lake, seen, 660.0, 60)
     assert told(settings) == [("fired", "bronze.raw_events")]
+
+
+def test_what_is_stale_because_nothing_new_is_to_be_had_is_a_warning(settings: Settings, alerts: Alerts) -> None:
+    def severities(*looks: tuple[float, Idle | None]) -> list[str | None]:
+        """Looks at a stale table, whose policy allows a minute; the severity of the open alert after each."""
+        found: list[str | None] = []
+        seen = Stale()
+        for second, idle in looks:
+            seen = watch_stale(alerts, "gold.hourly_stats", idle, seen, second, 60.0)
+            found.append(next((opened.notice.severity for opened in alerts.open_alerts()), None))
+        alerts.clear(AlertKind.FRESHNESS, "gold.hourly_stats")
+        return found
+
+    error, warning = "ERROR", "WARNING"
+    assert severities((0, None), (10, None)) == [error, error]
+    assert severities((0, Idle.QUIET), (10, Idle.QUIET), (3600, Idle.QUIET)) == [warning] * 3
+    quiet_until_10 = ((0.0, Idle.QUIET), (10.0, Idle.QUIET))
+    assert severities(*quiet_until_10, (20, None), (69, None), (70, None), (80, None)) == [warning] * 4 + [error] * 2
+    assert severities(*quiet_until_10, (60, None), (70, Idle.QUIET), (80, None)) == [warning] * 5, "it has gone on"
+    assert severities((0, None), (10, Idle.QUIET)) == [error, warning]
+    assert severities((0, Idle.ENDED), (10, Idle.ENDED), (69, None), (70, None)) == [None, None, None, error]
+    assert severities((0, Idle.QUIET), (10, Idle.ENDED), (20, Idle.QUIET)) == [warning, None, warning]
+    path = settings.root / "logs" / "alerts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["event"], line["severity"]) for line in lines if line["event"] != "cleared"] == [
+        ("fired", error),
+        ("fired", warning),
+        ("fired", warning),
+        ("repeated", error),
+        ("fired", warning),
+        ("fired", error),
+        ("fired", error),
+        ("fired", warning),
+        ("fired", warning),
+    ], "said once, and at once when it becomes worse"
+    stale = "gold.hourly_stats is older than its freshness policy allows"
+    assert [line["message"] for line in lines][:3:2] == [stale, f"{stale}: the source is heard, but has nothing for us"]
 
 
 def test_processor_time_of_the_producer(settings: Settings, alerts: Alerts) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -20,10 +21,12 @@ from wikistream_assets.asset_factory import SOURCE_WITHOUT_GAP
 from wikistream_assets.defs.ops import alerts as sensors
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.exceptions import NewsNotKeptError
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
-from wikistream_assets.resources.lakehouse import summary_properties
+from wikistream_assets.operations.stream_watch import Seen
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.lakehouse import AUDITED_TAG, summary_properties
+from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
+from wikistream_assets.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS, RISK_SCORES, TableSpec
 from wikistream_assets_tests.alerts.servers import http_server
 from wikistream_assets_tests.resources.lakes import add, full_row
 
@@ -47,7 +50,12 @@ def instance(home: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-_RESOURCES = {"notifier": LocalNotifier(), "lakehouse": LocalLakehouse(), "broker": LocalBroker()}
+_RESOURCES = {
+    "notifier": LocalNotifier(),
+    "lakehouse": LocalLakehouse(),
+    "broker": LocalBroker(),
+    "stream": LocalStream(),
+}
 
 
 class Ticks:
@@ -58,10 +66,13 @@ class Ticks:
         self._instance = instance
         self.cursor: str | None = None
 
-    def tick(self) -> None:
+    def tick(self) -> str:
+        """Returns what the tick says of itself."""
         with dg.build_sensor_context(self._instance, cursor=self.cursor, resources=_RESOURCES) as context:
-            self._sensor(context)
+            told = self._sensor(context)
             self.cursor = context.cursor
+        assert isinstance(told, dg.SkipReason)
+        return told.skip_message or ""
 
 
 def told(settings: Settings) -> list[tuple[str, str, str]]:
@@ -247,6 +258,17 @@ def test_a_gap_of_the_source_is_not_told_twice(home: Settings, instance: dg.Dags
     assert told(home) == [], "bronze_freshness has told"
 
 
+def becomes(instance: dg.DagsterInstance, spec: TableSpec, before: FreshnessState, after: FreshnessState) -> None:
+    """Report a change of a table's freshness, as the daemon does."""
+    change = FreshnessStateChange(
+        key=dg.AssetKey([spec.namespace, spec.name]),
+        previous_state=before,
+        new_state=after,
+        state_change_timestamp=time.time(),
+    )
+    instance._report_runless_asset_event(change)
+
+
 def test_freshness(home: Settings, instance: dg.DagsterInstance) -> None:
     sensor = Ticks(sensors.freshness_alerts, instance)
     states = [
@@ -257,19 +279,90 @@ def test_freshness(home: Settings, instance: dg.DagsterInstance) -> None:
         FreshnessState.PASS,
     ]
     for before, after in itertools.pairwise(states):
-        change = FreshnessStateChange(
-            key=dg.AssetKey(["bronze", "raw_events"]),
-            previous_state=before,
-            new_state=after,
-            state_change_timestamp=time.time(),
-        )
-        instance._report_runless_asset_event(change)  # as the daemon does
+        becomes(instance, RAW_EVENTS, before, after)
+        sensor.tick()
         sensor.tick()
     assert told(home) == [
         ("fired", "freshness", "bronze.raw_events"),
         ("repeated", "freshness", "bronze.raw_events"),
         ("cleared", "freshness", "bronze.raw_events"),
     ]
+
+
+def later(sensor: Ticks, seconds: float) -> None:
+    """Let so much time go by for what the sensor remembers of stale tables."""
+    known = json.loads(sensor.cursor or "")
+    for kept in known["stale"].values():
+        kept["idle_at"] -= seconds
+    sensor.cursor = json.dumps(known)
+
+
+def stale_alerts(settings: Settings) -> dict[str, str]:
+    """The open alerts of stale tables with their severities."""
+    opened = [alert.notice for alert in Alerts(settings).open_alerts() if alert.notice.kind == "freshness"]
+    return {notice.subject: notice.severity for notice in opened}
+
+
+def test_stale_tables_of_a_quiet_stream_are_no_error_until_something_waits(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, now = LocalLakehouse().open(), datetime.now(UTC)
+    sensor = Ticks(sensors.freshness_alerts, instance)
+    sensor.cursor = "-1"  # as an older version kept it
+    quiet = Seen(now, None, None, lag=False, source_at=now, stream=StreamState(True, "1:0", now, None, "RUNNING"))
+    seen = {"seen": quiet}
+    monkeypatch.setattr(sensors, "look", lambda *_: seen["seen"])
+    names = [spec.identifier for spec in (RAW_EVENTS, CLEANED_EVENTS, HOURLY_STATS)]
+    for spec in (RAW_EVENTS, CLEANED_EVENTS, HOURLY_STATS):
+        becomes(instance, spec, FreshnessState.PASS, FreshnessState.FAIL)
+    assert sensor.tick().endswith("the source is heard, but has nothing for us")
+    assert stale_alerts(home) == dict.fromkeys(names, "WARNING")
+
+    batch = add(lake, RAW_EVENTS, full_row(RAW_EVENTS), position={"raw-events": {"0": 1}})
+    later(sensor, 590)
+    sensor.tick()
+    assert stale_alerts(home) == dict.fromkeys(names, "WARNING"), "a cycle may be at work"
+    later(sensor, 10)
+    sensor.tick()
+    assert stale_alerts(home) == dict(zip(names, ("WARNING", "ERROR", "ERROR"), strict=True))
+    lake.tag(RAW_EVENTS, AUDITED_TAG, batch)
+    add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS), position={RAW_EVENTS.identifier: batch})
+    sensor.tick()
+    assert stale_alerts(home) == dict(zip(names, ("WARNING", "WARNING", "ERROR"), strict=True)), "Silver has its rows"
+
+    unheard = replace(quiet, source_at=None)
+    for broken in (replace(quiet, lag=True), replace(quiet, source_at=now - timedelta(seconds=601)), unheard):
+        seen["seen"] = broken
+        later(sensor, 50)
+        sensor.tick()
+        assert stale_alerts(home)[RAW_EVENTS.identifier] == "WARNING", "a batch a second, and a minute"
+        later(sensor, 11)
+        sensor.tick()
+        assert stale_alerts(home)[RAW_EVENTS.identifier] == "ERROR"
+        seen["seen"] = quiet
+        sensor.tick()
+        assert stale_alerts(home)[RAW_EVENTS.identifier] == "WARNING"
+    for spec in (RAW_EVENTS, CLEANED_EVENTS, HOURLY_STATS):
+        becomes(instance, spec, FreshnessState.FAIL, FreshnessState.PASS)
+    assert sensor.tick().endswith("no table is stale")
+    assert stale_alerts(home) == {}
+
+
+def test_a_capture_that_has_been_read_to_its_end_is_not_stale(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LocalLakehouse().open()
+    sensor = Ticks(sensors.freshness_alerts, instance)
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    stream = StreamState(True, "1:0", long_ago, None, "RUNNING")
+    seen = Seen(datetime.now(UTC), None, None, lag=False, source_at=long_ago, stream=stream)
+    monkeypatch.setattr(sensors, "look", lambda *_: seen)
+    monkeypatch.setattr(sensors.services, "capture_is_read", lambda _: True)
+    for spec in (RAW_EVENTS, HOURLY_STATS):
+        becomes(instance, spec, FreshnessState.PASS, FreshnessState.FAIL)
+    for _ in range(2):
+        assert sensor.tick().endswith("the capture has been read to its end")
+    assert told(home) == []
 
 
 def test_the_delivery_sensor_empties_the_outbox(

@@ -178,6 +178,7 @@ def test_a_changed_setting_or_source_restarts_what_it_concerns_and_a_capture_end
     services.up(changed, "synthetic")
     second = states(changed)
     assert [name for name in ingest if second[name].pid != first[name].pid] == ["producer"]
+    assert not services.capture_is_read(changed)
 
     capture = tmp_path / "short.jsonl"
     recorded = Generator(events=60, hours=60 / 3600, malformed=0)  # a minute's events within seconds
@@ -187,6 +188,7 @@ def test_a_changed_setting_or_source_restarts_what_it_concerns_and_a_capture_end
     assert third["broker"].pid == broker
     assert third["source"].pid != second["source"].pid
     wait_until(lambda: states(changed)["producer"].state == "DONE")
+    assert services.capture_is_read(changed)
     starts = (settings.root / "logs" / "supervisord.log").read_text().count("spawned: 'producer'")
     services.up(changed)
     assert states(changed)["producer"].state == "DONE"

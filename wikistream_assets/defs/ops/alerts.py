@@ -7,6 +7,7 @@ had to tell, tells again, and the router takes that for the same news.
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,21 +23,29 @@ from dagster_shared.error import SerializableErrorInfo
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.alerts.watch import (
     Growth,
+    Idle,
     Late,
+    Stale,
     lag,
     watch_cpu,
     watch_dead_letters,
     watch_lag,
     watch_latency,
     watch_risks,
+    watch_stale,
 )
 from wikistream_assets.asset_factory import CHECK_FAILED, SOURCE_WITHOUT_GAP
-from wikistream_assets.embedded import supervisor
+from wikistream_assets.defs.bronze.assets import FRESH_SECONDS
+from wikistream_assets.defs.ops.stream import look
+from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.exceptions import BrokerError, NewsNotKeptError, SetupError
+from wikistream_assets.jobs.gate_control import pending_ranges
+from wikistream_assets.operations.stream_watch import source_is_silent
 from wikistream_assets.quality.rule import Status
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier
-from wikistream_assets.settings import load_settings
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import RAW_EVENTS
 
 _MOST_EVENTS: Final = 2_000
@@ -45,7 +54,12 @@ _MOST_EVENTS: Final = 2_000
 _TIMED_OUT: Final = "exceeding maximum runtime"
 """In the message of a run that the daemon cancels at its limit."""
 
-_FRESHNESS: Final = {FreshnessState.FAIL: Severity.ERROR, FreshnessState.WARN: Severity.WARNING}
+_GATES_BEFORE: Final[Mapping[str, frozenset[str]]] = {
+    "bronze": frozenset(),
+    "silver": frozenset({"bronze", "silver"}),
+    "quarantine": frozenset({"bronze", "silver"}),
+}
+"""The gates that what is new in a namespace has to pass; elsewhere all of them."""
 
 _RUNNING: Final = dg.DefaultSensorStatus.RUNNING
 
@@ -57,7 +71,7 @@ _RUNNING: Final = dg.DefaultSensorStatus.RUNNING
 )
 def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
     types = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS)
-    events = _new_events(context, *types)
+    events = _new_events(context.instance, _place(context), *types)
     if context.cursor is None:  # what failed and was mended before anyone looked is no news
         told = list({_subject(context.instance, entry): entry for entry in events.values()}.values())
     else:
@@ -74,7 +88,7 @@ def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> 
     description="Checks that failed and did not block, which leaves the run green; cleared when the check passes.",
 )
 def check_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
-    events = _new_events(context, DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = _new_events(context.instance, _place(context), DagsterEventType.ASSET_CHECK_EVALUATION)
     newest = {}
     for entry in events.values():
         evaluation = _event(entry).asset_check_evaluation_data
@@ -86,18 +100,47 @@ def check_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -
 
 
 @dg.sensor(
-    minimum_interval_seconds=10, default_status=_RUNNING, description="Tables that are older than their policy allows."
+    minimum_interval_seconds=10,
+    default_status=_RUNNING,
+    description="Tables that are older than their policy allows; a warning where nothing new is to be had for them.",
 )
-def freshness_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
-    events = _new_events(context, DagsterEventType.FRESHNESS_STATE_CHANGE)
-    newest: dict[dg.AssetKey, FreshnessStateChange] = {}
+def freshness_alerts(
+    context: dg.SensorEvaluationContext,
+    notifier: LocalNotifier,
+    lakehouse: LocalLakehouse,
+    broker: LocalBroker,
+    stream: LocalStream,
+) -> dg.SkipReason:
+    """Dagster tells of a change of state once; as long as a table is stale, each tick looks anew whether that is an error.
+
+    So a quiet stream that breaks is told here too, after the time that the policy allows: what then waits in Kafka or at a gate,
+    a source that is not heard any more and a broker that does not answer all end its being quiet. Sooner, and by its cause,
+    it is told by ``stream_restarted`` and ``stream_given_up`` (a stream that has died or hangs), ``lag`` and ``latency`` (one
+    that is too slow), ``source_silent`` (no source, or no producer), ``dlq_rate`` (a source whose events nobody can read),
+    ``gate_failed`` and ``run_failed`` (behind Bronze). A broker that stays away, and a loop that starts no cycle, are told by
+    nobody else but ``wikistream health``.
+    """
+    known = json.loads(context.cursor) if context.cursor else {}
+    if isinstance(known, int):  # an older version kept its place alone
+        known = {"after": known}
+    stale = {table: Stale(**kept) for table, kept in known.get("stale", {}).items()}
+    events = _new_events(context.instance, known.get("after"), DagsterEventType.FRESHNESS_STATE_CHANGE)
+    newest: dict[str, FreshnessStateChange] = {}
     for entry in events.values():
         change: Any = _event(entry).event_specific_data
-        newest[change.key] = change
+        newest[".".join(change.key.path)] = change
     alerts = notifier.open()
-    for change in newest.values():
-        _tell_of_freshness(alerts, change)
-    return _looked_at(context, events, alerts)
+    for table, change in newest.items():
+        if change.new_state is FreshnessState.FAIL:
+            stale.setdefault(table, Stale())
+        else:
+            stale.pop(table, None)
+            _tell_of_freshness(alerts, table, change)
+    said = _watch_stale_tables(alerts, stale, lakehouse.open(), broker, stream) if stale else "no table is stale"
+    _all_kept(alerts)
+    kept = {table: asdict(seen) for table, seen in stale.items()}
+    context.update_cursor(json.dumps({"after": max(events, default=known.get("after")), "stale": kept}))
+    return dg.SkipReason(f"{len(events)} new events; {said}")
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Records waiting in Kafka for Bronze.")
@@ -193,10 +236,15 @@ def _growth(context: dg.SensorEvaluationContext) -> Growth | None:
     return Growth(**json.loads(context.cursor)) if context.cursor else None
 
 
-def _new_events(context: dg.SensorEvaluationContext, *types: DagsterEventType) -> dict[int, EventLogEntry]:
-    """The events after the cursor by their ids, in order. The cursor moves only with ``_looked_at``."""
-    after = int(context.cursor) if context.cursor else -1
-    storage = context.instance.event_log_storage
+def _place(context: dg.SensorEvaluationContext) -> int | None:
+    """The event up to which a sensor has told; moved by ``_looked_at`` only."""
+    return int(context.cursor) if context.cursor else None
+
+
+def _new_events(instance: dg.DagsterInstance, after: int | None, *types: DagsterEventType) -> dict[int, EventLogEntry]:
+    """The events after this one by their ids, in order; without one, from the first."""
+    after = -1 if after is None else after
+    storage = instance.event_log_storage
     found: dict[int, EventLogEntry] = {}
     ends = []
     for event_type in types:
@@ -294,19 +342,45 @@ def _plain(value: dg.MetadataValue[Any]) -> object:
     return plain if isinstance(plain, (str, int, float, bool, list, dict)) or plain is None else str(plain)
 
 
-def _tell_of_freshness(alerts: Alerts, change: FreshnessStateChange) -> None:
-    table = ".".join(change.key.path)
-    severity = _FRESHNESS.get(change.new_state)
-    if severity is None:
+def _tell_of_freshness(alerts: Alerts, table: str, change: FreshnessStateChange) -> None:
+    """Tell of every state but that of a stale table."""
+    if change.new_state is FreshnessState.WARN:
+        message = f"{table} is about to become stale"
+        alerts.fire(Alert(AlertKind.FRESHNESS, table, message, severity=Severity.WARNING))
+    else:
         alerts.clear(AlertKind.FRESHNESS, table, f"{table} is {change.new_state.value}")
-        return
-    message = (
-        f"{table} is older than its freshness policy allows"
-        if severity is Severity.ERROR
-        else f"{table} is about to become stale"
-    )
-    details = {"state": change.new_state.value, "before": change.previous_state.value}
-    alerts.fire(Alert(AlertKind.FRESHNESS, table, message, details, severity=severity))
+
+
+def _watch_stale_tables(
+    alerts: Alerts, stale: dict[str, Stale], lake: Lakehouse, broker: LocalBroker, stream: LocalStream
+) -> str:
+    """Look at each of them again, and put what is to be remembered in its place; returns one line for the tick."""
+    settings = load_settings()
+    idle, said = _idle_source(lake, broker, stream, settings)
+    waiting = {layer for layer, pending in pending_ranges(lake).items() if not pending.empty}
+    for table, seen in stale.items():
+        layer = table.partition(".")[0]
+        idle_here = None if waiting & _GATES_BEFORE.get(layer, waiting) else idle
+        most = FRESH_SECONDS if layer == "bronze" else settings.tables_fresh_seconds
+        stale[table] = watch_stale(alerts, table, idle_here, seen, time.time(), most)
+    return f"stale: {', '.join(sorted(stale))}; {said}"
+
+
+def _idle_source(
+    lake: Lakehouse, broker: LocalBroker, stream: LocalStream, settings: Settings
+) -> tuple[Idle | None, str]:
+    """Why Bronze is given nothing, if that is as it should be, and one line for the tick."""
+    try:
+        seen = look(lake, broker.connect(), stream.control(), chosen_source(settings))
+        ended = services.capture_is_read(settings)
+    except (BrokerError, SetupError) as error:
+        return None, str(error)
+    if seen.lag:
+        return None, "records wait for Bronze"
+    if not ended and (seen.source_at is None or source_is_silent(seen, settings)):
+        return None, "the source is not heard"
+    idle = Idle.ENDED if ended else Idle.QUIET
+    return idle, idle.value
 
 
 def _event(entry: EventLogEntry) -> dg.DagsterEvent:

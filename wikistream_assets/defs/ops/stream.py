@@ -62,7 +62,7 @@ def bronze_freshness(
     chosen = chosen_source(settings)
     events, memory = _news(lake, memory, replayed=chosen is not None and not chosen.endless)
     try:
-        seen = _look(lake, broker.connect(), control, chosen)
+        seen = look(lake, broker.connect(), control, chosen)
     except BrokerError as error:
         # nothing can be said about the stream then: the broker's keeper brings the broker back
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
@@ -124,7 +124,12 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     return memory
 
 
-def _look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
+def look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
+    """Look at the stream and at the source behind it.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
     newest = lake.newest_batch(RAW_EVENTS)
     found = broker.newest_cursor(chosen.source.identity) if chosen else None
     cursor, source_at = found or (Cursor(), None)
