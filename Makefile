@@ -2,7 +2,7 @@
 #   SOURCE=synthetic|live|PATH  EVENTS=N  WIKISTREAM_<SETTING>=VALUE   may follow any target and reach what it runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up down health test check audit faults soak bench doctor clean
+.PHONY: help demo dev up down health test check audit faults soak bench bench-long doctor clean
 
 SOURCE ?=
 EVENTS ?=
@@ -17,7 +17,7 @@ $(READY): pyproject.toml requirements.lock wikistream_assets/embedded/jars.lock 
 help: ## Show the targets
 	@echo "WikiStream: the public Wikimedia edit stream as audited Iceberg tables"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  SOURCE=synthetic (the default), live, or the path of a capture; 'up' and 'dev' go on with their last one."
 	@echo "  EVENTS=N is how many events 'demo' makes or reads."
@@ -63,6 +63,10 @@ soak: $(READY) ## Run the pipeline for an hour at 500 events/s; prints what grew
 
 bench: $(READY) ## Measure, side by side; prints ratios and appends a JSON line each
 	$(PYTHON_ENV)/python -m bench
+
+bench-long: $(READY) ## Measure the running pipeline: latency and recovery, then catching up; appends a JSON line each
+	$(PYTHON_ENV)/python -m bench.always_on
+	$(PYTHON_ENV)/python -m bench.catch_up
 
 doctor: $(READY) ## Check this machine and say how to mend what is wrong
 	$(WIKISTREAM) doctor

@@ -1,16 +1,12 @@
 """``python -m bench``: every measurement in turn; a JSON line of each is appended to ``bench/results/results.jsonl``."""
 
 import argparse
-import json
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from bench import bronze, catch_up, cycle, producer
+from bench.record import append
 
-_RESULTS: Final = Path(__file__).parent / "results" / "results.jsonl"
 _BENCHES: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "producer": producer.run,
     "bronze": bronze.run,
@@ -28,14 +24,7 @@ def main() -> None:
         parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(_BENCHES)}")
     for name in names:
         print(f"\n== {name}", flush=True)
-        _append(_BENCHES[name]())
-
-
-def _append(result: dict[str, Any]) -> None:
-    _RESULTS.parent.mkdir(exist_ok=True)
-    machine = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version()}
-    with _RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**machine, **result}) + "\n")
+        append(_BENCHES[name]())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ The pipeline is started as ``make up`` starts it, on the synthetic source in the
 """
 
 import argparse
-import json
 import os
 import signal
 import statistics
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from bench.latency import WARM_UP_SECONDS, Observer, percentiles
 from bench.pipeline import pipeline
+from bench.record import append
 from producer.sink import read_cursor
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.source import choose_source
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="events a second")
     parser.add_argument("--kills", type=int, default=5, help="of each program")
     options = parser.parse_args()
-    print(json.dumps(run(options.minutes, options.rate, options.kills)))
+    append(run(options.minutes, options.rate, options.kills))
 
 
 if __name__ == "__main__":

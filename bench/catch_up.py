@@ -5,12 +5,12 @@ stream is started again. ``python -m bench.catch_up [--events N] [--rate R]``.
 """
 
 import argparse
-import json
 import time
 from typing import Any, Final
 
 from bench.bronze import fill
 from bench.pipeline import pipeline
+from bench.record import append
 from producer.topics import EVENT_TOPICS
 from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.home import is_locked
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=180_000, help="lines of the outage")
     parser.add_argument("--rate", type=float, default=50.0, help="events a second that keep coming")
     options = parser.parse_args()
-    print(json.dumps(run(options.events, options.rate)))
+    append(run(options.events, options.rate))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ held against those that the generator makes anew. ``python -m bench.soak [--minu
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -20,6 +19,7 @@ import psutil
 
 from bench.latency import Observer, percentiles
 from bench.pipeline import pipeline
+from bench.record import append
 from producer.sink import read_cursor
 from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="how long to watch")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
     options = parser.parse_args()
-    print(json.dumps(run(options.minutes, options.rate)))
+    append(run(options.minutes, options.rate))
 
 
 if __name__ == "__main__":
