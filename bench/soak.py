@@ -3,29 +3,28 @@
 Watched every few seconds: how far Bronze is behind, the memory of each program with all its children (``worker`` executes the
 cycles), and the number of files in the warehouse, which maintenance has to bound: it keeps but 40 snapshots of a table here, so
 that all come to their bound within the hour. At the end the producer is stopped, the rest drains, and the ids in the tables are
-held against those that the generator makes anew. ``python -m bench.soak [--minutes M] [--rate R]``.
+held against those that the generator makes anew; if anything is lost or doubled, it exits with 1.
+
+``python -m bench.soak [--minutes M] [--rate R]``.
 """
 
 import argparse
 import statistics
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 import psutil
 
+from bench.accounts import accounts_of, check
 from bench.latency import Observer, percentiles
 from bench.pipeline import pipeline
 from bench.record import append
-from producer.sink import read_cursor
 from producer.topics import EVENT_TOPICS
-from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.alerts.watch import lag
 from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -60,7 +59,7 @@ def run(minutes: float = 60.0, rate: float = 500.0) -> dict[str, Any]:
         samples = _watch(settings, lake, minutes, observer)
         supervisor.call(settings, "stopProcess", "producer")
         _settle(settings, lake)
-        accounts = _accounts(settings, lake)
+        accounts = accounts_of(settings, lake)
         late = {"bronze": percentiles(observer.bronze_lags()), "gold": percentiles(observer.gold_lags())}
         [(cycles,)] = query(lake, "select count(distinct run_id) from dq_audit.quality_results").rows
     size = len(samples) // 4
@@ -139,37 +138,15 @@ def _settle(settings: Settings, lake: Lakehouse) -> None:
     print(f"the rest was not published within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}")
 
 
-def _accounts(settings: Settings, lake: Lakehouse) -> dict[str, int]:
-    """Ids that the generator makes for the lines that the producer has read, against those in Bronze and in Silver."""
-    source = choose_source(settings, "synthetic").source  # the one it has: rate and seed are kept in the home
-    cursor = read_cursor(settings.bootstrap_servers, source.identity)
-    if cursor is None or source.generator is None:
-        raise RuntimeError("the producer has committed nothing")
-    lines = islice(source.generator.lines(), cursor.counters.received)
-    sent = {line.event_id for line in lines if line.event_id and line.domain in FOLLOWED_DOMAINS}
-    bronze = _ids(lake, "bronze.raw_events")
-    silver = _ids(lake, "silver.cleaned_events") + _ids(lake, "quarantine.cleaned_events")
-    return {
-        "sent": len(sent),
-        "lost in bronze": len(sent - bronze.keys()),
-        "doubled in bronze": bronze.total() - len(bronze),
-        "lost in silver": len(sent - silver.keys()),
-        "doubled in silver": silver.total() - len(silver),
-    }
-
-
-def _ids(lake: Lakehouse, table: str) -> Counter[str]:
-    rows: Iterable[tuple[Any, ...]] = query(lake, f"select event_id from {table}").rows  # noqa: S608  # a name from above
-    return Counter(row[0] for row in rows)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long to watch")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
     options = parser.parse_args()
-    append(run(options.minutes, options.rate))
+    figures = run(options.minutes, options.rate)
+    append(figures)
+    check(figures)
 
 
 if __name__ == "__main__":
