@@ -1,22 +1,51 @@
 """What became of every line that the producer has read: what the generator makes anew, held against the tables."""
 
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from producer.sink import read_cursor
+from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.jobs.gate_control import pending_ranges
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
 from wikistream_assets.settings import Settings
+from wikistream_assets.tables import RAW_EVENTS
+
+_DRAIN_SECONDS: Final = 600.0
+_LOOK_SECONDS: Final = 5.0
 
 
-def accounts_of(settings: Settings, lake: Lakehouse) -> dict[str, int]:
+def stop_and_drain(settings: Settings, lake: Lakehouse, look: Callable[[], None], *, published: bool = True) -> None:
+    """Stop the producer, and wait until Bronze has all of Kafka and no gate has anything left to look at.
+
+    Args:
+        look: called at each look whether it is so far.
+        published: False where no cycle runs: Bronze alone is waited for.
+    """
+    supervisor.call(settings, "stopProcess", "producer")
+    broker = Broker(settings.bootstrap_servers)
+    ends = broker.ends(EVENT_TOPICS)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while time.monotonic() < deadline:
+        look()
+        behind = broker.has_committed_records(lake.position(RAW_EVENTS), ends)
+        if not behind and not (published and any(not pending.empty for pending in pending_ranges(lake).values())):
+            return
+        time.sleep(_LOOK_SECONDS)
+    print(f"not at its end within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}", flush=True)
+
+
+def accounts_of(settings: Settings, lake: Lakehouse, *, published: bool = True) -> dict[str, int]:
     """Ids and malformed lines of the synthetic source up to the producer's cursor, against Bronze, dead letters and Silver.
 
-    The producer has to be stopped, and the rest published.
+    After ``stop_and_drain``; where that was for Bronze alone, without Silver.
     """
     source = choose_source(settings, "synthetic").source  # the one it has: rate and seed are kept in the home
     cursor = read_cursor(settings.bootstrap_servers, source.identity)
@@ -28,14 +57,13 @@ def accounts_of(settings: Settings, lake: Lakehouse) -> dict[str, int]:
     sent = {event_id for event_id, domain, _ in lines if event_id and domain in FOLLOWED_DOMAINS}
     malformed = sum(defect is not None for _, _, defect in lines)
     [(letters,)] = query(lake, "select count(*) from bronze.dead_letter").rows
-    bronze = _ids(lake, "bronze.raw_events")
-    silver = _ids(lake, "silver.cleaned_events") + _ids(lake, "quarantine.cleaned_events")
-    return {
-        "sent": len(sent),
-        "lost in bronze": len(sent - bronze.keys()),
-        "doubled in bronze": bronze.total() - len(bronze),
-        "lost in silver": len(sent - silver.keys()),
-        "doubled in silver": silver.total() - len(silver),
+    found = {"bronze": _ids(lake, "bronze.raw_events")}
+    if published:
+        found["silver"] = _ids(lake, "silver.cleaned_events") + _ids(lake, "quarantine.cleaned_events")
+    accounts = {"sent": len(sent)}
+    for layer, ids in found.items():
+        accounts |= {f"lost in {layer}": len(sent - ids.keys()), f"doubled in {layer}": ids.total() - len(ids)}
+    return accounts | {
         "malformed": malformed,
         "lost in dead letters": max(0, malformed - letters),
         "doubled in dead letters": max(0, letters - malformed),

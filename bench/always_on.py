@@ -1,4 +1,5 @@
-"""The running pipeline: how soon an event is seen in Bronze and in Gold, and how soon each part is back after ``kill -9``.
+"""The running pipeline: how soon an event is seen in Bronze and in Gold, and how soon each part is back after ``kill -9``;
+and whether every event is in its place at the end of both, else it exits with 1.
 
 The pipeline is started as ``make up`` starts it, on the synthetic source in the time of the clock; what sent and seen mean says
 ``bench.latency``. ``python -m bench.always_on [--minutes M] [--rate R] [--kills N]``.
@@ -11,6 +12,7 @@ import statistics
 import time
 from typing import Any, Final
 
+from bench.accounts import accounts_of, check, stop_and_drain
 from bench.latency import WARM_UP_SECONDS, Observer, percentiles
 from bench.pipeline import pipeline
 from bench.record import append
@@ -38,11 +40,15 @@ def run(minutes: float = 30.0, rate: float = 50.0, kills: int = 5) -> dict[str, 
     """Measure ``minutes`` with cycles paused, then the recoveries, then as long with cycles back to back; print a table."""
     figures: dict[str, Any] = {"bench": "always_on", "minutes": minutes, "events_per_second": rate}
     with pipeline(rate, cycle_first_seconds=86_400) as settings:
-        figures["bronze_paused"] = _latency("bronze_paused", _observe(settings, minutes, "cycles paused").bronze_lags())
+        observer = _observe(settings, minutes, "cycles paused")
+        figures["bronze_paused"] = _latency("bronze_paused", observer.bronze_lags())
         figures["recovery"] = {name: _recovery(settings, name, kills) for name in RECOVERY_WANTED}
+        figures["accounts_paused"] = _accounts(settings, observer, published=False)
     with pipeline(rate, cycle_first_seconds=0, cycle_pause_seconds=0) as settings:
         observer = _observe(settings, minutes, "cycles back to back")
         figures["bronze_cycling"] = _latency("bronze_cycling", observer.bronze_lags())
+        figures["accounts_cycling"] = _accounts(settings, observer)
+        # now that all is published: what Gold was late with at the end counts as well
         figures["gold_cycling"] = _latency("gold_cycling", observer.gold_lags())
     return figures
 
@@ -62,6 +68,14 @@ def _latency(name: str, lags: list[float]) -> dict[str, float]:
     found = percentiles(lags)
     print(f"{name:15} p50 {found['p50']:6.1f} s  p95 {found['p95']:6.1f} s (at most {WANTED[name]:g})", flush=True)
     return found
+
+
+def _accounts(settings: Settings, observer: Observer, *, published: bool = True) -> dict[str, int]:
+    lake = Lakehouse.local(settings)
+    stop_and_drain(settings, lake, observer.look, published=published)
+    accounts = accounts_of(settings, lake, published=published)
+    print(", ".join(f"{name} {number}" for name, number in accounts.items()), flush=True)
+    return accounts
 
 
 def _recovery(settings: Settings, name: str, kills: int) -> list[float]:
@@ -119,7 +133,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="events a second")
     parser.add_argument("--kills", type=int, default=5, help="of each program")
     options = parser.parse_args()
-    append(run(options.minutes, options.rate, options.kills))
+    figures = run(options.minutes, options.rate, options.kills)
+    append(figures)
+    for phase in ("accounts_paused", "accounts_cycling"):
+        check(figures[phase])
 
 
 if __name__ == "__main__":

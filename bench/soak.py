@@ -18,23 +18,19 @@ from typing import Any, Final
 
 import psutil
 
-from bench.accounts import accounts_of, check
+from bench.accounts import accounts_of, check, stop_and_drain
 from bench.latency import Observer, percentiles
 from bench.pipeline import pipeline
 from bench.record import append
-from producer.topics import EVENT_TOPICS
 from wikistream_assets.alerts.watch import lag
-from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.embedded import supervisor
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
 
 _SAMPLE_SECONDS: Final = 10.0
 _WARM_UP_SECONDS: Final = 180.0
-_DRAIN_SECONDS: Final = 600.0
 _SNAPSHOTS: Final = 40
 _MIB: Final = 2**20
 
@@ -57,8 +53,7 @@ def run(minutes: float = 60.0, rate: float = 500.0) -> dict[str, Any]:
         lake = Lakehouse.local(settings)
         observer = Observer(settings)
         samples = _watch(settings, lake, minutes, observer)
-        supervisor.call(settings, "stopProcess", "producer")
-        _settle(settings, lake)
+        stop_and_drain(settings, lake, observer.look)
         accounts = accounts_of(settings, lake)
         late = {"bronze": percentiles(observer.bronze_lags()), "gold": percentiles(observer.gold_lags())}
         [(cycles,)] = query(lake, "select count(distinct run_id) from dq_audit.quality_results").rows
@@ -123,19 +118,6 @@ def _quarter(samples: Sequence[Sample]) -> dict[str, float]:
     figures = [_figures(sample) for sample in samples]
     names = sorted({name for of_sample in figures for name in of_sample})
     return {name: round(statistics.median(of_sample.get(name, 0) for of_sample in figures), 1) for name in names}
-
-
-def _settle(settings: Settings, lake: Lakehouse) -> None:
-    """Wait until Bronze has all of Kafka and no gate has anything left to look at."""
-    broker = Broker(settings.bootstrap_servers)
-    ends = broker.ends(EVENT_TOPICS)
-    deadline = time.monotonic() + _DRAIN_SECONDS
-    while time.monotonic() < deadline:
-        behind = broker.has_committed_records(lake.position(RAW_EVENTS), ends)
-        if not behind and all(state.pending.empty for state in gate_states(lake)):
-            return
-        time.sleep(_SAMPLE_SECONDS)
-    print(f"the rest was not published within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ TARGETS = [
     "faults",
     "soak",
     "bench",
+    "bench-long",
     "doctor",
     "clean",
 ]
