@@ -11,7 +11,7 @@ from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.jobs.gate_control import pending_ranges
+from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.query import query
@@ -36,7 +36,7 @@ def stop_and_drain(settings: Settings, lake: Lakehouse, look: Callable[[], None]
     while time.monotonic() < deadline:
         look()
         behind = broker.has_committed_records(lake.position(RAW_EVENTS), ends)
-        if not behind and not (published and any(not pending.empty for pending in pending_ranges(lake).values())):
+        if not behind and not (published and waiting_layers(lake)):
             return
         time.sleep(_LOOK_SECONDS)
     print(f"not at its end within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}", flush=True)

@@ -16,7 +16,7 @@ from wikistream_assets.definitions import defs
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError
-from wikistream_assets.jobs.gate_control import gate_states
+from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
@@ -87,7 +87,7 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
         if not already_up:
             services.down(settings)
     lake = Lakehouse.local(settings)
-    result.waiting = _waiting(lake)
+    result.waiting = waiting_layers(lake)
     result.summary = summarize(lake)
     return result
 
@@ -109,7 +109,7 @@ def _run_cycles(result: DemoResult, settings: Settings, report: Report) -> None:
             for failure in _failures(run):
                 report(failure)
             result.succeeded = run.success
-            if not run.success or not _waiting(Lakehouse.local(settings)):
+            if not run.success or not waiting_layers(Lakehouse.local(settings)):
                 return
 
 
@@ -118,10 +118,6 @@ def _failures(run: dg.ExecuteInProcessResult) -> Iterator[str]:
         error = event.step_failure_data.error
         cause = error.cause if error and error.cause else error
         yield f"{event.step_key} failed: {cause.message.strip() if cause else 'unknown cause'}"
-
-
-def _waiting(lake: Lakehouse) -> tuple[str, ...]:
-    return tuple(state.layer for state in gate_states(lake) if not state.pending.empty)
 
 
 @contextmanager

@@ -43,15 +43,16 @@ class GateState:
         return bool(self.failures)
 
 
-def pending_ranges(lake: Lakehouse) -> dict[str, SnapshotRange]:
-    """What waits for each of the three gates, in order; an empty range where all is published. Reads the catalog alone."""
-    return {layer: pending_range(lake) for layer, pending_range in _PENDING.items()}
+def waiting_layers(lake: Lakehouse) -> tuple[str, ...]:
+    """The layers whose gates something waits for, in order. Reads the catalog alone."""
+    return tuple(layer for layer, pending_range in _PENDING.items() if not pending_range(lake).empty)
 
 
 def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
     """The three gates, in order. Reads the catalog, and where a range waits, the verdicts on it."""
     states = []
-    for layer, pending in pending_ranges(lake).items():
+    for layer, pending_range in _PENDING.items():
+        pending = pending_range(lake)
         verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending)
         failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
         states.append(GateState(layer, pending, failures))

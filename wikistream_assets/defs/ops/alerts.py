@@ -40,7 +40,7 @@ from wikistream_assets.defs.ops.stream import look
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.exceptions import BrokerError, NewsNotKeptError, SetupError
-from wikistream_assets.jobs.gate_control import pending_ranges
+from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.operations.stream_watch import source_is_silent
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
@@ -357,7 +357,7 @@ def _watch_stale_tables(
     """Look at each of them again, and put what is to be remembered in its place; returns one line for the tick."""
     settings = load_settings()
     idle, said = _idle_source(lake, broker, stream, settings)
-    waiting = {layer for layer, pending in pending_ranges(lake).items() if not pending.empty}
+    waiting = set(waiting_layers(lake))
     for table, seen in stale.items():
         layer = table.partition(".")[0]
         idle_here = None if waiting & _GATES_BEFORE.get(layer, waiting) else idle

@@ -8,7 +8,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.jobs import cycle
-from wikistream_assets.jobs.gate_control import pending_ranges
+from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.operations.cycle_loop import due
 from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.environment import LocalLakehouse
@@ -33,7 +33,7 @@ def cycle_loop(context: dg.SensorEvaluationContext, lakehouse: LocalLakehouse) -
         running=running[0].dagster_run.run_id if running else None,
         last=last_cycle(context.instance),
         first_data_at=_first_data_at(lake),
-        pending=any(not pending.empty for pending in pending_ranges(lake).values()),
+        pending=bool(waiting_layers(lake)),
         settings=settings,
     )
     if decision.key is None:
