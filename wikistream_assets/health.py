@@ -19,7 +19,6 @@ from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs.gate_control import GateState, gate_states
 from wikistream_assets.operations.cycle_loop import Ended, Last
-from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -149,7 +148,7 @@ def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
         return None
     # where masking's mark is the oldest snapshot that is kept, the table moved no later than that
     newest = lake.newest_batch(spec) or lake.newest_position(spec)
-    return instant(newest.timestamp_ms if newest else None)
+    return newest.committed_at if newest else None
 
 
 def _last_verdict(lake: Lakehouse | None) -> datetime | None:
@@ -160,7 +159,7 @@ def _last_verdict(lake: Lakehouse | None) -> datetime | None:
     kept = [version for version in lake.history(QUALITY_RESULTS) if version.total_records] if lake else []
     added = (version for version in kept if version.operation == "append" and version.added_records)
     newest = next(added, kept[-1] if kept else None)
-    return instant(newest.timestamp_ms if newest else None)
+    return newest.committed_at if newest else None
 
 
 def _last_cycle(settings: Settings) -> Last | None:
@@ -208,4 +207,4 @@ def _waiting_since(lake: Lakehouse, gate: GateState) -> datetime | None:
     pending = gate.pending
     waiting = takewhile(lambda v: v.snapshot_id != pending.start, lake.history(_READ_BY[gate.layer], pending.end))
     batches = [version for version in waiting if version.position is not None and not version.masks]
-    return instant(batches[-1].timestamp_ms) if batches else None
+    return batches[-1].committed_at if batches else None

@@ -1,7 +1,6 @@
 """``wikistream snapshots``, ``diff`` and ``rollback``: a table's past, what has changed since, and the way back."""
 
 import getpass
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -28,7 +27,7 @@ def snapshots(
         [
             (
                 str(version.snapshot_id),
-                datetime.fromtimestamp(version.timestamp_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+                version.committed_at.strftime("%Y-%m-%d %H:%M:%SZ"),
                 version.operation,
                 version.added_records,
                 version.total_records,

@@ -1,6 +1,5 @@
 """``wikistream tables``: what the lake holds, and the hashes that prove two lakes equal."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,7 +56,7 @@ def describe_tables(lake: "Lakehouse") -> list[dict[str, Any]]:
                 "files": int(summary.get("total-data-files", 0)),
                 "bytes": int(summary.get("total-files-size", 0)),
                 "snapshot_id": version.snapshot_id,
-                "snapshot_at": datetime.fromtimestamp(version.timestamp_ms / 1000, UTC),
+                "snapshot_at": version.committed_at,
                 "position": consumed.position if consumed else None,
             }
         )

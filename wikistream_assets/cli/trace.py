@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -87,9 +86,8 @@ def _snapshot(item: "Found") -> str:
         return "the snapshot that added it has expired from the table's history"
     if item.version is None:
         return f"snapshot {item.snapshot_id}, expired from the table's history"
-    at = datetime.fromtimestamp(item.version.timestamp_ms / 1000, UTC)
     return (
-        f"snapshot {item.snapshot_id} of {at:%Y-%m-%d %H:%M:%SZ} ({item.version.operation}, "
+        f"snapshot {item.snapshot_id} of {item.version.committed_at:%Y-%m-%d %H:%M:%SZ} ({item.version.operation}, "
         f"{item.version.added_records} rows added)"
     )
 

@@ -7,7 +7,7 @@ The verdicts of one attempt are written once: a gate that is killed after writin
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import pyarrow as pa
@@ -150,11 +150,8 @@ def _since(lake: Lakehouse, layer: str, range_end: int) -> tuple[str, str] | Non
 
     A day is allowed for clocks. None if the range's end is forgotten, and with it when it was committed.
     """
-    snapshot = lake.table(_AUDITED[layer]).snapshot_by_id(range_end)
-    if snapshot is None:
-        return None
-    committed = datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC)
-    return "run_date", (committed - timedelta(days=1)).date().isoformat()
+    end = next(lake.history(_AUDITED[layer], range_end), None)
+    return ("run_date", (end.committed_at - timedelta(days=1)).date().isoformat()) if end else None
 
 
 def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ a quiet source is told from a dead one by the producer's cursor, which moves wit
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -163,8 +163,3 @@ def tried(memory: Memory, now: datetime) -> Memory:
 def recovered(memory: Memory) -> Memory:
     """Note that the stream commits again."""
     return replace(memory, revived_at=None, tries=0, tried_at=None, given_up=False)
-
-
-def instant(milliseconds: int | None) -> datetime | None:
-    """Milliseconds since the epoch as an instant in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds is not None else None

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -136,6 +136,11 @@ class Version:
     position: dict[str, Any] | None
     counts: dict[str, Any] | None
     masks: bool = False
+
+    @property
+    def committed_at(self) -> datetime:
+        """Commit time, UTC."""
+        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.jobs import cycle
 from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.operations.cycle_loop import due
-from wikistream_assets.operations.stream_watch import instant
 from wikistream_assets.resources.environment import LocalLakehouse
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import load_settings
@@ -51,4 +50,4 @@ def _first_data_at(lake: Lakehouse) -> datetime | None:
     oldest = None
     for version in lake.history(RAW_EVENTS):
         oldest = version if version.position is not None else oldest
-    return instant(oldest.timestamp_ms) if oldest else None
+    return oldest.committed_at if oldest else None

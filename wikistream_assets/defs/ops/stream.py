@@ -20,7 +20,6 @@ from wikistream_assets.operations.stream_watch import (
     Seen,
     Step,
     Verdict,
-    instant,
     judge,
     next_step,
     recovered,
@@ -136,7 +135,7 @@ def look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: Pipeli
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
-        committed_at=instant(newest.timestamp_ms if newest else None),
+        committed_at=newest.committed_at if newest else None,
         lag=broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)),
         source_at=source_at,
         stream=control.state(),
@@ -154,7 +153,7 @@ def _news(
         return [], memory
     letters = lake.head(DEAD_LETTER)
     events = [*(_event(version, replayed=replayed) for version in new), *_dead_letters(letters)]
-    return events, replace(memory, reported=new[-1].snapshot_id, reported_at=instant(new[-1].timestamp_ms))
+    return events, replace(memory, reported=new[-1].snapshot_id, reported_at=new[-1].committed_at)
 
 
 def _not_reported(lake: Lakehouse, memory: Memory) -> list[Version]:
@@ -168,7 +167,7 @@ def _not_reported(lake: Lakehouse, memory: Memory) -> list[Version]:
     # The reported one is gone: rolled back, which leaves older ones on main, or forgotten, which leaves newer ones alone.
     if memory.reported_at is None:
         return batches[:1]
-    return [v for v in later if datetime.fromtimestamp(v.timestamp_ms / 1000, UTC) > memory.reported_at]
+    return [v for v in later if v.committed_at > memory.reported_at]
 
 
 def _event(version: Version, *, replayed: bool) -> dg.AssetMaterialization | dg.AssetObservation:
