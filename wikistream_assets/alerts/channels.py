@@ -116,7 +116,9 @@ def _parted(lines: list[str], before: str) -> tuple[list[str], list[str]]:
     for line in lines:
         with suppress(ValueError):
             notice = json.loads(line)
-            at = min(notice["at"], notice["subject"]) if notice["kind"] == AlertKind.HIGH_RISK_USER else notice["at"]
+            at = notice["at"]
+            if notice.get("kind") == AlertKind.HIGH_RISK_USER:
+                at = min(at, notice["subject"])
         (old if at < before else kept).append(line)
     return kept, old
 
