@@ -132,7 +132,8 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
 
         def write(records: DataFrame, batch_id: int) -> None:
             writer.write(records, batch_id)
-            stop.wait(pace.pause(batch_id))
+            if stop.wait(pace.pause(batch_id)):
+                writer.close()  # else the next batch would begin before the query is stopped
 
         interval = f"{round(settings.bronze_trigger_seconds * 1000)} milliseconds"
         broker = Broker(settings.bootstrap_servers)
