@@ -113,6 +113,7 @@ def test_a_killed_broker_comes_back_with_everything_committed(running_home: Home
     assert killed is not None
 
     os.kill(killed, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(killed).status() == psutil.STATUS_STOPPED)
     spent = supervisor.processor_seconds(settings, "broker")
     wait_until(lambda: broker_state(settings).state == "SILENT")
     assert supervisor.processor_seconds(settings, "broker") == spent

@@ -216,9 +216,9 @@ def test_a_stream_slows_down_before_its_snapshots_are_too_many_and_can_still_be_
     monkeypatch.setattr(bronze_stream, "pause_for", lambda snapshots: 3_600.0 if snapshots >= 2 else 0.0)
     stop = threading.Event()
     stream = threading.Thread(target=run_forever, args=(spark, lake, settings, stop))
+    produce(settings.bootstrap_servers, [edit(1)])  # first: the number of snapshots is looked at after batch 0
     stream.start()
     try:
-        produce(settings.bootstrap_servers, [edit(1)])
         wait_until(lambda: len(batches(lake)) == 1)
         produce(settings.bootstrap_servers, [edit(2)])
         stream.join(10 * settings.bronze_trigger_seconds)
