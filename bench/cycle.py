@@ -38,7 +38,7 @@ from wikistream_assets.resources.lakehouse import Lakehouse, matching, summary_p
 from wikistream_assets.resources.spark import append_rows, local_session, read_range, table_name
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TableSpec
-from wikistream_assets.transforms.bronze.raw_events import parse
+from wikistream_assets.transforms.bronze.raw_events import parse, stamp
 from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
 from wikistream_assets.transforms.gold.activity import activity
 from wikistream_assets.transforms.silver.cleaned_events import good, split
@@ -172,7 +172,7 @@ def _template(spark: SparkSession, root: Path, events: int) -> DataFrame:
     path = root / "records.parquet"
     if not path.exists():
         _write_records(path, events)
-    rows = parse(spark.read.parquet(str(path)), processed_at=datetime.now(UTC)).where("reason is null")
+    rows = stamp(parse(spark.read.parquet(str(path))), datetime.now(UTC)).where("reason is null")
     made = root / f"template-{id(spark)}.parquet"
     rows.select(*RAW_EVENTS.column_names).write.parquet(str(made))
     return spark.read.parquet(str(made))

@@ -33,7 +33,7 @@ from wikistream_assets.resources.spark import append_rows, read_table
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables.bronze import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.transforms.bronze.dead_letter import dead_letters
-from wikistream_assets.transforms.bronze.raw_events import at_places, first_places, parse
+from wikistream_assets.transforms.bronze.raw_events import at_places, first_places, stamp
 
 _MANY_HOURS: Final = 200
 
@@ -102,11 +102,11 @@ class BatchWriter:
         self._closed = False
         self.error: Exception | None = None
 
-    def write(self, records: DataFrame, batch_id: int) -> None:
+    def write(self, parsed: DataFrame, batch_id: int) -> None:
         """Consume one batch; called by Structured Streaming on a thread of its own.
 
         Args:
-            records: columns of Spark's Kafka source.
+            parsed: what ``transforms.bronze.raw_events.parse`` made of the batch's records.
             batch_id: number of the batch within the query, for the log.
         """
         with self._busy:
@@ -114,7 +114,7 @@ class BatchWriter:
             if self._closed:
                 return
             try:
-                self._write(records, batch_id)
+                self._write(parsed, batch_id)
             except Exception as error:
                 self.error = error
                 raise
@@ -125,20 +125,20 @@ class BatchWriter:
         with self._busy:
             pass
 
-    def _write(self, records: DataFrame, batch_id: int) -> None:
+    def _write(self, parsed: DataFrame, batch_id: int) -> None:
         if batch_id > 0:
             failpoint(self._settings, BRONZE_AFTER_CHECKPOINT)
         failpoint(self._settings, BRONZE_AFTER_OFFSETS)
         started = time.monotonic()
-        cores = records.sparkSession.sparkContext.defaultParallelism
-        fresh = _from_position(records, self.position).coalesce(cores)
-        parsed = parse(fresh, processed_at=datetime.now(UTC)).persist(StorageLevel.MEMORY_AND_DISK)
+        cores = parsed.sparkSession.sparkContext.defaultParallelism
+        fresh = stamp(_from_position(parsed, self.position).coalesce(cores), datetime.now(UTC))
+        fresh.persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            found = _find(parsed)
+            found = _find(fresh)
             if found.records:
-                self._commit(parsed, found, started)
+                self._commit(fresh, found, started)
         finally:
-            parsed.unpersist()
+            fresh.unpersist()
 
     def _commit(self, parsed: DataFrame, found: _Found, started: float) -> None:
         places = first_places(parsed, _known_ids(parsed, found.spans)).persist(StorageLevel.MEMORY_AND_DISK)
@@ -181,20 +181,25 @@ class BatchWriter:
             for (topic, number), next_offset in found.next_letter_offsets.items()
         ):
             letters = dead_letters(parsed)
-            append_rows(_from_position(letters, known, prefix="kafka_"), DEAD_LETTER, properties)
+            append_rows(_from_position(letters, known), DEAD_LETTER, properties)
             self._letters_position = position
         failpoint(self._settings, BRONZE_AFTER_DEAD_LETTERS)
 
 
-def _from_position(records: DataFrame, position: Positions, prefix: str = "") -> DataFrame:
+def _from_position(parsed: DataFrame, position: Positions) -> DataFrame:
     """Leave out the records below ``position``: they have been consumed before."""
-    topic, partition, offset = (sf.col(prefix + name) for name in ("topic", "partition", "offset"))
-    consumed: list[Column] = [
-        (topic == name) & (partition == int(number)) & (offset < next_offset)
-        for name, partitions in position.items()
+    offsets = [
+        sf.lit(of_partition)
+        for topic, partitions in position.items()
         for number, next_offset in partitions.items()
+        for of_partition in (f"{topic}-{number}", next_offset)
     ]
-    return records.where(~reduce(or_, consumed)) if consumed else records
+    if not offsets:
+        return parsed
+    # A map, though comparisons would be plainer: Spark compiles a number into its code, which would be new for each batch then.
+    next_offsets = sf.create_map(*offsets)
+    next_offset = next_offsets[sf.concat_ws("-", "kafka_topic", sf.col("kafka_partition").cast("string"))]
+    return parsed.where(sf.col("kafka_offset") >= sf.coalesce(next_offset, sf.lit(0)))
 
 
 def _find(parsed: DataFrame) -> _Found:

@@ -37,6 +37,7 @@ from wikistream_assets.resources.lakehouse import TOPICS_KEY, Lakehouse, Version
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables.bronze import RAW_EVENTS
+from wikistream_assets.transforms.bronze.raw_events import parse
 
 LOCK: Final = RAW_EVENTS.identifier
 """The name of Bronze's writer lock in the home."""
@@ -130,8 +131,8 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
     with only_run(spark, settings, LOCK):
         writer, pace = BatchWriter(lake, settings), _Pace(lake)
 
-        def write(records: DataFrame, batch_id: int) -> None:
-            writer.write(records, batch_id)
+        def write(parsed: DataFrame, batch_id: int) -> None:
+            writer.write(parsed, batch_id)
             if stop.wait(pace.pause(batch_id)):
                 writer.close()  # else the next batch would begin before the query is stopped
 
@@ -267,7 +268,7 @@ def _running(
         .option("minPartitions", partitions * spark.sparkContext.defaultParallelism)
         .load()
     )
-    stream = records.writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint))
+    stream = parse(records).writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint))
     query = (stream.trigger(processingTime=interval) if interval else stream.trigger(availableNow=True)).start()
     try:
         yield query

@@ -87,6 +87,12 @@ def _application(settings: Settings) -> SparkSession:
         # its next collection, and each batch leaves some.
         .config("spark.buffer.pageSize", "1m")
         .config("spark.sql.streaming.metricsEnabled", "false")
+        # The default one starts eight processes (readlink) for each batch. What it does better nobody needs here: a checkpoint is
+        # thrown away at the next start.
+        .config(
+            "spark.sql.streaming.checkpointFileManagerClass",
+            "org.apache.spark.sql.execution.streaming.FileSystemBasedCheckpointFileManager",
+        )
         # What is cached here is read two or three times and dropped: trying out encodings on it costs more than it saves.
         .config("spark.sql.inMemoryColumnarStorage.compressed", "false")
         .getOrCreate()

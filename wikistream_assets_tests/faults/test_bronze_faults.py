@@ -43,6 +43,7 @@ from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.transforms.bronze.raw_events import parse
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, messages, sent_ids
 from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, catalog_locked, fill
@@ -249,11 +250,11 @@ def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: L
     produce(settings.bootstrap_servers, messages())
     drain(spark, lake, settings)
     before = lake.head(RAW_EVENTS)
-    everything = _kafka(spark, settings)
+    everything = parse(_kafka(spark, settings))
     bronze_batch.BatchWriter(lake, settings).write(everything, 0)
     assert lake.head(RAW_EVENTS) == before
     produce(settings.bootstrap_servers, [event_message("id-new", line().replace(ID, "id-new"))])
-    bronze_batch.BatchWriter(lake, settings).write(_kafka(spark, settings), 0)
+    bronze_batch.BatchWriter(lake, settings).write(parse(_kafka(spark, settings)), 0)
     assert batches(lake)[-1].counts is not None
     assert batches(lake)[-1].counts["batch"] == {"records": 1, "rows": 1, "dead_letters": 0, "duplicates": 0}
     assert_sound(lake)
@@ -282,10 +283,10 @@ def test_18_control_without_the_lock_two_writers_double(
     """Iceberg lets both append: two writers that start from the same position both write the same events."""
     produce(settings.bootstrap_servers, messages())
     first, second = (bronze_batch.BatchWriter(lake, settings) for _ in range(2))
-    first.write(_kafka(spark, settings), 0)
+    first.write(parse(_kafka(spark, settings)), 0)
     # the second one has looked for known events before the first committed
     monkeypatch.setattr(bronze_batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
-    second.write(_kafka(spark, settings), 0)
+    second.write(parse(_kafka(spark, settings)), 0)
     account.settle("18", "two writers at once; no lock", sent=sent_ids(), found=event_ids(lake), control=True)
 
 

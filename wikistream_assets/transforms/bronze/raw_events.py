@@ -47,16 +47,16 @@ _DETAILS: Final = {
 }
 
 
-def parse(records: DataFrame, *, processed_at: datetime) -> DataFrame:
+def parse(records: DataFrame) -> DataFrame:
     """Read Kafka records of ``raw-events`` and ``dlq-events``, one row for each.
 
     Args:
-        records: columns of Spark's Kafka source: value (binary), topic, partition, offset, timestamp.
-        processed_at: when the batch runs.
+        records: columns of Spark's Kafka source, of a batch or a stream: value (binary), topic, partition, offset, timestamp.
 
     Returns:
         The columns of ``bronze.raw_events``, and reason, detail, original (base64), attempts and rejected_at, which are all null
-        in the rows that are events; ``reason`` is not null in those that are not.
+        in the rows that are events; ``reason`` is not null in those that are not. What depends on the time of processing is for
+        ``stamp`` to add.
     """
     # Three projections, each JSON text parsed in exactly one of them: Spark does not merge a projection into the next one where
     # an expensive expression would be repeated for each field taken from it.
@@ -71,15 +71,29 @@ def parse(records: DataFrame, *, processed_at: datetime) -> DataFrame:
     )
     read = opened.withColumn("event", _json("envelope.data", _EVENT_DDL)).withColumn("at", _event_time())
     judged = read.withColumn("reason", _reason())
-    columns = {**_event_columns(), "bronze_processed_at": instant(processed_at), **_rejection_columns(processed_at)}
+    columns = {**_event_columns(), **_rejection_columns()}
     return judged.select(*(column.alias(name) for name, column in columns.items()))
+
+
+def stamp(parsed: DataFrame, processed_at: datetime) -> DataFrame:
+    """Add to a batch of what ``parse`` returned when it was processed: ``bronze_processed_at``; ``rejected_at`` of Bronze's own.
+
+    Apart from ``parse``, which is the same for every batch: a stream builds and compiles that once.
+    """
+    rejects = sf.col("reason").isNotNull() & ~_is_letter("kafka_topic")
+    return parsed.withColumns(
+        {
+            "bronze_processed_at": instant(processed_at),
+            "rejected_at": sf.when(rejects, instant(processed_at)).otherwise(sf.col("rejected_at")),
+        }
+    )
 
 
 def first_places(parsed: DataFrame, known_ids: DataFrame) -> DataFrame:
     """Where the events are that Bronze does not have yet: one row for each new ``event_id``, in column ``place``.
 
     Args:
-        parsed: what ``parse`` returned.
+        parsed: what ``stamp`` returned.
         known_ids: column event_id: the events that Bronze already holds in the hours that ``parsed`` touches. A redelivered event
             has the time it had before, so no other hour can hold it.
 
@@ -179,16 +193,15 @@ def _event_columns() -> dict[str, Column]:
     }
 
 
-def _rejection_columns(processed_at: datetime) -> dict[str, Column]:
+def _rejection_columns() -> dict[str, Column]:
     """The producer's own words for what it rejected, Bronze's for what Bronze could not read; null in rows that are events."""
     reason = sf.col("reason")
     details = sf.create_map(*(sf.lit(str(text)) for pair in _DETAILS.items() for text in pair))
-    producer_said = sf.col("letter.rejected_at").cast("timestamp")
     columns = {
         "detail": sf.coalesce("letter.detail", details[reason]),
         # Spark's base64 breaks lines, as in an e-mail.
         "original": sf.coalesce("letter.original", sf.translate(sf.base64("value"), "\r\n", "")),
         "attempts": sf.coalesce("letter.attempts", "envelope._processing.attempts", sf.lit(0)),
-        "rejected_at": sf.when(_is_letter("kafka_topic"), producer_said).otherwise(instant(processed_at)),
+        "rejected_at": sf.col("letter.rejected_at").cast("timestamp"),
     }
     return {"reason": reason, **{name: sf.when(reason.isNotNull(), column) for name, column in columns.items()}}
