@@ -34,6 +34,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.tables.bronze import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.transforms.bronze.dead_letter import dead_letters
 from wikistream_assets.transforms.bronze.raw_events import at_places, first_places, stamp
+from wikistream_assets.transforms.shared.kafka import from_position
 
 _MANY_HOURS: Final = 200
 
@@ -131,7 +132,7 @@ class BatchWriter:
         failpoint(self._settings, BRONZE_AFTER_OFFSETS)
         started = time.monotonic()
         cores = parsed.sparkSession.sparkContext.defaultParallelism
-        fresh = stamp(_from_position(parsed, self.position).coalesce(cores), datetime.now(UTC))
+        fresh = stamp(from_position(parsed, self.position).coalesce(cores), datetime.now(UTC))
         fresh.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             found = _find(fresh)
@@ -181,25 +182,9 @@ class BatchWriter:
             for (topic, number), next_offset in found.next_letter_offsets.items()
         ):
             letters = dead_letters(parsed)
-            append_rows(_from_position(letters, known), DEAD_LETTER, properties)
+            append_rows(from_position(letters, known), DEAD_LETTER, properties)
             self._letters_position = position
         failpoint(self._settings, BRONZE_AFTER_DEAD_LETTERS)
-
-
-def _from_position(parsed: DataFrame, position: Positions) -> DataFrame:
-    """Leave out the records below ``position``: they have been consumed before."""
-    offsets = [
-        sf.lit(of_partition)
-        for topic, partitions in position.items()
-        for number, next_offset in partitions.items()
-        for of_partition in (f"{topic}-{number}", next_offset)
-    ]
-    if not offsets:
-        return parsed
-    # A map, though comparisons would be plainer: Spark compiles a number into its code, which would be new for each batch then.
-    next_offsets = sf.create_map(*offsets)
-    next_offset = next_offsets[sf.concat_ws("-", "kafka_topic", sf.col("kafka_partition").cast("string"))]
-    return parsed.where(sf.col("kafka_offset") >= sf.coalesce(next_offset, sf.lit(0)))
 
 
 def _find(parsed: DataFrame) -> _Found:

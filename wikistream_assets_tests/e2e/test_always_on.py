@@ -78,6 +78,7 @@ _BRONZE_AND_SENSORS = """{
 }"""
 
 
+@pytest.mark.long
 def test_the_ui_in_front_ends_at_ctrl_c_and_the_pipeline_goes_on(settings_factory: SettingsFactory) -> None:
     settings = settings_factory(synthetic_events_per_second=20.0, spark_memory_mb=768, cycle_first_seconds=86_400)
     address = f"http://127.0.0.1:{settings.dagster_port}"

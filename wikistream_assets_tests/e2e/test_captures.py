@@ -62,6 +62,7 @@ def test_a_capture_becomes_exactly_its_tables(pipeline: Pipeline, events_folder:
     assert pipeline.rows(QUARANTINE) == []
 
 
+@pytest.mark.long
 def test_overlapping_captures_give_each_event_once_in_any_order(
     pipeline: Pipeline, events_folder: Path, settings_factory: SettingsFactory, fresh_topics: Broker
 ) -> None:

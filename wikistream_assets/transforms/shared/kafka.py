@@ -1,6 +1,8 @@
 """The order of Kafka's records."""
 
-from pyspark.sql import Column
+from collections.abc import Mapping
+
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 
@@ -11,3 +13,23 @@ def place() -> Column:
     slower.
     """
     return sf.shiftleft(sf.col("kafka_partition").cast("long"), 48) + sf.col("kafka_offset")
+
+
+def from_position(records: DataFrame, position: Mapping[str, Mapping[str, int]]) -> DataFrame:
+    """Leave out the records below ``position``: they have been consumed before.
+
+    Args:
+        records: with columns kafka_topic, kafka_partition, kafka_offset.
+        position: next offset to consume, by topic and partition; of a partition that is not named nothing has been consumed.
+    """
+    offsets = [
+        sf.lit(value)
+        for topic, partitions in position.items()
+        for number, next_offset in partitions.items()
+        for value in (f"{topic}-{number}", next_offset)
+    ]
+    if not offsets:
+        return records
+    # A map, though comparisons would be plainer: Spark would compile their numbers into its code, anew for each batch.
+    partition = sf.concat_ws("-", "kafka_topic", sf.col("kafka_partition").cast("string"))
+    return records.where(sf.col("kafka_offset") >= sf.coalesce(sf.create_map(*offsets)[partition], sf.lit(0)))
