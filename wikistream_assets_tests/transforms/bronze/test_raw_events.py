@@ -41,8 +41,12 @@ def wrapped(data: str, mode: str = "replay") -> Message:
     return raw(Envelope("local", "s", mode, now=lambda: INGESTED_AT).event_value("key", data))  # type: ignore[arg-type]
 
 
+def read(records: DataFrame) -> DataFrame:
+    return stamp(parse(records), PROCESSED_AT)
+
+
 def parsed_rows(spark: SparkSession, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return sorted(collected(stamp(parse(kafka_frame(spark, messages)), PROCESSED_AT)), key=lambda r: r["kafka_offset"])
+    return sorted(collected(read(kafka_frame(spark, messages))), key=lambda r: r["kafka_offset"])
 
 
 VARIANTS = {
@@ -147,7 +151,7 @@ def test_what_is_no_event_has_its_reason_and_its_bytes(spark: SparkSession) -> N
     cases = [("unreadable_envelope", raw(value)) for value in BAD_ENVELOPES.values()]
     cases += [(reason, wrapped(data)) for reason, texts in BAD_DATA.items() for data in texts]
     messages = [message for _, message in cases]
-    letters = collected(dead_letters(stamp(parse(kafka_frame(spark, messages)), PROCESSED_AT)))
+    letters = collected(dead_letters(read(kafka_frame(spark, messages))))
     letters.sort(key=lambda letter: letter["kafka_offset"])
     assert [(letter["reason"], letter["kafka_offset"]) for letter in letters] == [
         (reason, offset) for offset, (reason, _) in enumerate(cases)
@@ -171,7 +175,7 @@ def test_producers_dead_letters_keep_its_words(spark: SparkSession) -> None:
     messages = list(judged(lines))
     assert [message.topic for message in messages] == ["dlq-events"] * 3
     letters = sorted(
-        collected(dead_letters(stamp(parse(kafka_frame(spark, messages, partition=2)), PROCESSED_AT))),
+        collected(dead_letters(read(kafka_frame(spark, messages, partition=2)))),
         key=lambda letter: letter["kafka_offset"],
     )
     for offset, (letter, message, original) in enumerate(zip(letters, messages, lines, strict=True)):
@@ -195,7 +199,7 @@ def test_producers_dead_letters_keep_its_words(spark: SparkSession) -> None:
 def test_a_dead_letter_that_cannot_be_read_is_filed_under_kafkas_day(spark: SparkSession) -> None:
     messages = [Message("dlq-events", b"?"), Message("dlq-events", b'{"reason":"not_json","attempts":2}')]
     letters = sorted(
-        collected(dead_letters(stamp(parse(kafka_frame(spark, messages)), PROCESSED_AT))),
+        collected(dead_letters(read(kafka_frame(spark, messages)))),
         key=lambda letter: letter["kafka_offset"],
     )
     assert [letter["reason"] for letter in letters] == ["unreadable_envelope", "not_json"]
@@ -205,7 +209,7 @@ def test_a_dead_letter_that_cannot_be_read_is_filed_under_kafkas_day(spark: Spar
 
 
 def test_columns_are_the_contracts(spark: SparkSession) -> None:
-    parsed = stamp(parse(kafka_frame(spark, [wrapped(GOOD)])), PROCESSED_AT)
+    parsed = read(kafka_frame(spark, [wrapped(GOOD)]))
     known = spark.createDataFrame([], "event_id STRING")
     for rows, spec in (
         (at_places(parsed, first_places(parsed, known)), RAW_EVENTS),
@@ -224,7 +228,7 @@ def test_the_first_record_of_an_event_wins_and_known_events_are_left_out(spark: 
         for partition, names in partitions.items()
     ]
     records = frames[2].union(frames[1]).union(frames[0]).union(kafka_frame(spark, [raw(b"?")], partition=3))
-    parsed = stamp(parse(records), PROCESSED_AT)
+    parsed = read(records)
     known = spark.createDataFrame([("d",), ("f",), ("z",)], "event_id STRING")
     kept = collected(at_places(parsed, first_places(parsed, known)))
     assert {(row["event_id"], row["kafka_partition"], row["kafka_offset"]) for row in kept} == {
@@ -244,7 +248,7 @@ def test_a_real_capture_is_read_like_plain_python_reads_it(spark: SparkSession, 
     lines = oracle.read_capture(capture)
     messages = list(judged(lines))
     assert len(messages) == 1950
-    parsed = stamp(parse(kafka_frame(spark, messages)), PROCESSED_AT)
+    parsed = read(kafka_frame(spark, messages))
     known = spark.createDataFrame([], "event_id STRING")
     rows = collected(at_places(parsed, first_places(parsed, known)))
     expected = oracle.bronze_rows(lines, domains=None)
