@@ -1,6 +1,5 @@
 """The pipeline as ``make up`` starts it, in a home of its own that is gone afterwards; for the benches that watch it run."""
 
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.ports import free_port
 from wikistream_assets.settings import Settings
 
 _PORTS: Final = ("kafka_port", "kafka_controller_port", "source_port", "code_port")
@@ -23,7 +23,7 @@ def pipeline(rate: float, **fields: Any) -> Iterator[Settings]:
         fields: further settings.
     """
     with tempfile.TemporaryDirectory(prefix="wikistream-bench-") as folder:
-        ports: dict[str, Any] = {name: _free_port() for name in _PORTS}
+        ports: dict[str, Any] = {name: free_port() for name in _PORTS}
         settings = Settings(home=Path(folder) / "home", synthetic_events_per_second=rate, **ports, **fields)
         open_home(settings)
         try:
@@ -31,9 +31,3 @@ def pipeline(rate: float, **fields: Any) -> Iterator[Settings]:
             yield settings
         finally:
             services.down(settings)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,6 +1,5 @@
 """Fixtures that every test may use: a home of its own with free ports, and one broker for the whole suite."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.ports import free_port
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import local_session
@@ -32,13 +32,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 SettingsFactory = Callable[..., Settings]
 _Found = TypeVar("_Found")
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

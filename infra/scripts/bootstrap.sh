@@ -1,6 +1,7 @@
 #!/bin/sh
-# Make .venv ready: Python 3.11, the pinned packages, the pinned jars. Run by make, which compares dates with the stamp that is
-# written last: whatever was cut short before it is built anew. Works with uv when there is one, with pip otherwise.
+# Make .venv ready: Python 3.11, the pinned packages, the pinned jars, the record of classes. Run by make, which compares dates
+# with the stamp that is written last: whatever was cut short before it is built anew. Works with uv when there is one, with pip
+# otherwise.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -31,18 +32,18 @@ reason() {
 
 create_venv() {
     if command -v uv >/dev/null 2>&1; then
-        echo "[1/3] creating $venv (uv)"
+        echo "[1/4] creating $venv (uv)"
         uv venv --quiet --clear --python 3.11 "$venv" >"$log" 2>&1 || fail "uv cannot make a Python 3.11 environment ($(reason)): install Python 3.11 and run make again"
         return
     fi
     python=$(find_python)
     [ -n "$python" ] || fail "Python 3.11 was not found: install it (python3.11 with its venv module), or name it by PYTHON=/path/to/python3.11"
-    echo "[1/3] creating $venv ($("$python" --version))"
+    echo "[1/4] creating $venv ($("$python" --version))"
     "$python" -m venv "$venv" >"$log" 2>&1 || fail "$python cannot make a virtual environment ($(reason)): install its venv module (Debian, Ubuntu: apt install python3.11-venv)"
 }
 
 install_packages() {
-    echo "[2/3] installing $(grep -c == requirements.lock) pinned packages into $venv (about 0.5 GB the first time, some minutes)"
+    echo "[2/4] installing $(grep -c == requirements.lock) pinned packages into $venv (about 0.5 GB the first time, some minutes)"
     # shellcheck disable=SC2016  # awk's own variables
     show='/^(Downloading|  Downloading|Using cached|  Using cached) .*MB\)/ || /^(Building wheel|Installing collected|Prepared|Installed|Resolved)/ { line = $0; sub(/^ +/, "", line); sub(/:.*| packages: .*/, "", line); print "      " line; fflush() }'
     if command -v uv >/dev/null 2>&1; then
@@ -64,7 +65,9 @@ if [ ! -e "$stamp" ] || [ "$(cat "$stamp")" != "$(pwd)" ]; then
 fi
 rm -f "$stamp"
 install_packages
-echo "[3/3] fetching the jars"
+echo "[3/4] fetching the jars"
 "$venv/bin/python" -m wikistream_assets.embedded.jars
+echo "[4/4] recording the classes that Spark loads, so that it starts faster from now on (a small demo, one to two minutes)"
+"$venv/bin/python" -m wikistream_assets.record_classes
 pwd >"$stamp"
 echo "ready"

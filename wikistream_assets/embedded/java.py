@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +42,14 @@ def find_java() -> JavaRuntime:
     """
     explicit = os.environ.get("JAVA_HOME")
     return _explicit_java(explicit) if explicit else _bundled_java()
+
+
+def class_archive() -> Path:
+    """Return where ``record_classes`` leaves the archive of the classes that Spark loads, whether it is there or not.
+
+    Beside the packages that it was made of: one made of other ones, or for another Java, is passed over by Java.
+    """
+    return Path(sys.prefix) / "share" / "wikistream" / "spark-classes.jsa"
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Loopback ports: whether one is free, who has it, whether somebody answers there."""
+"""Loopback ports: which one is free, who has it, whether somebody answers there."""
 
 import errno
 import socket
@@ -11,6 +11,13 @@ import psutil
 from wikistream_assets.exceptions import BrokerError, SetupError
 
 _POLL_SECONDS: Final = 0.1
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def refuse_taken_port(name: str, setting: str, port: int) -> None:

@@ -19,7 +19,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
 
 from wikistream_assets.embedded.jars import ensure_jars
-from wikistream_assets.embedded.java import find_java
+from wikistream_assets.embedded.java import class_archive, find_java
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.resources.lakehouse import CATALOG_NAME
 from wikistream_assets.settings import Settings
@@ -57,18 +57,21 @@ def _session(application: SparkSession, catalog_db: Path, warehouse: Path) -> Sp
 
 def _application(settings: Settings) -> SparkSession:
     os.environ["JAVA_HOME"] = str(find_java().home)
-    jars = ",".join(str(jar) for jar in ensure_jars("spark", settings))
+    # On Java's own class path, not in spark.jars: only from there classes can come out of an archive.
+    jars = ":".join(str(jar) for jar in ensure_jars("spark", settings))
+    archive = class_archive()
     session = (
         SparkSession.builder.master(f"local[{settings.spark_cores}]")
         .appName("wikistream")
-        .config("spark.jars", jars)
+        .config("spark.driver.extraClassPath", jars)
         .config("spark.driver.memory", f"{settings.spark_memory_mb}m")
         # Little of a batch or cycle stays alive. This collector's heap shrinks back to that; the parallel one fills all it may
         # have, to save some 6 % of a cycle's time (bench.cycle). A JVM that has run out of memory may lack any of its threads:
         # it ends instead.
         .config(
             "spark.driver.extraJavaOptions",
-            f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError",
+            f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
+            + (f" -XX:SharedArchiveFile={archive} -Xlog:cds*=off" if archive.exists() else ""),
         )
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")

@@ -1,0 +1,104 @@
+"""Record which classes Spark loads, so that every later JVM maps them from one file instead of reading and checking them anew.
+
+Spark, Iceberg and Deequ load some 15,000 classes, one at a time, before a first batch is through. Java's class-data sharing keeps
+them as they are in memory. The archive is what one small demo has loaded; ``resources.spark`` uses it when it is there. Without
+it, or with one that no longer fits, everything works and starts more slowly. Run once by set-up:
+``python -m wikistream_assets.record_classes``.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from wikistream_assets.demo import run_demo
+from wikistream_assets.embedded.jars import to_stderr
+from wikistream_assets.embedded.java import JavaRuntime, class_archive, find_java
+from wikistream_assets.embedded.ports import free_port
+from wikistream_assets.exceptions import SetupError, WikistreamError
+from wikistream_assets.resources.spark import jvm_process, local_session
+from wikistream_assets.settings import Settings, load_settings
+
+_EVENTS: Final = 300
+_DUMP_SECONDS: Final = 300.0
+
+
+def record() -> Path:
+    """Run a small demo in a home of its own and leave its JVM's classes in ``class_archive()``; returns that.
+
+    Raises:
+        SetupError: Java wrote no archive.
+        WikistreamError: the demo failed.
+    """
+    archive = class_archive()
+    archive.unlink(missing_ok=True)  # of other packages, maybe; a JVM that has mapped it keeps it
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    _ensure_base(find_java())
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".recording-") as folder:
+        recorded = Path(folder) / archive.name
+        settings = _of_its_own(Path(folder) / "home")
+        # Read by spark-submit alone: it reaches the one JVM of this process, not the broker's.
+        os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={recorded} -Xlog:cds*=off"
+        run_demo("synthetic", _EVENTS, settings, to_stderr)
+        to_stderr("writing the archive ..")
+        _end_jvm(settings)
+        if not recorded.is_file():
+            raise SetupError(f"Java wrote no class archive to {archive}")
+        _flush(recorded)
+        recorded.replace(archive)
+    return archive
+
+
+def _of_its_own(home: Path) -> Settings:
+    """Settings that reach nothing of the user's, put into the environment, as Dagster's definitions read them from there."""
+    for name in [name for name in os.environ if name.startswith("WIKISTREAM_") and name != "WIKISTREAM_CACHE"]:
+        del os.environ[name]
+    os.environ["WIKISTREAM_HOME"] = str(home)
+    for name in ("WIKISTREAM_KAFKA_PORT", "WIKISTREAM_KAFKA_CONTROLLER_PORT"):
+        os.environ[name] = str(free_port())
+    return load_settings()
+
+
+def _ensure_base(java: JavaRuntime) -> None:
+    """Make the archive of Java's own classes, which ours stands on: the bundled Java comes without it."""
+    if not (java.home / "lib" / "server" / "classes.jsa").exists():
+        subprocess.run([java.executable, "-Xshare:dump"], capture_output=True, timeout=_DUMP_SECONDS, check=False)
+
+
+def _end_jvm(settings: Settings) -> None:
+    """End the JVM in an orderly way, as only such an end writes the archive, and wait for it."""
+    session = local_session(settings)
+    jvm = jvm_process(session)
+    session.stop()
+    if jvm.stdin is not None:
+        jvm.stdin.close()  # what Spark's gateway waits for
+    jvm.wait(_DUMP_SECONDS)
+
+
+def _flush(file: Path) -> None:
+    """Have the whole file on disk: half of one after a loss of power would crash each JVM that maps it."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Record, and say what came of it; returns 0 also if nothing did, as everything works without."""
+    parser = argparse.ArgumentParser(prog="python -m wikistream_assets.record_classes", description=__doc__)
+    parser.parse_args(arguments)
+    try:
+        archive = record()
+    except (WikistreamError, OSError, subprocess.TimeoutExpired) as error:
+        to_stderr(f"no class archive, so Spark starts some seconds later each time: {error}")
+    else:
+        to_stderr(f"{archive.stat().st_size / 2**20:.0f} MiB in {archive}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
