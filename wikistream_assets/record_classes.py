@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from shutil import rmtree
 from typing import Final
 
+from producer.exceptions import ProducerError
 from wikistream_assets.demo import run_demo
 from wikistream_assets.embedded.jars import to_stderr
 from wikistream_assets.embedded.java import JavaRuntime, class_archive, find_java
@@ -23,6 +25,7 @@ from wikistream_assets.resources.spark import jvm_process, local_session
 from wikistream_assets.settings import Settings, load_settings
 
 _EVENTS: Final = 300
+_WORK_PREFIX: Final = ".recording-"
 _DUMP_SECONDS: Final = 300.0
 
 
@@ -30,19 +33,22 @@ def record() -> Path:
     """Run a small demo in a home of its own and leave its JVM's classes in ``class_archive()``; returns that.
 
     Raises:
-        SetupError: Java wrote no archive.
-        WikistreamError: the demo failed.
+        SetupError: the demo failed, or Java wrote no archive.
+        WikistreamError, ProducerError: the demo could not be run.
     """
     archive = class_archive()
     archive.unlink(missing_ok=True)  # of other packages, maybe; a JVM that has mapped it keeps it
     archive.parent.mkdir(parents=True, exist_ok=True)
+    for stale in archive.parent.glob(f"{_WORK_PREFIX}*"):  # of a killed set-up
+        rmtree(stale, ignore_errors=True)
     _ensure_base(find_java())
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".recording-") as folder:
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=_WORK_PREFIX) as folder:
         recorded = Path(folder) / archive.name
         settings = _of_its_own(Path(folder) / "home")
         # Read by spark-submit alone: it reaches the one JVM of this process, not the broker's.
         os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={recorded} -Xlog:cds*=off"
-        run_demo("synthetic", _EVENTS, settings, to_stderr)
+        if not run_demo("synthetic", _EVENTS, settings, to_stderr).ok:
+            raise SetupError("the small demo failed: 'make demo' shows more")
         to_stderr("writing the archive ..")
         _end_jvm(settings)
         if not recorded.is_file():
@@ -88,15 +94,15 @@ def _flush(file: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Record, and say what came of it; returns 0 also if nothing did, as everything works without."""
+    """Record; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wikistream_assets.record_classes", description=__doc__)
     parser.parse_args(arguments)
     try:
         archive = record()
-    except (WikistreamError, OSError, subprocess.TimeoutExpired) as error:
-        to_stderr(f"no class archive, so Spark starts some seconds later each time: {error}")
-    else:
-        to_stderr(f"{archive.stat().st_size / 2**20:.0f} MiB in {archive}")
+    except (WikistreamError, ProducerError) as error:
+        to_stderr(f"error: {error}")
+        return 1
+    to_stderr(f"{archive.stat().st_size / 2**20:.0f} MiB in {archive}")
     return 0
 
 
