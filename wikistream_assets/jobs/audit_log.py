@@ -21,6 +21,7 @@ from wikistream_assets.quality.audit_rows import (
     profile_metrics_table,
     quality_results_table,
 )
+from wikistream_assets.quality.drift import PROFILE_FIELDS
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse, matching
@@ -220,11 +221,13 @@ def _outcome(spec: TableSpec, check_name: str, row: dict[str, Any] | None) -> Ch
 
 
 def baseline(lake: Lakehouse, spec: TableSpec, context: GateContext) -> list[dict[str, Any]]:
-    """Profiles of ``spec`` of the last ``BASELINE_DAYS`` days, one dict per row of ``profile_metrics``."""
+    """Profiles of ``spec`` of the last ``BASELINE_DAYS`` days: ``PROFILE_FIELDS``, one dict for each column of each attempt."""
     since = (context.ran_at - timedelta(days=BASELINE_DAYS)).date().isoformat()
     rows: list[dict[str, Any]] = (
         lake.table(PROFILE_METRICS)
-        .scan(row_filter=matching(table_name=spec.identifier, since=("run_date", since)))
+        .scan(
+            row_filter=matching(table_name=spec.identifier, since=("run_date", since)), selected_fields=PROFILE_FIELDS
+        )
         .to_arrow()
         .to_pylist()
     )

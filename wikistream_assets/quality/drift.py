@@ -28,6 +28,9 @@ CATEGORY_COLUMNS: Final = ("event_type", "user_kind")
 NUMERIC_COLUMNS: Final = ("length_delta",)
 NUMERIC_STATISTICS: Final = ("mean_value", "p50", "p95")
 
+PROFILE_FIELDS: Final = ("column_name", "record_count", "null_count", "p25", "p75", *NUMERIC_STATISTICS)
+"""What is looked at of an earlier profile, which may be one of 100,000."""
+
 _MAD_TO_SIGMA: Final = 1.4826  # the median absolute deviation of a normal distribution is its sigma / 1.4826
 _SMALLEST_SCALE: Final = 1e-9
 
@@ -128,7 +131,7 @@ def drift_outcomes(
         table: ``namespace.name`` of the audited table.
         profiles: of the audited range.
         counts: ``profile.category_counts`` of the audited range for ``CATEGORY_COLUMNS``.
-        earlier_profiles: rows of ``dq_audit.profile_metrics`` of this table over the baseline's days, without this attempt.
+        earlier_profiles: ``PROFILE_FIELDS`` of this table's rows in ``dq_audit.profile_metrics`` over the baseline's days.
         earlier_categories: ``earlier_counts`` of the same days.
 
     Returns:
