@@ -159,11 +159,10 @@ def _stream(settings: Settings) -> Program:
 
 
 def _code(settings: Settings) -> Program:
-    arguments = ("-m", "wikistream_assets.definitions", "--location-name", LOCATION, "--empty-working-directory")
-    address = ("-h", "127.0.0.1", "-p", str(settings.code_port))
+    port = str(settings.code_port)
     return Program(
         name="code",
-        command=lambda: [sys.executable, "-m", "dagster", "api", "grpc", *arguments, *address],
+        command=lambda: [sys.executable, "-m", "wikistream_assets.code_server", "--port", port],
         wait_ready=_answers(settings.code_port),
         settled_seconds=10,
         ports={"WIKISTREAM_CODE_PORT": settings.code_port},
