@@ -7,7 +7,6 @@ a week would lose a machine's memory to it. ``python -m wikistream_assets.code_s
 
 import argparse
 import multiprocessing
-import sys
 import threading
 import time
 from typing import Final
@@ -47,4 +46,4 @@ def _end_after(seconds: float, port: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
