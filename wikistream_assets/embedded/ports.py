@@ -1,4 +1,4 @@
-"""Loopback ports: which one is free, who has it, whether somebody answers there."""
+"""Loopback ports: one that is free, whether a certain one is, who has it, whether somebody answers there."""
 
 import errno
 import socket
