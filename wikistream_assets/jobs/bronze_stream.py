@@ -313,6 +313,18 @@ def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainRepor
     )
 
 
+def _stream_in_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -> None:
+    """Stream whenever nobody else writes Bronze, until told to stop.
+
+    A cycle's drain may take Bronze while the JVM starts, which takes many times as long as the drain: the JVM waits for it.
+    """
+    while _wait_for_turn(settings, stop):
+        try:
+            run_forever(local_session(settings), lake, settings, stop)
+        except WriterBusyError as busy:
+            _log.info("%s", busy)
+
+
 def _wait_for_turn(settings: Settings, stop: threading.Event) -> bool:
     """Wait until there is a broker and nobody else writes Bronze; False if told to stop meanwhile.
 
@@ -354,8 +366,8 @@ def main(arguments: list[str] | None = None) -> int:
         lake = Lakehouse.local(settings)
         if once:
             _log.info("bronze: %s", drain(local_session(settings), lake, settings))
-        elif _wait_for_turn(settings, stop):
-            run_forever(local_session(settings), lake, settings, stop)
+        else:
+            _stream_in_turn(lake, settings, stop)
     except WikistreamError as error:
         _log.error("%s", error)
         return 1

@@ -6,6 +6,7 @@ import signal
 import threading
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
@@ -22,6 +23,7 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 from wikistream_assets_tests.jobs.bronze_lakes import (
+    Stream,
     assert_sound,
     batches,
     event_ids,
@@ -259,6 +261,26 @@ def test_drain_waits_for_the_stream_that_owns_the_table(
     produce(settings.bootstrap_servers, [edit(number) for number in range(400, 410)])
     assert drain(spark, lake, settings).rows == 10
     assert_sound(lake)
+
+
+def test_a_drain_that_comes_first_costs_the_stream_no_second_jvm(lake: Lakehouse, settings: Settings) -> None:
+    produce(settings.bootstrap_servers, [edit(1)])
+    with streaming(settings) as stream:
+        wait_until(lambda: _java_of(stream) != [])
+        with writer_lock(settings, bronze_stream.LOCK):
+            wait_until(lambda: "being written by process" in stream.log)
+            (jvm,) = _java_of(stream)
+            assert event_ids(lake) == []
+        wait_until(lambda: len(event_ids(lake)) == 1)
+        assert _java_of(stream) == [jvm]
+        stream.signal(signal.SIGTERM)
+        assert stream.exit_code() == 0, stream.log
+    assert_sound(lake)
+
+
+def _java_of(stream: Stream) -> list[psutil.Process]:
+    children = psutil.Process(stream.process.pid).children(recursive=True)
+    return [child for child in children if child.name() == "java"]
 
 
 def _assert_metrics(figures: dict[str, float], committed: list[Version]) -> None:
