@@ -72,15 +72,13 @@ class _Found:
 
     Attributes:
         records / letters: records of the batch; those of them that are no events.
-        next_offsets: the offset after the last record, by topic and partition.
-        next_letter_offsets: the same for dead letters alone.
+        next_letter_offsets: the offset after the last dead letter, by topic and partition.
         spans: earliest and latest time of the events of each (event_date, event_hour), microseconds since 1970.
         ages: of the events when the batch began.
     """
 
     records: int = 0
     letters: int = 0
-    next_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     next_letter_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     spans: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     ages: tuple[AgeGroup, ...] = ()
@@ -103,19 +101,21 @@ class BatchWriter:
         self._closed = False
         self.error: Exception | None = None
 
-    def write(self, parsed: DataFrame, batch_id: int) -> None:
+    def write(self, parsed: DataFrame, batch_id: int, ends: Positions) -> None:
         """Consume one batch; called by Structured Streaming on a thread of its own.
 
         Args:
             parsed: what ``transforms.bronze.raw_events.parse`` made of the batch's records.
-            batch_id: number of the batch within the query, for the log.
+            batch_id: number of the batch within the query.
+            ends: next offset to read after the batch, of every partition. It is not always that after the last record: aborted
+                ones and markers may follow. No reader gets to see them, and they must not count as expired unread a week later.
         """
         with self._busy:
             # A batch passed over here is not lost: the checkpoint that now takes it for done is thrown away at the next start.
             if self._closed:
                 return
             try:
-                self._write(parsed, batch_id)
+                self._write(parsed, batch_id, ends)
             except Exception as error:
                 self.error = error
                 raise
@@ -126,7 +126,7 @@ class BatchWriter:
         with self._busy:
             pass
 
-    def _write(self, parsed: DataFrame, batch_id: int) -> None:
+    def _write(self, parsed: DataFrame, batch_id: int, ends: Positions) -> None:
         if batch_id > 0:
             failpoint(self._settings, BRONZE_AFTER_CHECKPOINT)
         failpoint(self._settings, BRONZE_AFTER_OFFSETS)
@@ -137,16 +137,15 @@ class BatchWriter:
         try:
             found = _find(fresh)
             if found.records:
-                self._commit(fresh, found, started)
+                self._commit(fresh, found, ends, started)
         finally:
             fresh.unpersist()
 
-    def _commit(self, parsed: DataFrame, found: _Found, started: float) -> None:
+    def _commit(self, parsed: DataFrame, found: _Found, position: Positions, started: float) -> None:
         places = first_places(parsed, _known_ids(parsed, found.spans)).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             rows = places.count()
             batch = Counts(found.records, rows, found.letters, found.records - found.letters - rows)
-            position = _advanced(self.position, found.next_offsets)
             total = self._total + batch
             milliseconds = round((time.monotonic() - started) * 1000)  # up to here: what follows is the writing of this
             counts = {
@@ -208,7 +207,6 @@ def _find(parsed: DataFrame) -> _Found:
     return _Found(
         records=sum(group["records"] for group in groups),
         letters=sum(group["records"] for group in letters),
-        next_offsets=_next_offsets(groups),
         next_letter_offsets=_next_offsets(letters),
         spans=_spans(events),
         ages=tuple(AgeGroup(group["records"], group["age"]) for group in events),
@@ -227,13 +225,6 @@ def _next_offsets(groups: Iterable[Row]) -> dict[tuple[str, int], int]:
         place = (group["kafka_topic"], group["kafka_partition"])
         offsets[place] = max(offsets.get(place, 0), group["last"] + 1)
     return offsets
-
-
-def _advanced(position: Positions, next_offsets: Mapping[tuple[str, int], int]) -> dict[str, dict[str, int]]:
-    advanced = {topic: dict(partitions) for topic, partitions in position.items()}
-    for (topic, partition), next_offset in next_offsets.items():
-        advanced.setdefault(topic, {})[str(partition)] = next_offset
-    return advanced
 
 
 def _spans(groups: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int]]:

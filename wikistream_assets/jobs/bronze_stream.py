@@ -5,8 +5,8 @@ write: it holds the home's lock, and its JVM holds one of its own, because a JVM
 commit in it. ``python -m wikistream_assets.jobs.bronze_stream [--once]`` is the process of the continuous stream; on SIGTERM it
 finishes its batch and exits with 0.
 
-Spark's checkpoint is never read: each start takes its place from Bronze's newest position. So it does not matter whether the
-checkpoint is there, is behind the table, or belongs to another lake.
+What an earlier run left in Spark's checkpoint is never read: each start takes its place from Bronze's newest position. So it does
+not matter whether the checkpoint is there, is behind the table, or belongs to another lake.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from pyspark.errors import StreamingQueryException
@@ -131,8 +132,8 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
     with only_run(spark, settings, LOCK):
         writer, pace = BatchWriter(lake, settings), _Pace(lake)
 
-        def write(parsed: DataFrame, batch_id: int) -> None:
-            writer.write(parsed, batch_id)
+        def write(parsed: DataFrame, batch_id: int, ends: Positions) -> None:
+            writer.write(parsed, batch_id, ends)
             if stop.wait(pace.pause(batch_id)):
                 writer.close()  # else the next batch would begin before the query is stopped
 
@@ -218,7 +219,7 @@ def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -
     known: dict[str, str] = json.loads(lake.table(RAW_EVENTS).properties.get(TOPICS_KEY, "{}"))
     ids = broker.topic_ids(EVENT_TOPICS)
     for topic, topic_id in ids.items():
-        if position.get(topic) and known.get(topic, topic_id) != topic_id:
+        if any(position.get(topic, {}).values()) and known.get(topic, topic_id) != topic_id:
             raise BrokerError(
                 f"topic {topic} is another one than Bronze has read ({topic_id}, not {known[topic]}): it was deleted and made "
                 f"anew, or the broker is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one; {_KAFKA_LOST}"
@@ -241,7 +242,7 @@ def _running(
     settings: Settings,
     broker: Broker,
     writer: BatchWriter,
-    write: Callable[[DataFrame, int], None],
+    write: Callable[[DataFrame, int, Positions], None],
     interval: str | None,
 ) -> Iterator[StreamingQuery]:
     """The query from the writer's position on, a batch each ``interval`` or, with None, until nothing is left.
@@ -268,7 +269,11 @@ def _running(
         .option("minPartitions", partitions * spark.sparkContext.defaultParallelism)
         .load()
     )
-    stream = parse(records).writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint))
+
+    def write_batch(parsed: DataFrame, batch_id: int) -> None:
+        write(parsed, batch_id, _ends(checkpoint, batch_id))
+
+    stream = parse(records).writeStream.foreachBatch(write_batch).option("checkpointLocation", str(checkpoint))
     query = (stream.trigger(processingTime=interval) if interval else stream.trigger(availableNow=True)).start()
     try:
         yield query
@@ -283,6 +288,12 @@ def _running(
     finally:
         writer.close()
         query.stop()
+
+
+def _ends(checkpoint: Path, batch_id: int) -> Positions:
+    """Next offsets to read after the batch. Spark writes them down before it runs the batch; of one source, as the last line."""
+    ends: Positions = json.loads((checkpoint / "offsets" / str(batch_id)).read_text(encoding="utf-8").splitlines()[-1])
+    return ends
 
 
 def _cause(error: Exception) -> str:

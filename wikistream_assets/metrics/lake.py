@@ -55,7 +55,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "wikistream_kafka_lag_offsets": Family(
         "gauge",
         ("topic", "partition"),
-        "end of the partition minus Bronze's position; transaction markers count, so an idle topic shows one or a few",
+        "end of the partition minus Bronze's position; transaction markers count, so an idle topic may show one or a few",
     ),
     "wikistream_table_rows": Family("gauge", ("table",), "rows of the table"),
     "wikistream_table_files": Family("gauge", ("table",), "data files of the table"),

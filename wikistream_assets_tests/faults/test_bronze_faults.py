@@ -61,6 +61,8 @@ from wikistream_assets_tests.producer.samples import ID, line
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
 
+_REFUSED = "is being written by process"
+
 
 @pytest.fixture
 def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Settings:
@@ -251,10 +253,12 @@ def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: L
     drain(spark, lake, settings)
     before = lake.head(RAW_EVENTS)
     everything = parse(_kafka(spark, settings))
-    bronze_batch.BatchWriter(lake, settings).write(everything, 0)
+    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
+    bronze_batch.BatchWriter(lake, settings).write(everything, 0, ends)
     assert lake.head(RAW_EVENTS) == before
     produce(settings.bootstrap_servers, [event_message("id-new", line().replace(ID, "id-new"))])
-    bronze_batch.BatchWriter(lake, settings).write(parse(_kafka(spark, settings)), 0)
+    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
+    bronze_batch.BatchWriter(lake, settings).write(parse(_kafka(spark, settings)), 0, ends)
     assert batches(lake)[-1].counts is not None
     assert batches(lake)[-1].counts["batch"] == {"records": 1, "rows": 1, "dead_letters": 0, "duplicates": 0}
     assert_sound(lake)
@@ -286,10 +290,11 @@ def test_18_control_without_the_lock_two_writers_double(
     """Iceberg lets both append: two writers that start from the same position both write the same events."""
     produce(settings.bootstrap_servers, messages())
     first, second = (bronze_batch.BatchWriter(lake, settings) for _ in range(2))
-    first.write(parse(_kafka(spark, settings)), 0)
+    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
+    first.write(parse(_kafka(spark, settings)), 0, ends)
     # the second one has looked for known events before the first committed
     monkeypatch.setattr(bronze_batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
-    second.write(parse(_kafka(spark, settings)), 0)
+    second.write(parse(_kafka(spark, settings)), 0, ends)
     found = event_ids(lake)
     assert found == sorted(sent_ids() * 2)
     account.settle("18", "two writers at once; no lock", sent=sent_ids(), found=found, control=True)
@@ -298,18 +303,23 @@ def test_18_control_without_the_lock_two_writers_double(
 def test_18_two_writers_at_once(
     spark: SparkSession, lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
 ) -> None:
-    """Two processes are told to stream: one does, the other is refused; a drain beside them waits."""
+    """Two processes are told to stream: one does, the other waits and takes over; a drain beside them waits as well."""
+    everything = list(messages())
     with streaming(settings) as first, streaming(settings) as second:
         both = (first, second)
-        wait_until(lambda: any(stream.process.poll() is not None for stream in both))
-        (refused,) = (stream for stream in both if stream.process.poll() is not None)
-        (running,) = (stream for stream in both if stream is not refused)
-        assert refused.exit_code() == 1
-        assert f"is being written by process {running.process.pid}" in refused.log
-        produce(settings.bootstrap_servers, messages())
+        wait_until(lambda: any(_REFUSED in stream.log for stream in both))
+        (waiting,) = (stream for stream in both if _REFUSED in stream.log)
+        (running,) = (stream for stream in both if stream is not waiting)
+        assert f"{_REFUSED} {running.process.pid}" in waiting.log
+        produce(settings.bootstrap_servers, everything[: EVENTS // 2])
         assert drain(spark, lake, settings).waited
+        assert waiting.process.poll() is None
         running.signal(signal.SIGTERM)
         assert running.exit_code() == 0, running.log
+        produce(settings.bootstrap_servers, everything[EVENTS // 2 :])
+        wait_until(lambda: not _lag(settings, lake), PROCESS_SECONDS)
+        waiting.signal(signal.SIGTERM)
+        assert waiting.exit_code() == 0, waiting.log
     account.settle("18", "two writers at once", sent=sent_ids(), found=event_ids(lake))
     assert_undisturbed(lake, settings)
 
