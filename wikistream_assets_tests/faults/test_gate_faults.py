@@ -51,6 +51,7 @@ from wikistream_assets_tests.conftest import SettingsFactory, child_environment,
 from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids
 from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.jobs.test_backfill import DAY
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT
@@ -444,6 +445,18 @@ def test_a_backfill_ended_at_work(
     assert again.returncode == 0, errors[-2000:]
     _settle(gates, account, "more", fault, kills=int(by is signal.SIGKILL))
     assert table_hashes(gates.lake) == undisturbed
+
+
+def test_a_backfill_control_the_old_rows_go_first(gates: GateLake, account: Account) -> None:
+    """A day deleted in one commit and written anew in the next, and ended between them."""
+    _start(gates)
+    assert all(report.passed for report in gates.cycle())
+    gates.ctx.spark.sql(f"DELETE FROM wikistream.{HOURLY_STATS.identifier} WHERE event_date = '{DAY}'")
+    [(silver, gold)] = gates.rows(
+        "select (select count(*) from silver.cleaned_events), (select sum(total_events) from gold.hourly_stats)"
+    )
+    fault = "a day's backfill kill -9; the old rows deleted in a commit of their own"
+    account.settle("more", fault, sent=map(str, range(silver)), found=map(str, range(gold or 0)), control=True)
 
 
 def test_two_cycles_at_once(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:

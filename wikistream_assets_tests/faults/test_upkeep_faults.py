@@ -1,4 +1,4 @@
-"""What is done to tables that stand, under fire: masking, maintenance and rollback are killed at named points and done again.
+"""What is done to tables that stand, under fire: masking, maintenance, rollback and backup are ended at work and done again.
 
 Each case ends with the hashes of a lake to which the same was done undisturbed, and has a control: the steps in another order,
 or in more than one commit.
@@ -15,15 +15,16 @@ import pytest
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import failpoints
 from wikistream_assets.resources.lakehouse import Lakehouse, Masked
+from wikistream_assets.resources.query import local_path
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import start, wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.jobs.bronze_lakes import event_ids
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row
+from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, lake_of
 from wikistream_assets_tests.jobs.test_backfill import DAY, on_next_day
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -184,6 +185,28 @@ def test_rollback_killed_at_each_boundary(
     assert table_hashes(gates.lake) == calm.published
 
 
+def test_rollback_told_to_end(gates: GateLake, calm: Calm, account: Account) -> None:
+    """As soon as a first table is set back; done again."""
+    rows = rows_of_two_days()
+    gates.add_bronze(rows[:600])
+    assert all(report.passed for report in gates.cycle())
+    mains = gates.mains(CLEANED_EVENTS, QUARANTINE)
+    gates.add_bronze(rows[600:])
+    assert all(report.passed for report in gates.cycle())
+    before = gates.mains(*GOLD_TABLES)
+    back = ("rollback", CLEANED_EVENTS.identifier, str(mains[CLEANED_EVENTS.identifier]), "--reason", "a fault case")
+    with start(*back, settings=gates.ctx.settings) as process:
+        wait_until(lambda: gates.mains(*GOLD_TABLES) != before)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGTERM, errors[-2000:]
+    command(gates, *back)
+    assert gates.mains(CLEANED_EVENTS, QUARANTINE) == mains
+    assert all(report.passed for report in gates.cycle())
+    account.settle("more", "rollback SIGTERM at work", sent=ids(), found=published_ids(gates))
+    assert table_hashes(gates.lake) == calm.published
+
+
 def test_rollback_control_silver_first(gates: GateLake, account: Account) -> None:
     """Killed between Silver and Gold: Gold counts what is not in Silver any more."""
     rows = rows_of_two_days()
@@ -198,3 +221,38 @@ def test_rollback_control_silver_first(gates: GateLake, account: Account) -> Non
     )
     fault = "rollback kill -9; Silver first, Gold afterwards"
     account.settle("more", fault, sent=map(str, range(silver)), found=map(str, range(gold)), control=True)
+
+
+def test_backup_told_to_end(
+    gates: GateLake, calm: Calm, account: Account, settings_factory: SettingsFactory, tmp_path: Path
+) -> None:
+    """While it copies: what is there counts as no backup, and the next one completes it."""
+    publish(gates)
+    folder, elsewhere = tmp_path / "backup", settings_factory(**LIMITS)
+    restore = ("restore", str(folder), "--home", str(elsewhere.root))
+    with start("backup", str(folder), settings=gates.ctx.settings) as process:
+        wait_until((folder / "warehouse").exists)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGTERM, errors[-2000:]
+    refused = wikistream(*restore, settings=gates.ctx.settings)
+    assert refused.returncode == 1
+    assert "is no complete backup" in refused.stderr
+    command(gates, "backup", str(folder))
+    command(gates, *restore)
+    restored = lake_of(elsewhere)
+    account.settle("more", "backup SIGTERM at work", sent=ids(), found=published_ids(restored))
+    assert table_hashes(restored.lake) == calm.published
+
+
+def test_backup_control_the_files_first(gates: GateLake, account: Account, tmp_path: Path) -> None:
+    """A copy of the files, and then of the catalog: it names what was written in between."""
+    rows = rows_of_two_days()
+    gates.add_bronze(rows[:600])
+    copy = tmp_path / "copy"
+    shutil.copytree(gates.ctx.settings.warehouse, copy)
+    gates.add_bronze(rows[600:])
+    newest = Path(local_path(gates.lake.table(RAW_EVENTS).metadata_location))
+    copied = copy / newest.relative_to(gates.ctx.settings.warehouse)
+    fault = "backup while the lake is written; a copy of the files, then of the catalog"
+    account.settle("more", fault, sent=ids(), found=event_ids(gates.lake) if copied.exists() else [], control=True)
