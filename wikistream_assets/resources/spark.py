@@ -89,6 +89,9 @@ def _application(settings: Settings) -> SparkSession:
         # A hash table takes a whole page, of 8 MiB if Spark may choose. One that was broadcast stays in the old generation until
         # its next collection, and each batch leaves some.
         .config("spark.buffer.pageSize", "1m")
+        # A cycle's queries become some 300 classes. With the default of 100 none would be left when the next cycle asks for it:
+        # each would be compiled again, and would start again as code that Java has not optimized yet.
+        .config("spark.sql.codegen.cache.maxEntries", "1000")
         .config("spark.sql.streaming.metricsEnabled", "false")
         # The default one starts eight processes (readlink) for each batch. What it does better nobody needs here: a checkpoint is
         # thrown away at the next start.
