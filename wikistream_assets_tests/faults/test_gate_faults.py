@@ -451,7 +451,7 @@ def test_a_backfill_control_the_old_rows_go_first(gates: GateLake, account: Acco
     """A day deleted in one commit and written anew in the next, and ended between them."""
     _start(gates)
     assert all(report.passed for report in gates.cycle())
-    gates.ctx.spark.sql(f"DELETE FROM wikistream.{HOURLY_STATS.identifier} WHERE event_date = '{DAY}'")
+    gates.ctx.spark.sql(f"DELETE FROM wikistream.{HOURLY_STATS.identifier} WHERE stat_date = '{DAY}'")
     [(silver, gold)] = gates.rows(
         "select (select count(*) from silver.cleaned_events), (select sum(total_events) from gold.hourly_stats)"
     )

@@ -1,6 +1,7 @@
 """Every rule of every table: clean rows pass all of them, and for each there is a fault that breaks this rule and no other."""
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -10,7 +11,7 @@ from wikistream_assets.quality.rule import CheckOutcome, Computed, Holds, Rule, 
 from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, TABLE_BY_IDENTIFIER, TableSpec
 from wikistream_assets_tests.quality.mutations import MUTATIONS
 from wikistream_assets_tests.quality.samples import Row, clean_rows
-from wikistream_assets_tests.transforms.frames import frame
+from wikistream_assets_tests.transforms.frames import parquet_frame
 
 pytestmark = pytest.mark.spark
 
@@ -18,13 +19,14 @@ GATED = tuple(table for table in ALL_TABLES if table.rules)
 MEASURED = [(table, rule) for table in GATED for rule in table.rules if not isinstance(rule.measure, Computed)]
 
 
-def checked(spark: SparkSession, table: TableSpec, rows: list[Row]) -> list[CheckOutcome]:
-    return evaluate(spark, frame(spark, table, rows), table.rules, table=table.identifier, key_columns=table.key)
+def checked(spark: SparkSession, table: TableSpec, rows: list[Row], folder: Path) -> list[CheckOutcome]:
+    audited = parquet_frame(spark, table, rows, folder / "audited.parquet")
+    return evaluate(spark, audited, table.rules, table=table.identifier, key_columns=table.key)
 
 
 @pytest.mark.parametrize("table", GATED, ids=lambda table: table.identifier)
-def test_clean_rows_pass_every_rule(spark: SparkSession, table: TableSpec) -> None:
-    outcomes = checked(spark, table, clean_rows(table))
+def test_clean_rows_pass_every_rule(spark: SparkSession, table: TableSpec, tmp_path: Path) -> None:
+    outcomes = checked(spark, table, clean_rows(table), tmp_path)
 
     assert {outcome.rule.name: outcome.status for outcome in outcomes} == {
         rule.name: Status.PASSED for owner, rule in MEASURED if owner is table
@@ -35,10 +37,10 @@ def test_clean_rows_pass_every_rule(spark: SparkSession, table: TableSpec) -> No
 @pytest.mark.parametrize(
     ("table", "rule"), MEASURED, ids=[f"{table.identifier}-{rule.name}" for table, rule in MEASURED]
 )
-def test_a_fault_breaks_exactly_its_rule(spark: SparkSession, table: TableSpec, rule: Rule) -> None:
+def test_a_fault_breaks_exactly_its_rule(spark: SparkSession, table: TableSpec, rule: Rule, tmp_path: Path) -> None:
     mutate = MUTATIONS[table.identifier][rule.name]
 
-    outcomes = checked(spark, table, mutate(clean_rows(table)))
+    outcomes = checked(spark, table, mutate(clean_rows(table)), tmp_path)
 
     broken = {outcome.rule.name: outcome for outcome in outcomes if outcome.status is not Status.PASSED}
     assert set(broken) == {rule.name}
