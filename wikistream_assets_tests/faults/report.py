@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).parents[2]
+RESULTS: Final = _ROOT / "build" / "faults.jsonl"
 PAGE: Final = _ROOT / "docs" / "RELIABILITY.md"
-RESULTS: Final = _ROOT / "docs" / "reliability.jsonl"
-"""Kept with the page: a full run takes hours, and may be done in parts on several machines."""
 
 LEAST_KILLS: Final = 200
 """So often a full run kills a process at work, or it has not been one."""
@@ -64,14 +63,14 @@ class Result:
 
 @cache
 def commit() -> str:
-    """The checked-out commit; with ``+`` if files differ from it, results and documents aside."""
+    """The checked-out commit; with ``+`` if files differ from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    return git("rev-parse", "--short=7", "HEAD") + ("+" if git("status", "--porcelain", "--", ".", ":!docs") else "")
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
 
 
 def read() -> list[Result]:
@@ -90,11 +89,6 @@ def append(result: Result) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(result)) + "\n")
-
-
-def keep(results: Iterable[Result]) -> None:
-    """Leave these results alone."""
-    RESULTS.write_text("".join(f"{json.dumps(asdict(result))}\n" for result in results), encoding="utf-8")
 
 
 def is_result(when: str, passed: bool) -> bool:
@@ -203,14 +197,10 @@ def main() -> None:
     Raises:
         SystemExit: there is nothing to write, a test has not passed where it ran last, or a full run has killed too little.
     """
-    everything = read()
-    if not everything:
+    results = read()
+    if not results:
         raise SystemExit("no results yet: run 'make faults'")
     tests = collected()
-    results = sorted(
-        (result for test, result in _newest(everything).items() if test in tests), key=lambda result: result.at
-    )
-    keep(results)
     PAGE.write_text(page(results, tests), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(_ROOT)}")
     if failed := not_passed(results, tests):
