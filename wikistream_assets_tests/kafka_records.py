@@ -78,6 +78,14 @@ def produce(bootstrap_servers: str, messages: Iterable[Message], per_transaction
     return produced
 
 
+def open_transaction(bootstrap_servers: str) -> Producer:
+    """A producer with an open transaction, for a test that does not commit it."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": "test-source", "log_level": 0})
+    producer.init_transactions(300)
+    producer.begin_transaction()
+    return producer
+
+
 def advance_producer(settings: Settings, at: datetime, *gaps: RecordedGap) -> None:
     """Commit a cursor as the producer of the synthetic source would have at ``at``; nothing but the cursor."""
     source = choose_source(settings, "synthetic").source

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import Producer
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
@@ -49,14 +48,13 @@ from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, m
 from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, catalog_locked, fill
 from wikistream_assets_tests.jobs.bronze_lakes import (
     PROCESS_SECONDS,
-    Stream,
     assert_sound,
     batches,
     event_ids,
     streaming,
 )
 from wikistream_assets_tests.jobs.test_maintenance import LONG_AGO
-from wikistream_assets_tests.kafka_records import event_message, produce
+from wikistream_assets_tests.kafka_records import event_message, open_transaction, produce
 from wikistream_assets_tests.producer.samples import ID, line
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
@@ -169,7 +167,7 @@ def test_13_a_jvm_that_outlives_its_killed_python(
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
     with streaming(settings, "--once") as stream, catalog_locked(settings.catalog_db):
         wait_until(lambda: _parquet(settings.warehouse / "bronze" / "raw_events" / "data"))
-        (orphan,) = _jvms(stream)
+        (orphan,) = stream.jvms()
         # the data files are there, what is left of the batch is the commit, and that waits for the catalog
         wait_until(lambda: orphan.cpu_percent(0.3) < 10)
         orphan.suspend()
@@ -252,13 +250,10 @@ def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: L
     produce(settings.bootstrap_servers, messages())
     drain(spark, lake, settings)
     before = lake.head(RAW_EVENTS)
-    everything = parse(_kafka(spark, settings))
-    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
-    bronze_batch.BatchWriter(lake, settings).write(everything, 0, ends)
+    _write_everything(bronze_batch.BatchWriter(lake, settings), spark, settings)
     assert lake.head(RAW_EVENTS) == before
     produce(settings.bootstrap_servers, [event_message("id-new", line().replace(ID, "id-new"))])
-    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
-    bronze_batch.BatchWriter(lake, settings).write(parse(_kafka(spark, settings)), 0, ends)
+    _write_everything(bronze_batch.BatchWriter(lake, settings), spark, settings)
     assert batches(lake)[-1].counts is not None
     assert batches(lake)[-1].counts["batch"] == {"records": 1, "rows": 1, "dead_letters": 0, "duplicates": 0}
     assert_sound(lake)
@@ -290,11 +285,10 @@ def test_18_control_without_the_lock_two_writers_double(
     """Iceberg lets both append: two writers that start from the same position both write the same events."""
     produce(settings.bootstrap_servers, messages())
     first, second = (bronze_batch.BatchWriter(lake, settings) for _ in range(2))
-    ends = Broker(settings.bootstrap_servers).ends(EVENT_TOPICS)
-    first.write(parse(_kafka(spark, settings)), 0, ends)
+    _write_everything(first, spark, settings)
     # the second one has looked for known events before the first committed
     monkeypatch.setattr(bronze_batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
-    second.write(parse(_kafka(spark, settings)), 0, ends)
+    _write_everything(second, spark, settings)
     found = event_ids(lake)
     assert found == sorted(sent_ids() * 2)
     account.settle("18", "two writers at once; no lock", sent=sent_ids(), found=found, control=True)
@@ -379,12 +373,12 @@ def test_8_what_a_killed_transaction_left_is_not_read(
 ) -> None:
     """The broker dies amid a transaction, and the records come again in the next one. The control does not wait for commits."""
     records = [message for message in messages() if message.topic == RAW_TOPIC]
-    broken_off = _transaction(own_broker)
+    broken_off = open_transaction(own_broker.bootstrap_servers)
     for message in records[:500]:
         broken_off.produce(message.topic, message.value, message.key)
     broken_off.flush(PROCESS_SECONDS)
     _kill_broker(own_broker)
-    again = _transaction(own_broker)  # its id is the same: that ends what the other one began
+    again = open_transaction(own_broker.bootstrap_servers)  # its id is the same: that ends what the other one began
     for message in records:
         again.produce(message.topic, message.value, message.key)
     again.commit_transaction(PROCESS_SECONDS)
@@ -498,16 +492,6 @@ def test_26_the_disk_is_full(
     assert_undisturbed(lake, full)
 
 
-def _transaction(settings: Settings) -> Producer:
-    """A producer with an open transaction."""
-    producer = Producer(
-        {"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "test-source", "log_level": 0}
-    )
-    producer.init_transactions(PROCESS_SECONDS)
-    producer.begin_transaction()
-    return producer
-
-
 def _lag(settings: Settings, lake: Lakehouse) -> bool:
     """Whether Kafka has something that Bronze has not; None of it counts while the broker does not answer."""
     broker = Broker(settings.bootstrap_servers)
@@ -515,11 +499,6 @@ def _lag(settings: Settings, lake: Lakehouse) -> bool:
         return broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS))
     except BrokerError:
         return True
-
-
-def _jvms(stream: Stream) -> list[psutil.Process]:
-    children = psutil.Process(stream.process.pid).children(recursive=True)
-    return [child for child in children if child.name() == "java"]
 
 
 def _event_ids_in_kafka(spark: SparkSession, settings: Settings, isolation: str) -> list[str]:
@@ -536,6 +515,11 @@ def _kafka(spark: SparkSession, settings: Settings, isolation: str = "read_commi
         .option("kafka.isolation.level", isolation)
         .load()
     )
+
+
+def _write_everything(writer: bronze_batch.BatchWriter, spark: SparkSession, settings: Settings) -> None:
+    """One batch of all that is in both topics."""
+    writer.write(parse(_kafka(spark, settings)), 0, Broker(settings.bootstrap_servers).ends(EVENT_TOPICS))
 
 
 def _plain_drain(spark: SparkSession, settings: Settings) -> None:

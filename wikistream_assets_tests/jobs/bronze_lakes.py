@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS, TableSpec
@@ -73,6 +75,11 @@ class Stream:
     @property
     def log(self) -> str:
         return self.log_file.read_text()
+
+    def jvms(self) -> list[psutil.Process]:
+        """Its JVM, as long as it has one."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if child.name() == "java"]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -6,9 +6,8 @@ import signal
 import threading
 from datetime import UTC, datetime, timedelta
 
-import psutil
 import pytest
-from confluent_kafka import OFFSET_END, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 
@@ -26,7 +25,6 @@ from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 from wikistream_assets_tests.jobs.bronze_lakes import (
-    Stream,
     assert_sound,
     batches,
     event_ids,
@@ -34,7 +32,7 @@ from wikistream_assets_tests.jobs.bronze_lakes import (
     table_rows,
     totals,
 )
-from wikistream_assets_tests.kafka_records import Message, event_message, judged, produce
+from wikistream_assets_tests.kafka_records import Message, event_message, judged, open_transaction, produce
 from wikistream_assets_tests.metrics.scrape import scrape
 from wikistream_assets_tests.producer.samples import ID, line
 
@@ -269,21 +267,16 @@ def test_drain_waits_for_the_stream_that_owns_the_table(
 def test_a_drain_that_comes_first_costs_the_stream_no_second_jvm(lake: Lakehouse, settings: Settings) -> None:
     produce(settings.bootstrap_servers, [edit(1)])
     with streaming(settings) as stream:
-        wait_until(lambda: _java_of(stream) != [])
+        wait_until(lambda: stream.jvms() != [])
         with writer_lock(settings, bronze_stream.LOCK):
             wait_until(lambda: "being written by process" in stream.log)
-            (jvm,) = _java_of(stream)
+            (jvm,) = stream.jvms()
             assert event_ids(lake) == []
         wait_until(lambda: len(event_ids(lake)) == 1)
-        assert _java_of(stream) == [jvm]
+        assert stream.jvms() == [jvm]
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     assert_sound(lake)
-
-
-def _java_of(stream: Stream) -> list[psutil.Process]:
-    children = psutil.Process(stream.process.pid).children(recursive=True)
-    return [child for child in children if child.name() == "java"]
 
 
 def _assert_metrics(figures: dict[str, float], committed: list[Version]) -> None:
@@ -317,9 +310,7 @@ def test_aborted_records_that_expire_behind_a_batch_are_no_loss(
     servers = settings.bootstrap_servers
     produce(servers, [Message("dlq-events", b"?", partition=0)])
     drain(spark, lake, settings)
-    aborted = Producer({"bootstrap.servers": servers, "transactional.id": "test-aborted", "log_level": 0})
-    aborted.init_transactions(30)
-    aborted.begin_transaction()
+    aborted = open_transaction(servers)
     for _ in range(10):
         aborted.produce("dlq-events", b"?", partition=0)
     aborted.flush(30)
