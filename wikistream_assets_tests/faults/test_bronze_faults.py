@@ -348,7 +348,7 @@ def test_8_the_broker_is_killed_while_bronze_drains(
             seconds.append(time.monotonic() - killed)
         if stream.process.poll() is not None:
             stream = streams.enter_context(streaming(own_broker))
-        wait_until(lambda: not _lag(own_broker, lake))
+        wait_until(lambda: not _lag(own_broker, lake), PROCESS_SECONDS)
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     account.settle(
@@ -429,7 +429,7 @@ def test_9_the_broker_hangs_while_bronze_streams(
         time.sleep(30)  # the fault itself
         broker.resume()
         produce(own_broker.bootstrap_servers, records[1_000:])
-        wait_until(lambda: not _lag(own_broker, lake))
+        wait_until(lambda: not _lag(own_broker, lake), PROCESS_SECONDS)
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     account.settle("9", "broker hangs for 30 s (SIGSTOP) while Bronze streams", sent=sent_ids(), found=event_ids(lake))
