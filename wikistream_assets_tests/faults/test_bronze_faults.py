@@ -56,6 +56,7 @@ from wikistream_assets_tests.jobs.bronze_lakes import (
 from wikistream_assets_tests.jobs.test_maintenance import LONG_AGO
 from wikistream_assets_tests.kafka_records import event_message, open_transaction, produce
 from wikistream_assets_tests.producer.samples import ID, line
+from wikistream_assets_tests.running import wait_until_read
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
 
@@ -311,7 +312,7 @@ def test_18_two_writers_at_once(
         running.signal(signal.SIGTERM)
         assert running.exit_code() == 0, running.log
         produce(settings.bootstrap_servers, everything[EVENTS // 2 :])
-        wait_until(lambda: not _lag(settings, lake), PROCESS_SECONDS)
+        wait_until_read(settings)
         waiting.signal(signal.SIGTERM)
         assert waiting.exit_code() == 0, waiting.log
     account.settle("18", "two writers at once", sent=sent_ids(), found=event_ids(lake))
@@ -348,7 +349,7 @@ def test_8_the_broker_is_killed_while_bronze_drains(
             seconds.append(time.monotonic() - killed)
         if stream.process.poll() is not None:
             stream = streams.enter_context(streaming(own_broker))
-        wait_until(lambda: not _lag(own_broker, lake), PROCESS_SECONDS)
+        wait_until_read(own_broker)
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     account.settle(
@@ -429,7 +430,7 @@ def test_9_the_broker_hangs_while_bronze_streams(
         time.sleep(30)  # the fault itself
         broker.resume()
         produce(own_broker.bootstrap_servers, records[1_000:])
-        wait_until(lambda: not _lag(own_broker, lake), PROCESS_SECONDS)
+        wait_until_read(own_broker)
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     account.settle("9", "broker hangs for 30 s (SIGSTOP) while Bronze streams", sent=sent_ids(), found=event_ids(lake))
