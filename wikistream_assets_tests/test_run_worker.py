@@ -49,14 +49,20 @@ def test_a_worker_whose_jvm_is_killed_is_gone_at_once(settings: Settings) -> Non
 
 
 def test_a_jvm_that_runs_out_of_memory_has_ended(settings: Settings) -> None:
+    # As in the worker, the block goes on behind a run that failed: the connection ends a moment before the process.
     script = """
+import threading
+from contextlib import suppress
+from py4j.protocol import Py4JError
 from wikistream_assets.resources.spark import jvm_process, local_session
 from wikistream_assets.run_worker import ending_with
 from wikistream_assets.settings import load_settings
 
 session = local_session(load_settings())
 with ending_with(jvm_process(session)):
-    session.sparkContext._jvm.java.util.ArrayList(1_000_000_000)
+    with suppress(Py4JError):
+        session.sparkContext._jvm.java.util.ArrayList(1_000_000_000)
+    threading.Event().wait()
 """
     process = started(settings, "-c", script)
     try:
