@@ -205,7 +205,7 @@ def _bronze(settings: Settings) -> dict[str, Any]:
     from wikistream_assets.resources.spark import local_session
 
     lake = Lakehouse.local(settings)
-    spark = local_session(settings)
+    spark = local_session(settings, lasting=True)
     started = time.monotonic()
     report = drain(spark, lake, settings)
     return {**asdict(report), "seconds": time.monotonic() - started}

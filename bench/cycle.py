@@ -164,7 +164,7 @@ def _new_lake(home: Path) -> _Lake:
     settings = Settings(home=home)
     open_home(settings)
     lake = Lakehouse.local(settings)
-    return _Lake(JobContext(local_session(settings), lake, settings, run_id="bench"))
+    return _Lake(JobContext(local_session(settings, lasting=True), lake, settings, run_id="bench"))
 
 
 def _template(spark: SparkSession, root: Path, events: int) -> DataFrame:

@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         with writer_lock(settings, WORKER_LOCK), dagster_instance(settings) as instance:
-            session = local_session(settings)
+            session = local_session(settings, lasting=True)
             session.range(1).count()  # the JVM is there before the first run
             # Told to stop amid a run, it goes at once: a killed run is started again, a cancelled one would wait for a person.
             # In the main thread Dagster would put its own handlers in place and end the run, but not this process.

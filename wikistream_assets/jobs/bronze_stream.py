@@ -331,7 +331,7 @@ def _stream_in_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) 
     """
     while _wait_for_turn(settings, stop):
         try:
-            run_forever(local_session(settings), lake, settings, stop)
+            run_forever(local_session(settings, lasting=True), lake, settings, stop)
         except WriterBusyError as busy:
             _log.info("%s", busy)
 
