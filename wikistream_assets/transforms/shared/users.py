@@ -35,7 +35,11 @@ def _address6() -> str:
 _ADDRESS6: Final = _address6()
 _ADDRESS_IN_TEXT: Final = rf"(?<![0-9A-Za-z.])(?!::(?![0-9A-Fa-f]))(?:{_ADDRESS6}|{_ADDRESS4})(?![0-9A-Za-z:]|\.[0-9])"
 _TEMPORARY_NAME: Final = "~[0-9]+(?:-[0-9]+)*"
-"""``~2026-12345-67``, ``~2024-1``, and the form without a year, ``~12345``."""
+"""Names that MediaWiki generates for temporary accounts: ``~``, on Wikimedia's wikis the year and a hyphen, then a serial number
+in decimal digits with a hyphen after every fifth: ``~2026-12345-67``, ``~2024-1``; without a year ``~12345``.
+
+MediaWiki itself takes every name that begins with ``~2`` for temporary (its ``matchPattern``), which no new account may have but
+older, registered ones do: ``~2cool``. Only the generated form tells the two apart."""
 
 
 def normalized(user: Column) -> Column:
