@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.rule import CheckOutcome, Computed, Holds, Rule, Severity, Status
 from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, TABLE_BY_IDENTIFIER, TableSpec
+from wikistream_assets_tests.quality.edges import BEYOND, EDGES, SHARE_EDGES, plant
 from wikistream_assets_tests.quality.mutations import MUTATIONS
 from wikistream_assets_tests.quality.samples import Row, clean_rows
 from wikistream_assets_tests.transforms.frames import parquet_frame
@@ -32,6 +33,35 @@ def test_clean_rows_pass_every_rule(spark: SparkSession, table: TableSpec, tmp_p
         rule.name: Status.PASSED for owner, rule in MEASURED if owner is table
     }
     assert all(outcome.records_checked > 0 and outcome.metric is not None for outcome in outcomes)
+
+
+@pytest.mark.parametrize("table", GATED, ids=lambda table: table.identifier)
+def test_rows_on_the_bounds_pass_every_rule(spark: SparkSession, table: TableSpec, tmp_path: Path) -> None:
+    rows = clean_rows(table)
+    for edge in EDGES[table.identifier]:
+        edge(rows)
+
+    outcomes = {outcome.rule.name: outcome for outcome in checked(spark, table, rows, tmp_path)}
+
+    assert {name: outcome.message for name, outcome in outcomes.items() if outcome.status is not Status.PASSED} == {}
+    shares = SHARE_EDGES.get(table.identifier, {})
+    assert set(shares) == {rule.name for rule in table.rules if rule.threshold < 1}
+    for name, failed in shares.items():
+        assert outcomes[name].records_failed == failed
+        assert outcomes[name].metric == pytest.approx(outcomes[name].rule.threshold, abs=1e-12)
+
+
+@pytest.mark.parametrize("table", [table for table in GATED if table.identifier in BEYOND], ids=lambda t: t.identifier)
+def test_each_rule_finds_the_rows_one_step_beyond_its_bounds(
+    spark: SparkSession, table: TableSpec, tmp_path: Path
+) -> None:
+    rows = clean_rows(table)
+    plant(table.identifier, rows)
+
+    outcomes = checked(spark, table, rows, tmp_path)
+
+    failed = {outcome.rule.name: outcome.records_failed for outcome in outcomes if outcome.records_failed}
+    assert failed == {name: len(planted) for name, planted in BEYOND[table.identifier].items()}
 
 
 @pytest.mark.parametrize(
