@@ -126,9 +126,28 @@ def _event_time(event: Event) -> datetime | None:
 # --- Silver ---------------------------------------------------------------------------------------------------------------
 
 
+WIKIPEDIA_OPENED = datetime(2001, 1, 15, tzinfo=UTC)
+
+
 def silver_rows(bronze: Iterable[Row]) -> list[Row]:
     """Silver rows of Bronze rows that break no row rule."""
-    return [_silver_row(row) for row in bronze]
+    return [row for row in map(_silver_row, bronze) if not _impossible(row)]
+
+
+def quarantined_ids(bronze: Iterable[Row]) -> list[str]:
+    """Ids of the Bronze rows that break a row rule, in their order."""
+    return [row["event_id"] for row in map(_silver_row, bronze) if _impossible(row)]
+
+
+def _impossible(row: Row) -> bool:
+    """Whether a cleaned row cannot be true: nobody made it, it changes nothing, is of no kind, or from before Wikipedia."""
+    return (
+        row["user_normalized"] is None
+        or (row["title"] is None and row["event_type"] in ("edit", "new"))
+        or row["event_type"] not in ("edit", "new", "log", "categorize", "external", "other")
+        or min(row["length_old"] or 0, row["length_new"] or 0) < 0
+        or row["event_timestamp"] < WIKIPEDIA_OPENED
+    )
 
 
 def _silver_row(row: Row) -> Row:

@@ -8,13 +8,14 @@ from pyspark.sql import SparkSession
 
 from producer.eventstreams import capture
 from producer.launch import run_producer, source_from
-from wikistream_assets.embedded.home import user_key
+from wikistream_assets.embedded.home import open_home, user_key
 from wikistream_assets.jobs import bronze_gate, bronze_stream, gold, silver
 from wikistream_assets.jobs.bronze_stream import DrainReport
 from wikistream_assets.jobs.context import GateReport, JobContext
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TableSpec
+from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS, TableSpec
 from wikistream_assets_tests import oracle
 
 Row = dict[str, Any]
@@ -27,6 +28,13 @@ class Pipeline:
         self.lake = lake
         self.settings = settings
         self.ctx = JobContext(spark, lake, settings, run_id="test")
+
+    @classmethod
+    def at(cls, settings: Settings) -> "Pipeline":
+        """The pipeline of a home of its own, which is made."""
+        open_home(settings)
+        lake = Lakehouse.local(settings)
+        return cls(local_session(settings), lake, settings)
 
     def ingest(self, path: Path) -> dict[str, Any]:
         """Feed a capture through the project's server and producer into Kafka; returns the producer's report."""
@@ -45,12 +53,13 @@ class Pipeline:
         return rows
 
     def assert_tables_follow_from(self, lines: Iterable[str], domains: frozenset[str]) -> None:
-        """Every row of Bronze, Silver and Gold equals the plain recomputation from the events."""
+        """Every row of Bronze, Silver and Gold equals the plain recomputation from the events, and the rest is in quarantine."""
         bronze = oracle.bronze_rows(lines, domains)
         cleaned = oracle.silver_rows(bronze)
         expected = oracle.Gold(cleaned, user_key(self.settings), self.settings.allowed_lateness_hours)
         oracle.assert_same_rows(self.rows(RAW_EVENTS), bronze, RAW_EVENTS.key)
         oracle.assert_same_rows(self.rows(CLEANED_EVENTS), cleaned, CLEANED_EVENTS.key)
+        assert sorted(row["event_id"] for row in self.rows(QUARANTINE)) == sorted(oracle.quarantined_ids(bronze))
         for spec in GOLD_TABLES:
             oracle.assert_same_rows(self.rows(spec), getattr(expected, spec.name)(), spec.key)
 

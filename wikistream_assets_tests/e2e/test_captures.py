@@ -5,12 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, QUARANTINE, RAW_EVENTS
@@ -44,8 +41,8 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
 
 
 @pytest.fixture
-def pipeline(spark: SparkSession, lake: Lakehouse, settings: Settings) -> Pipeline:
-    return Pipeline(spark, lake, settings)
+def pipeline(settings: Settings) -> Pipeline:
+    return Pipeline.at(settings)
 
 
 @pytest.mark.parametrize("name", CAPTURES)
@@ -74,7 +71,7 @@ def test_overlapping_captures_give_each_event_once_in_any_order(
     pipeline.assert_tables_follow_from(capture_lines(small) + capture_lines(large), FOLLOWED_DOMAINS)
 
     together = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
-    at_once = _pipeline(together)
+    at_once = Pipeline.at(together)
     assert all(report.passed for report in at_once.cycle()), "both captures are in the topic by now"
     assert table_hashes(at_once.lake) == table_hashes(pipeline.lake)
 
@@ -115,11 +112,3 @@ def test_a_thousand_malformed_lines_are_dead_letters_and_nothing_else(
     assert all(report.passed for report in pipeline.cycle())
     assert len(pipeline.rows(DEAD_LETTER)) == 1000
     pipeline.assert_tables_follow_from(lines, FOLLOWED_DOMAINS)
-
-
-def _pipeline(settings: Settings) -> Pipeline:
-    from wikistream_assets.embedded.home import open_home
-
-    open_home(settings)
-    lake = Lakehouse.local(settings)
-    return Pipeline(local_session(settings), lake, settings)
