@@ -1,5 +1,15 @@
-"""``python -m wikistream_assets``: the command ``wikistream``, for whoever starts it without a PATH."""
+"""The command ``wikistream``, also as ``python -m wikistream_assets`` for whoever starts it without a PATH."""
 
-from wikistream_assets.cli.main import main
+from wikistream_assets.embedded import variables
 
-main()
+
+def main() -> None:
+    """Entry point of the console script."""
+    variables.adopt()  # before anything else is imported: what the user's environment names may be of another installation
+    from wikistream_assets.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from wikistream_assets.demo import run_demo
 from wikistream_assets.embedded.jars import to_stderr
 from wikistream_assets.embedded.java import JavaRuntime, class_archive, find_java
 from wikistream_assets.embedded.ports import free_port
+from wikistream_assets.embedded.variables import adopt, built
 from wikistream_assets.exceptions import SetupError, WikistreamError
 from wikistream_assets.resources.spark import jvm_process, local_session
 from wikistream_assets.settings import Settings, load_settings
@@ -45,8 +46,8 @@ def record() -> Path:
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=_WORK_PREFIX) as folder:
         recorded = Path(folder) / archive.name
         settings = _of_its_own(Path(folder) / "home")
-        # Read by spark-submit alone: it reaches the one JVM of this process, not the broker's.
-        os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={recorded} -Xlog:cds*=off"
+        # The first call starts this process's one JVM, in which the demo then runs.
+        local_session(settings, jvm_options=(f"-XX:ArchiveClassesAtExit={recorded}", "-Xlog:cds*=off"))
         if not run_demo("synthetic", _EVENTS, settings, to_stderr).ok:
             raise SetupError("the small demo failed: 'make demo' shows more")
         to_stderr("writing the archive ..")
@@ -71,7 +72,13 @@ def _of_its_own(home: Path) -> Settings:
 def _ensure_base(java: JavaRuntime) -> None:
     """Make the archive of Java's own classes, which ours stands on: the bundled Java comes without it."""
     if not (java.home / "lib" / "server" / "classes.jsa").exists():
-        subprocess.run([java.executable, "-Xshare:dump"], capture_output=True, timeout=_DUMP_SECONDS, check=False)
+        subprocess.run(
+            [java.executable, "-Xshare:dump"],
+            env=built(os.environ),
+            capture_output=True,
+            timeout=_DUMP_SECONDS,
+            check=False,
+        )
 
 
 def _end_jvm(settings: Settings) -> None:
@@ -97,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Record; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wikistream_assets.record_classes", description=__doc__)
     parser.parse_args(arguments)
+    adopt()
     try:
         archive = record()
     except (WikistreamError, ProducerError) as error:

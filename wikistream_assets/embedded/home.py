@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
+from wikistream_assets.embedded.causes import with_advice
 from wikistream_assets.exceptions import LakeError, WriterBusyError
 from wikistream_assets.settings import Settings
 
@@ -68,8 +69,8 @@ def inspect_home(settings: Settings) -> str:
 
 def unusable(path: Path, error: OSError) -> LakeError:
     """Return the one-line error for a home that the operating system does not let us write."""
-    advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend the folder's rights"
-    return LakeError(f"{path} cannot be written ({error.strerror}): {advice}, or set WIKISTREAM_HOME to another folder")
+    advice = with_advice("set WIKISTREAM_HOME to another folder", error)
+    return LakeError(f"{path} cannot be written ({error.strerror}): {advice}")
 
 
 def user_key(settings: Settings) -> bytes:

@@ -23,10 +23,12 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
+from wikistream_assets.embedded.causes import with_advice
 from wikistream_assets.embedded.files import replace_whole
-from wikistream_assets.embedded.java import find_java
+from wikistream_assets.embedded.java import find_java, java_options
 from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.embedded.truststore import trust_options
+from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import SetupError, WikistreamError
 from wikistream_assets.settings import Settings, load_settings
 
@@ -96,9 +98,8 @@ def ensure_jars(names: JarSet, settings: Settings, report: Report | None = None)
                     _fetch(names, broken, folder, report or to_stderr)
                     _remember(folder, jars)
     except OSError as error:
-        raise SetupError(
-            f"the jar cache {folder} cannot be used ({error.strerror}): make room or set WIKISTREAM_CACHE to another folder"
-        ) from None
+        advice = with_advice("set WIKISTREAM_CACHE to another folder", error)
+        raise SetupError(f"the jar cache {folder} cannot be used ({error.strerror}): {advice}") from None
     return tuple(folder / jar.file_name for jar in jars)
 
 
@@ -177,6 +178,7 @@ def _run_ivy(jars: Sequence[Jar], work: Path, folder: Path, report: Report) -> N
     (work / "ivy.xml").write_text(_ivy_module(jars), encoding="utf-8")
     command = [
         str(find_java().executable),
+        *java_options(work),
         *trust_options(work),
         *_proxy_options(),
         f"-Divy.default.ivy.user.dir={work}",
@@ -187,7 +189,13 @@ def _run_ivy(jars: Sequence[Jar], work: Path, folder: Path, report: Report) -> N
     output: list[str] = []
     done = 0
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        env=built(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
     ) as ivy:
         for line in ivy.stdout or ():
             output.append(line)

@@ -9,10 +9,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from wikistream_assets.embedded.causes import cause_of
+from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import SetupError
 
 JAVA_MAJOR: Final = 17
@@ -52,6 +56,49 @@ def class_archive() -> Path:
     return Path(sys.prefix) / "share" / "wikistream" / "spark-classes.jsa"
 
 
+def java_options(scratch: Path) -> list[str]:
+    """Return the options of each of our JVMs: what it would otherwise take from the machine, and tells apart by it.
+
+    Args:
+        scratch: an existing folder from which libraries can be loaded.
+    """
+    return [
+        # in a Turkish locale the small letter of I is not i, and no name of an enumeration is found again
+        *("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8"),
+        f"-Djava.io.tmpdir={scratch}",  # zstd, snappy, SQLite and Netty unpack their native libraries here
+        "-Djava.awt.headless=true",
+    ]
+
+
+def scratch_folder(*candidates: Path) -> Path:
+    """Return the first folder that can be written and from which libraries can be loaded; makes one that is missing.
+
+    Raises:
+        SetupError: there is none.
+    """
+    for folder in candidates:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK) and not _is_noexec(folder):
+                return folder
+    raise SetupError(
+        f"Java has no folder for temporary files ({' and '.join(str(folder) for folder in candidates)} are mounted noexec or "
+        "cannot be written): set TMPDIR to a folder from which libraries can be loaded"
+    )
+
+
+def temporary_folder() -> Path:
+    """Return the machine's folder for temporary files, which may be of no use."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path("/tmp")  # noqa: S108  # looked at by whoever uses it
+
+
+def _is_noexec(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
 @functools.cache
 def _explicit_java(java_home: str) -> JavaRuntime:
     runtime = JavaRuntime(Path(java_home), _ask_version(java_home))
@@ -66,16 +113,22 @@ def _explicit_java(java_home: str) -> JavaRuntime:
 def _ask_version(java_home: str) -> str:
     executable = Path(java_home) / "bin" / "java"
     try:
-        answer = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=60, check=True)
+        answer = subprocess.run(
+            [executable, "-version"], env=built(os.environ), capture_output=True, text=True, timeout=60, check=False
+        )
     except (OSError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise SetupError(
-            f"JAVA_HOME={java_home} has no Java that runs ({executable}: {reason}): {_BUNDLED_ADVICE}"
-        ) from None
+        raise _not_running(java_home, f"{executable}: {reason}") from None
+    if answer.returncode != 0:
+        raise _not_running(java_home, f"{executable}: {cause_of(answer.stderr + answer.stdout)}")
     match = _VERSION_LINE.search(answer.stderr + answer.stdout)
     if match is None:
         raise SetupError(f"JAVA_HOME={java_home} does not tell its version by 'java -version': {_BUNDLED_ADVICE}")
     return match["version"]
+
+
+def _not_running(java_home: str, reason: str) -> SetupError:
+    return SetupError(f"JAVA_HOME={java_home} has no Java that runs ({reason}): {_BUNDLED_ADVICE}")
 
 
 def _major(version: str) -> int:

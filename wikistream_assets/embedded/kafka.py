@@ -5,13 +5,16 @@ Belongs here: its configuration files, its command line, formatting its storage 
 """
 
 import base64
+import os
 import subprocess
 import uuid
 from pathlib import Path
 from typing import Final
 
+from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.jars import Report, ensure_jars
-from wikistream_assets.embedded.java import find_java
+from wikistream_assets.embedded.java import find_java, java_options, scratch_folder, temporary_folder
+from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import max_message_bytes
 from wikistream_assets.settings import Settings
@@ -36,7 +39,7 @@ def format_storage(settings: Settings, report: Report | None = None) -> None:
     """Format the storage of a new home; one that is formatted is left alone.
 
     Raises:
-        BrokerError: Kafka's storage tool failed; the text has its last line.
+        BrokerError: Kafka's storage tool failed; the text has the cause.
     """
     if (_data(settings) / "meta.properties").exists():
         return
@@ -45,12 +48,19 @@ def format_storage(settings: Settings, report: Report | None = None) -> None:
         *("kafka.tools.StorageTool", "format", "--ignore-formatted"),
         *("-t", _cluster_id(settings), "-c", str(_properties(settings))),
     ]
-    result = subprocess.run(tool, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_SECONDS, check=False)
+    result = subprocess.run(
+        tool,
+        env=built(os.environ),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_FORMAT_TIMEOUT_SECONDS,
+        check=False,
+    )
     if result.returncode != 0:
-        lines = (result.stdout + result.stderr).strip().splitlines() or ["no output"]
-        raise BrokerError(
-            f"the broker's storage {_data(settings)} cannot be formatted ({lines[-1]}): make room or mend the folder's rights"
-        )
+        cause = cause_of(result.stderr + result.stdout)
+        advice = advice_for(cause) or "'make doctor' checks the machine"
+        raise BrokerError(f"the broker's storage {_data(settings)} cannot be formatted ({cause}): {advice}")
 
 
 def _data(settings: Settings) -> Path:
@@ -77,8 +87,8 @@ def _cluster_id(settings: Settings) -> str:
 
 def _java(settings: Settings, report: Report | None) -> list[str]:
     jars = ensure_jars("kafka", settings, report)
-    scratch = settings.kafka_dir / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
+    # of its own if it can be: zstd's native library is unpacked there, and stays if the broker is killed
+    scratch = scratch_folder(settings.kafka_dir / "tmp", temporary_folder())
     return [
         str(find_java().executable),
         "-Xms64m",
@@ -88,8 +98,7 @@ def _java(settings: Settings, report: Report | None) -> list[str]:
         "-XX:+ExitOnOutOfMemoryError",  # a broker without memory is restarted, not left half alive
         "-XX:-UsePerfData",
         f"-XX:ErrorFile={settings.root / 'logs' / 'broker-crash.log'}",
-        f"-Djava.io.tmpdir={scratch}",  # zstd's native library is unpacked here, not left in the machine's /tmp
-        "-Djava.awt.headless=true",
+        *java_options(scratch),
         f"-Dlog4j.configuration={_log4j(settings).as_uri()}",
         "-cp",
         ":".join(str(jar) for jar in jars),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wikistream_assets.embedded import supervisor
+from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report, to_stderr
 from wikistream_assets.embedded.locks import exclusive
@@ -342,9 +343,6 @@ def _log(settings: Settings, program: Program) -> Path:
 def _ended(settings: Settings, program: Program) -> str:
     log = _log(settings, program)
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace()]  # no insides of stack traces
-    errors = [line for line in lines if "Exception: " in line or "Error: " in line]
-    reason = (errors or lines or ["no output"])[-1]
-    return (
-        f"the {program.name} ends at its start ({reason.strip()}): see {log.parent}, mend the cause and run 'make up'"
-    )
+    cause = cause_of(text)
+    advice = advice_for(cause) or "correct the cause"
+    return f"the {program.name} ends at its start ({cause}): {advice}, then run 'make up'; more is in {log}"

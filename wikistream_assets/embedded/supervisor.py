@@ -23,6 +23,7 @@ import psutil
 from pydantic import SecretStr
 
 from producer.settings import ENV_PREFIX
+from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import SetupError
 from wikistream_assets.settings import Settings
 
@@ -130,12 +131,12 @@ def revive(settings: Settings, pid: int) -> None:
 
 
 def inherited(settings: Settings) -> dict[str, str]:
-    """The environment that supervisord hands on to all programs.
+    """The environment that supervisord hands on to all programs, see ``variables``.
 
     Secrets are in it, because supervisord's configuration is a file that others may read. Other settings are not: each program
     gets those it knows, so that a change restarts only whom it concerns.
     """
-    others = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
+    others = {name: value for name, value in built(os.environ).items() if not name.upper().startswith(ENV_PREFIX)}
     return {**_MALLOC, **others, **_secrets(settings), HOME_MARK: str(settings.root)}
 
 

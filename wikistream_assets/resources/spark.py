@@ -4,11 +4,10 @@ The JVM and its SparkContext are started once; each home gets a session of its o
 bound to the session's configuration. That is why a test suite, or a Dagster process, pays for one start only.
 """
 
-import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,8 +18,9 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
 
 from wikistream_assets.embedded.jars import ensure_jars
-from wikistream_assets.embedded.java import class_archive, find_java
+from wikistream_assets.embedded.java import class_archive
 from wikistream_assets.exceptions import WriterBusyError
+from wikistream_assets.resources.gateway import start_jvm
 from wikistream_assets.resources.lakehouse import CATALOG_NAME
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import TableSpec
@@ -31,17 +31,18 @@ _POLL_SECONDS: Final = 0.2
 _LOG_CONFIG: Final = Path(__file__).with_name("log4j2.properties")
 
 
-def local_session(settings: Settings, *, lasting: bool = False) -> SparkSession:
+def local_session(settings: Settings, *, lasting: bool = False, jvm_options: Sequence[str] = ()) -> SparkSession:
     """The session on this process's JVM whose catalog ``wikistream`` is the lake of ``settings``; one for each lake.
 
     Args:
         settings: the home, and the size of the session.
         lasting: the JVM will run many cycles or batches. Looked at by the call that starts the JVM, ignored by later ones.
+        jvm_options: more of Java's options, ignored by later calls too.
 
     Raises:
-        SetupError: no Java 17, or the jars cannot be fetched.
+        SetupError: no Java 17, the jars cannot be fetched, or Spark does not start.
     """
-    return _session(_application(settings, lasting), settings.catalog_db, settings.warehouse)
+    return _session(_application(settings, lasting, jvm_options), settings.catalog_db, settings.warehouse)
 
 
 @cache  # a session never closes its catalog's connections: one for each step of each cycle would pile up
@@ -59,26 +60,27 @@ def _session(application: SparkSession, catalog_db: Path, warehouse: Path) -> Sp
     return session
 
 
-def _application(settings: Settings, lasting: bool) -> SparkSession:
-    os.environ["JAVA_HOME"] = str(find_java().home)
-    # On Java's own class path, not in spark.jars: only from there classes can come out of an archive.
-    jars = ":".join(str(jar) for jar in ensure_jars("spark", settings))
+def _application(settings: Settings, lasting: bool, jvm_options: Sequence[str]) -> SparkSession:
     archive = class_archive()
+    start_jvm(
+        settings,
+        # On Java's own class path, not in spark.jars: only from there classes can come out of an archive.
+        ensure_jars("spark", settings),
+        [
+            # Little of a batch or cycle stays alive. This collector's heap shrinks back to that; the parallel one fills all it
+            # may have, to save some 6 % of a cycle's time (bench.cycle). A JVM that has run out of memory may lack any of its
+            # threads: it ends instead.
+            *("-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
+            # Java's optimizing compiler takes half of a first cycle's processor time and pays from the fourth cycle on.
+            *(() if lasting else ("-XX:TieredStopAtLevel=1",)),
+            f"-Dlog4j2.configurationFile={_LOG_CONFIG.as_uri()}",
+            *((f"-XX:SharedArchiveFile={archive}", "-Xlog:cds*=off") if archive.exists() else ()),
+            *jvm_options,
+        ],
+    )
     session = (
         SparkSession.builder.master(f"local[{settings.spark_cores}]")
         .appName("wikistream")
-        .config("spark.driver.extraClassPath", jars)
-        .config("spark.driver.memory", f"{settings.spark_memory_mb}m")
-        # Little of a batch or cycle stays alive. This collector's heap shrinks back to that; the parallel one fills all it may
-        # have, to save some 6 % of a cycle's time (bench.cycle). A JVM that has run out of memory may lack any of its threads:
-        # it ends instead.
-        .config(
-            "spark.driver.extraJavaOptions",
-            f"-Dlog4j2.configurationFile=file:{_LOG_CONFIG} -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
-            # Java's optimizing compiler takes half of a first cycle's processor time and pays from the fourth cycle on.
-            + ("" if lasting else " -XX:TieredStopAtLevel=1")
-            + (f" -XX:SharedArchiveFile={archive} -Xlog:cds*=off" if archive.exists() else ""),
-        )
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.ui.enabled", "false")
