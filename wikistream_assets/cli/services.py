@@ -15,6 +15,7 @@ from producer.topics import RAW_EVENTS
 from wikistream_assets.cli.console import json_text, printable, terminal
 from wikistream_assets.embedded import doctor as examination
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.doctor import Finding
 from wikistream_assets.embedded.ports import refuse_taken_port
 from wikistream_assets.embedded.programs import ui_command, ui_environment
 from wikistream_assets.embedded.services import ServiceStatus
@@ -111,11 +112,22 @@ def health(json: JsonOption = False) -> None:
 
 
 def doctor() -> None:
-    """Check this machine: Python, packages, Java, jars, home, disk, ports. Exit code 1 if something has to be mended."""
-    findings = examination.examine(load_settings())
+    """Check this machine: Python, packages, Java, jars, home, disk, ports; then start Spark and a broker for a moment.
+
+    They run in a temporary folder; nothing stays, and the home is not touched. Exit code 1 if something is wrong.
+    """
+    settings = load_settings()
+    findings = examination.examine(settings)
     width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        typer.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name:<{width}}  {finding.text}")
+
+    def show(found: Sequence[Finding]) -> None:
+        for finding in found:
+            typer.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name:<{width}}  {finding.text}")
+
+    show(findings)
+    typer.echo("starting Spark and a broker in a temporary folder (about 20 s) ..", err=True)
+    findings += (tried := examination.try_out(settings, findings))
+    show(tried)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

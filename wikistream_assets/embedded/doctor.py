@@ -4,7 +4,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
@@ -18,6 +19,7 @@ from wikistream_assets.embedded.ports import listening_process, refuse_taken_por
 from wikistream_assets.embedded.programs import programs
 from wikistream_assets.embedded.services import status
 from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.embedded.trial import try_broker, try_session
 from wikistream_assets.exceptions import LakeError, SetupError, WikistreamError
 from wikistream_assets.settings import Settings
 
@@ -50,6 +52,21 @@ def examine(settings: Settings) -> list[Finding]:
         "port of the UI": _ui_port,
     }
     return [_finding(name, check, settings) for name, check in checks.items()]
+
+
+def try_out(settings: Settings, findings: Sequence[Finding]) -> list[Finding]:
+    """Start Spark and a broker for a moment, both at once; ``findings`` say whether there is a Java and what it runs.
+
+    Takes some 20 seconds, at most a few minutes.
+    """
+    missing = [finding.name for finding in findings if not finding.ok and finding.name.startswith(("java", "jars"))]
+    if missing:
+        return [Finding(name, False, f"not tried, for {missing[0]} is wrong") for name in _TRIALS]
+    with ThreadPoolExecutor(len(_TRIALS)) as pool:
+        return list(pool.map(lambda trial: _finding(trial[0], trial[1], settings), _TRIALS.items()))
+
+
+_TRIALS: Final[Mapping[str, Callable[[Settings], str]]] = {"spark": try_session, "broker": try_broker}
 
 
 def _finding(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:

@@ -107,14 +107,14 @@ def _is_for_python(name: str) -> bool:
 
 def _for_libraries(given: Mapping[str, str]) -> dict[str, str]:
     user = user_name(given)
-    spared = _spared_by_proxies(given)
+    spared = _with_loopback(given.get("no_proxy") or given.get("NO_PROXY") or "")
     return {
         "HOME": given.get("HOME") or _home(),
         "USER": given.get("USER") or user,
         "LOGNAME": user,
         # A proxy can reach nothing on this machine. Curl and gRPC read the small one only.
         **{"no_proxy": spared, "NO_PROXY": spared},
-        **({"no_grpc_proxy": f"{given['no_grpc_proxy']},{spared}"} if given.get("no_grpc_proxy") else {}),
+        **({"no_grpc_proxy": _with_loopback(given["no_grpc_proxy"])} if given.get("no_grpc_proxy") else {}),
         # PyIceberg reads the first .pyiceberg.yaml it finds, there before the user's home and the current folder.
         "PYICEBERG_HOME": str(Path(__file__).parent),
     }
@@ -127,9 +127,9 @@ def _home() -> str:
         return _NO_HOME  # what needs a folder there is refused with the setting that names another
 
 
-def _spared_by_proxies(given: Mapping[str, str]) -> str:
-    hosts = [host.strip() for host in (given.get("no_proxy") or given.get("NO_PROXY") or "").split(",") if host.strip()]
-    return "*" if "*" in hosts else ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+def _with_loopback(hosts: str) -> str:
+    named = [host.strip() for host in hosts.split(",") if host.strip()]
+    return "*" if "*" in named else ",".join(dict.fromkeys((*named, *_LOOPBACK)))
 
 
 def _path(given: str) -> str:

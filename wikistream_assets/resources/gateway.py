@@ -8,6 +8,7 @@ with a class path that runs ``PythonGatewayServer``, is made here directly.
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ def start_jvm(settings: Settings, jars: Sequence[Path], options: Sequence[str]) 
     if SparkContext._gateway is not None:
         return
     adopt_for_libraries()
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark's Python workers, or it would take any python3 of the PATH
     scratch = scratch_folder(temporary_folder(), settings.root / "run" / "tmp")
     command = [
         str(find_java().executable),
@@ -84,6 +86,7 @@ def _started(command: list[str], scratch: Path) -> tuple[subprocess.Popen[bytes]
         said = Path(folder) / "connection"
         secrets = {name for name in os.environ if name.startswith(ENV_PREFIX)}  # settings; a JVM is told by its options
         environment = {name: value for name, value in built(os.environ).items() if name not in secrets} | {
+            "SPARK_HOME": str(_pyspark()),
             "SPARK_LOCAL_IP": "127.0.0.1",  # or Spark would look the machine's name up, which not every machine can
             "_PYSPARK_DRIVER_CONN_INFO_PATH": str(said),
         }
