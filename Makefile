@@ -7,6 +7,9 @@
 SOURCE ?=
 EVENTS ?=
 
+# With PYTHONHOME Python does not start at all; what else was meant for another Python or Spark, the programs drop themselves.
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
+
 PYTHON_ENV := .venv/bin
 READY := .venv/.ready
 WIKISTREAM := $(PYTHON_ENV)/wikistream

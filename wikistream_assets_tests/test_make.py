@@ -131,3 +131,27 @@ def test_clean_removes_the_lake_only_when_told(copy: Path) -> None:
     assert other.is_dir()  # not a lake: a mistyped home costs nothing
     assert make(copy, "clean", "CONFIRM=1", WIKISTREAM_HOME=str(lake)).returncode == 0
     assert not lake.exists()
+
+
+def test_what_a_profile_has_for_another_python_does_not_reach_set_up(copy: Path, tmp_path: Path) -> None:
+    """A Python that stands in for the real one says what it was handed over, and then that it is none."""
+    path = tools_without_python(tmp_path / "bin")
+    told = tmp_path / "told"
+    python = tmp_path / "bin" / "python3.11"
+    python.write_text(f"#!/bin/sh\nenv >{told}\nexit 1\n")
+    python.chmod(0o755)
+    hostile = {
+        "PYTHONHOME": "/no/such/folder",
+        "PYTHONPATH": "/opt/spark/python",
+        "PYTHONWARNINGS": "error",
+        "PIP_TARGET": "/no/such/folder",
+        "PIP_USER": "1",
+        "PIP_REQUIRE_HASHES": "1",
+        "UV_SYSTEM_PYTHON": "1",
+        "UV_EXCLUDE_NEWER": "2020-01-01",
+    }
+    wanted = {"PIP_INDEX_URL": "https://registry.example.org/simple", "PIP_CERT": "/etc/ssl/ca.pem"}
+    make(copy, "up", PATH=path, **hostile, **wanted)
+    handed_over = dict(line.split("=", 1) for line in told.read_text(encoding="utf-8").splitlines() if "=" in line)
+    assert {name: handed_over[name] for name in hostile if name in handed_over} == {"PIP_USER": "0"}
+    assert {name: handed_over[name] for name in wanted} == wanted

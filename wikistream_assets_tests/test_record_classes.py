@@ -14,17 +14,18 @@ from wikistream_assets_tests.conftest import child_environment
 pytestmark = pytest.mark.spark
 
 _SESSION = """
+import sys
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import load_settings
-local_session(load_settings()).range(1).count()
+local_session(load_settings(), sys.argv[1:]).range(1).count()
 """
 
 
 def test_a_session_takes_its_classes_from_the_archive(settings: Settings, tmp_path: Path) -> None:
     assert class_archive().is_file(), "set-up ('make') records it"
     log = tmp_path / "classes.log"
-    options = {"SPARK_SUBMIT_OPTS": f"-Xlog:class+load:file={log}"}
-    subprocess.run([sys.executable, "-c", _SESSION], env=os.environ | child_environment(settings) | options, check=True)
+    command = [sys.executable, "-c", _SESSION, f"-Xlog:class+load:file={log}"]
+    subprocess.run(command, env=os.environ | child_environment(settings), check=True)
     loaded = [line for line in log.read_text(encoding="utf-8").splitlines() if " org.apache.spark.sql." in line]
     archived = [line for line in loaded if line.endswith("source: shared objects file (top)")]
     # those that are made anew in each process (lambdas, compiled queries) cannot be in it

@@ -61,7 +61,7 @@ def try_out(settings: Settings, findings: Sequence[Finding]) -> list[Finding]:
     """
     missing = [finding.name for finding in findings if not finding.ok and finding.name.startswith(("java", "jars"))]
     if missing:
-        return [Finding(name, False, f"not tried, for {missing[0]} is wrong") for name in _TRIALS]
+        return [Finding(name, False, f"not tried: first correct what is wrong with {missing[0]}") for name in _TRIALS]
     with ThreadPoolExecutor(len(_TRIALS)) as pool:
         return list(pool.map(lambda trial: _finding(trial[0], trial[1], settings), _TRIALS.items()))
 

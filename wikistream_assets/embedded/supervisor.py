@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
@@ -170,12 +169,15 @@ def call(settings: Settings, method: str, *arguments: object) -> Any:
 
 
 def socket_path(settings: Settings) -> Path:
-    """Return where supervisord listens: in the home, or in the machine's folder for temporary files if that is too long."""
+    """Return where supervisord listens: in the home, or below /tmp if that is too long.
+
+    Not where ``TMPDIR`` points: it differs between a terminal and cron, and each has to find the other's supervisord.
+    """
     usual = settings.root / "run" / "supervisor.sock"
     if len(os.fsencode(usual)) <= _SOCKET_PATH_BYTES:
         return usual
     digest = hashlib.sha256(os.fsencode(settings.root)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"wikistream-{os.getuid()}-{digest}" / "supervisor.sock"
+    return Path(f"/tmp/wikistream-{os.getuid()}-{digest}/supervisor.sock")  # noqa: S108  # in a folder that only we can use
 
 
 def marked_processes(root: Path) -> list[psutil.Process]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wikistream_assets.embedded.doctor import Finding, examine
+from wikistream_assets.embedded.doctor import Finding, examine, try_out
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory
@@ -60,3 +60,12 @@ def test_a_home_of_another_format(settings: Settings) -> None:
     (open_home(settings) / "lake.json").write_text('{"format_version": 9}')
     assert wrong(settings).keys() == {"home"}
     assert "has lake format 9" in wrong(settings)["home"]
+
+
+def test_what_cannot_work_is_not_tried(settings_factory: SettingsFactory, tmp_path: Path) -> None:
+    settings = settings_factory(cache=tmp_path / "empty")
+    tried = try_out(settings, examine(settings))
+    assert [(finding.name, finding.ok, finding.text) for finding in tried] == [
+        ("spark", False, "not tried: first correct what is wrong with jars for spark"),
+        ("broker", False, "not tried: first correct what is wrong with jars for spark"),
+    ]

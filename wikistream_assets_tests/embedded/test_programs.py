@@ -8,10 +8,11 @@ from pydantic import SecretStr
 from producer.eventstreams.generator import Generator
 from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.programs import Program, programs
+from wikistream_assets.embedded.programs import Program, programs, ui_environment
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, free_port
+from wikistream_assets_tests.embedded.test_variables import HOSTILE
 
 pytestmark = pytest.mark.unit
 
@@ -92,6 +93,16 @@ def test_mallocs_arenas_are_few_unless_the_caller_says_otherwise(
     assert supervisor.inherited(settings)["MALLOC_ARENA_MAX"] == "2"
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
     assert supervisor.inherited(settings)["MALLOC_ARENA_MAX"] == "8"
+
+
+def test_what_was_meant_for_others_does_not_reach_the_programs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    assert HOSTILE.keys() & supervisor.inherited(settings).keys() == set()
+    assert HOSTILE.keys() & ui_environment(settings).keys() == {"DAGSTER_HOME"}
+    assert ui_environment(settings)["DAGSTER_HOME"] == str(settings.dagster_home)
 
 
 def test_what_is_given_wins_over_the_profile_in_the_programs_too(settings_factory: SettingsFactory) -> None:

@@ -1,5 +1,7 @@
 """A real supervisord without programs: what it was started with."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
@@ -31,3 +33,13 @@ def test_a_changed_secret_is_noticed(settings_factory: SettingsFactory) -> None:
         assert supervisor.has_other_secrets(settings)
     finally:
         supervisor.stop(settings)
+
+
+def test_a_terminal_and_cron_look_for_supervisord_in_one_place(
+    settings_factory: SettingsFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_factory(home=tmp_path / ("long" * 30))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere = supervisor.socket_path(settings)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert supervisor.socket_path(settings) == elsewhere

@@ -193,7 +193,5 @@ def test_a_broken_configuration_of_pyiceberg_is_not_read(tmp_path: Path) -> None
     code = "import wikistream_assets.resources, pyiceberg.catalog as c; print(dict(c._ENV_CONFIG.config).keys())"
     hostile = {"HOME": str(tmp_path), "PYICEBERG_MAX_WORKERS": "many"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | hostile, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | hostile, capture_output=True, text=True, check=False)
     assert done.stdout == "dict_keys(['legacy-current-snapshot-id', 'home'])\n", done.stderr
