@@ -79,7 +79,7 @@ Error: A fatal exception has occurred. Program will exit.
 """
 
 _NOEXEC = """\
-Exception in thread "main" java.lang.UnsatisfiedLinkError: /scratch/libzstd-jni.so: /scratch/libzstd-jni.so: failed to map segment \
+Exception in thread "main" java.lang.UnsatisfiedLinkError: /scratch/libzstd-jni.so: failed to map segment \
 from shared object
 \tat java.base/jdk.internal.loader.NativeLibraries.load(Native Method)
 """
@@ -143,7 +143,7 @@ wikistream_assets.exceptions.LakeError: the catalog cannot be written
         (_WRONG_OPTION, "Unrecognized option: -Xbogus", ""),
         (
             _NOEXEC,
-            "/scratch/libzstd-jni.so: /scratch/libzstd-jni.so: failed to map segment from shared object",
+            "/scratch/libzstd-jni.so: failed to map segment from shared object",
             "set TMPDIR to a folder that is not mounted noexec",
         ),
         (_THROUGH_PY4J, "Failed to create a temp directory (under /full) after 10 attempts!", ""),
