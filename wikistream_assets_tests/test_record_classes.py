@@ -17,7 +17,7 @@ _SESSION = """
 import sys
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import load_settings
-local_session(load_settings(), sys.argv[1:]).range(1).count()
+local_session(load_settings(), jvm_options=sys.argv[1:]).range(1).count()
 """
 
 

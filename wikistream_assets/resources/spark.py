@@ -17,9 +17,10 @@ from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
 
+from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.jars import ensure_jars
 from wikistream_assets.embedded.java import class_archive
-from wikistream_assets.exceptions import WriterBusyError
+from wikistream_assets.exceptions import SetupError, WriterBusyError
 from wikistream_assets.resources.gateway import start_jvm
 from wikistream_assets.resources.lakehouse import CATALOG_NAME
 from wikistream_assets.settings import Settings
@@ -78,7 +79,7 @@ def _application(settings: Settings, lasting: bool, jvm_options: Sequence[str]) 
             *jvm_options,
         ],
     )
-    session = (
+    builder = (
         SparkSession.builder.master(f"local[{settings.spark_cores}]")
         .appName("wikistream")
         .config("spark.driver.host", "127.0.0.1")
@@ -109,8 +110,12 @@ def _application(settings: Settings, lasting: bool, jvm_options: Sequence[str]) 
         )
         # What is cached here is read two or three times and dropped: trying out encodings on it costs more than it saves.
         .config("spark.sql.inMemoryColumnarStorage.compressed", "false")
-        .getOrCreate()
     )
+    try:
+        session: SparkSession = builder.getOrCreate()
+    except Py4JJavaError as error:
+        cause = cause_of(str(error))
+        raise SetupError(f"Spark does not start ({cause}): {advice_for(cause) or 'run make doctor'}") from error
     session.sparkContext.setLogLevel("ERROR")
     return session
 
