@@ -86,7 +86,12 @@ def check_specs(*specs: TableSpec) -> list[dg.AssetCheckSpec]:
             asset=asset_key(spec),
             description=f"{rule.description} Threshold {rule.threshold:g}, {rule.severity.value}: {rule.because}.",
             blocking=True,
-            metadata={"dimension": rule.dimension.value, "severity": rule.severity.value, "threshold": rule.threshold},
+            metadata={
+                "dimension": rule.dimension.value,
+                "severity": rule.severity.value,
+                "threshold": rule.threshold,
+                **({} if rule.warn_below is None else {"warning below": rule.warn_below}),
+            },
         )
         for spec in specs
         for rule in spec.rules
@@ -163,6 +168,7 @@ def tell_about_gate(report: GateReport, alerts: Alerts, run_id: str) -> None:
             "threshold": outcome.rule.threshold,
             "records_failed": outcome.records_failed,
             "failing_keys": list(outcome.failing_keys),
+            "evidence": outcome.evidence,
             "range": [report.range.start, report.range.end],
         }
         alerts.fire(Alert(AlertKind.GATE_FAILED, subject, outcome.message, details, run_id))

@@ -1,10 +1,11 @@
 """Is the pipeline of this home well? Read from supervisord, Kafka, Iceberg's metadata and Dagster's database, without Spark."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 from producer.cursor import GAP_TOLD, Cursor
 from producer.exceptions import ProducerError
@@ -17,8 +18,11 @@ from wikistream_assets.embedded import services
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.jobs.audit_log import newest_verdicts
 from wikistream_assets.jobs.gate_control import GateState, gate_states
 from wikistream_assets.operations.cycle_loop import Ended, Last
+from wikistream_assets.quality.quarantine import BUDGET_RULES
+from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -36,6 +40,32 @@ _READ_BY: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_E
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The newest verdict on one budget of the quarantine.
+
+    Attributes:
+        check: name of the rule.
+        message: the verdict in one sentence.
+        read / quarantined: rows that it looked at, and those of them that went to quarantine.
+        rules: row rule -> rows that broke it.
+    """
+
+    check: str
+    status: Status
+    message: str
+    read: int
+    quarantined: int
+    rules: dict[str, int]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Budget":
+        """From a row of ``quality_results``."""
+        found = json.loads(row["evidence"])
+        figures = {name: found[name] for name in ("read", "quarantined", "rules")}
+        return cls(row["check_name"], Status(row["status"]), row["message"], **figures)
+
+
+@dataclass(frozen=True)
 class Health:
     """What was found, at ``at``. Times are None where there is nothing yet, and what Kafka says where it does not answer.
 
@@ -48,6 +78,7 @@ class Health:
         bronze_lag: offsets in Kafka that Bronze has not read, transaction markers included; 0 if no record is among them.
         bronze_at / silver_at / gold_at: newest snapshot that moved the table's position; Gold's is that of its oldest table.
         verdict_at: when a gate last wrote down its verdicts.
+        quarantine: how much went to quarantine, by the newest verdict on each budget; also by one that closed the gate.
         cycle: the newest cycle that has ended.
         blocked: the checks that keep a gate closed.
         problems: what is wrong, one line each; empty means well.
@@ -64,6 +95,7 @@ class Health:
     silver_at: datetime | None
     gold_at: datetime | None
     verdict_at: datetime | None
+    quarantine: tuple[Budget, ...]
     cycle: Last | None
     blocked: tuple[str, ...]
     problems: tuple[str, ...]
@@ -117,6 +149,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         silver_at=_moved(lake, CLEANED_EVENTS),
         gold_at=min((at for spec in GOLD_TABLES if (at := _moved(lake, spec))), default=None),
         verdict_at=_last_verdict(lake),
+        quarantine=_budgets(lake),
         cycle=cycle,
         blocked=blocked,
         problems=tuple(problems),
@@ -160,6 +193,11 @@ def _last_verdict(lake: Lakehouse | None) -> datetime | None:
     added = (version for version in kept if version.operation == "append" and version.added_records)
     newest = next(added, kept[-1] if kept else None)
     return newest.committed_at if newest else None
+
+
+def _budgets(lake: Lakehouse | None) -> tuple[Budget, ...]:
+    verdicts = newest_verdicts(lake) if lake else []
+    return tuple(Budget.of(row) for row in verdicts if row["check_name"] in BUDGET_RULES)
 
 
 def _last_cycle(settings: Settings) -> Last | None:

@@ -1,5 +1,6 @@
 """What ``health`` finds wrong: each line by its cause, on a real broker, lake and Dagster database."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -12,15 +13,17 @@ from wikistream_assets.cycles import CYCLE
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.health import Health, examine
+from wikistream_assets.health import Budget, Health, examine
 from wikistream_assets.jobs.gold import Position
 from wikistream_assets.operations.cycle_loop import Ended
+from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources import procedures
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse, Masked, summary_properties
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUALITY_RESULTS, RAW_EVENTS, TableSpec
+from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.kafka_records import advance_producer, event_message, produce
 from wikistream_assets_tests.resources.lakes import add, full_row
@@ -92,6 +95,22 @@ def test_masking_is_no_sign_of_life(home: Settings) -> None:
     lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))
     assert at is not None
     assert examine(home).bronze_at == at
+
+
+def test_how_much_went_to_quarantine(home: Settings) -> None:
+    lake = Lakehouse.local(home)
+    assert examine(home).quarantine == ()
+    evidence = {"read": 600, "quarantined": 600, "rules": {"negative_length": 600}}
+    names = {"layer": "silver", "table_name": CLEANED_EVENTS.identifier, "check_name": "quarantine_budget_range"}
+    verdict = {"status": "FAILED", "message": "600 of 600 rows", "evidence": json.dumps(evidence)}
+    add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS, **names, **verdict))
+    found = examine(home)
+    budget = Budget("quarantine_budget_range", Status.FAILED, "600 of 600 rows", **evidence)
+    assert found.quarantine == (budget,)
+    told = wikistream("health", settings=home).stdout
+    assert "quarantine FAILED: 600 of 600 rows\n" in told
+    (as_json,) = json.loads(wikistream("health", "--json", settings=home).stdout)["quarantine"]
+    assert as_json == {"check": names["check_name"], "status": "FAILED", "message": verdict["message"], **evidence}
 
 
 def test_compaction_is_no_verdict(home: Settings) -> None:

@@ -62,9 +62,10 @@ def _rules(rules: "tuple[Rule, ...]") -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for rule in rules:
+        warning = f"; WARNING below {rule.warn_below:g}" if rule.warn_below is not None else ""
         lines.append(
             f"| `{rule.name}` | {rule.dimension.value} | {rule.severity.value} | {_cell(rule.description)} "
-            f"| {_measured(rule.measure)} | {rule.threshold:g} ({rule.basis.value}) | {_cell(rule.because)} |"
+            f"| {_measured(rule.measure)} | {rule.threshold:g} ({rule.basis.value}{warning}) | {_cell(rule.because)} |"
         )
     return [*lines, ""]
 

@@ -220,6 +220,8 @@ def _print_health(found: "Health") -> None:
     typer.echo(f"silver    newest snapshot {_ago(found, found.silver_at)}")
     typer.echo(f"gold      newest snapshot {_ago(found, found.gold_at)}")
     typer.echo(f"gates     {'CLOSED' if found.blocked else 'open'}, last verdict {_ago(found, found.verdict_at)}")
+    for budget in found.quarantine:
+        typer.echo(f"quarantine {budget.status}: {printable(budget.message)}")
     cycle = found.cycle
     took = f", took {cycle.seconds:.0f} s" if cycle and cycle.seconds is not None else ""
     typer.echo(f"cycles    last {cycle.ended} {_ago(found, cycle.at)}{took}" if cycle else "cycles    none yet")

@@ -7,11 +7,13 @@ The verdicts of one attempt are written once: a gate that is killed after writin
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
 from pyarrow import parquet
+from pyiceberg.expressions import And
+from pyiceberg.expressions.parser import parse
 from pyiceberg.table import Table
 
 from wikistream_assets.jobs.context import SnapshotRange
@@ -22,6 +24,7 @@ from wikistream_assets.quality.audit_rows import (
     quality_results_table,
 )
 from wikistream_assets.quality.drift import PROFILE_FIELDS
+from wikistream_assets.quality.expectations import HourCounts
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse, matching
@@ -226,12 +229,38 @@ def baseline(lake: Lakehouse, spec: TableSpec, context: GateContext) -> list[dic
     rows: list[dict[str, Any]] = (
         lake.table(PROFILE_METRICS)
         .scan(
-            row_filter=matching(table_name=spec.identifier, since=("run_date", since)), selected_fields=PROFILE_FIELDS
+            row_filter=And(
+                matching(table_name=spec.identifier, since=("run_date", since)), parse("event_hour is null")
+            ),
+            selected_fields=PROFILE_FIELDS,
         )
         .to_arrow()
         .to_pylist()
     )
     return rows
+
+
+def hour_counts(lake: Lakehouse, spec: TableSpec, since: datetime, before: datetime) -> HourCounts:
+    """What was counted in the complete hours of ``spec`` from ``since`` on and before ``before``, by the newest count of each.
+
+    No hour is counted before it has happened, so no older day of the audit trail is opened; in the others, only the files of
+    audits that counted an hour.
+    """
+    run_since = (since - timedelta(days=1)).date().isoformat()  # a day is allowed for clocks
+    condition = And(
+        matching(table_name=spec.identifier, since=("run_date", run_since)),
+        parse(f"event_hour >= '{since.isoformat()}' and event_hour < '{before.isoformat()}'"),
+    )
+    fields = ("event_hour", "column_name", "value", "record_count", "run_timestamp")
+    rows = lake.table(PROFILE_METRICS).scan(row_filter=condition, selected_fields=fields).to_arrow().select(fields)
+    counted: dict[datetime, dict[str, dict[str, int]]] = {}
+    newest: dict[datetime, datetime] = {}
+    for hour, column, value, count, counted_at in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        if hour not in newest or counted_at > newest[hour]:
+            newest[hour], counted[hour] = counted_at, {}
+        if counted_at == newest[hour]:
+            counted[hour].setdefault(column, {})[value] = count
+    return counted
 
 
 def earlier_evidence(lake: Lakehouse, spec: TableSpec, check_name: str, context: GateContext) -> list[str]:

@@ -116,6 +116,11 @@ def rejections_of(lake: Lakehouse, spec: TableSpec) -> list[Decision]:
     return _read(lake, matching(table_name=spec.identifier, action="reject"))
 
 
+def acceptances_of(lake: Lakehouse, spec: TableSpec) -> list[Decision]:
+    """Every ``accept`` on ``spec``, oldest first."""
+    return _read(lake, matching(table_name=spec.identifier, action="accept"))
+
+
 def waived_checks(decisions: list[Decision]) -> dict[str, str]:
     """check name -> the decision that accepts its breach, for the verdict's message."""
     return {

@@ -5,9 +5,9 @@ between, the next one sets the quarantine back to Silver's position and builds b
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
@@ -16,6 +16,7 @@ from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.jobs.decisions import decisions_on, rejections_of, waived_checks
+from wikistream_assets.jobs.event_hours import completed_hours, judge_hours
 from wikistream_assets.jobs.failpoints import (
     SILVER_AFTER_BRANCHES,
     SILVER_AFTER_PUBLISH,
@@ -24,6 +25,14 @@ from wikistream_assets.jobs.failpoints import (
     failpoint,
 )
 from wikistream_assets.jobs.ownership import main_of, only_run
+from wikistream_assets.jobs.quarantine_budget import (
+    RangeBudget,
+    covered_snapshots,
+    judge_budget,
+    of_hours,
+    range_budget,
+    reasons_by_hour,
+)
 from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, earlier_counts
@@ -42,7 +51,6 @@ from wikistream_assets.resources.lakehouse import (
 from wikistream_assets.resources.spark import append_rows, read_range, read_table
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS, TableSpec
 from wikistream_assets.transforms.silver.cleaned_events import (
-    FAILED_RULES,
     Rejection,
     good,
     quarantined,
@@ -50,6 +58,21 @@ from wikistream_assets.transforms.silver.cleaned_events import (
 )
 
 LAYER: Final = "silver"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the branches of an attempt were built from.
+
+    Attributes:
+        bronze_hours: rows of the range in Bronze by date and hour: what the parity check expects to find again.
+        budget: what of it went to quarantine.
+        complete: the event hours that the range completes in Silver.
+    """
+
+    bronze_hours: Counter[gate.Hour]
+    budget: RangeBudget
+    complete: tuple[datetime, ...]
 
 
 def consumed(version: Version | None) -> int | None:
@@ -111,9 +134,9 @@ def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
     ctx.lake.pin_range(CLEANED_EVENTS, covered.start, covered.end)
     for spec in (QUARANTINE, CLEANED_EVENTS):
         ctx.lake.fresh_branch(spec)
-    bronze_hours = _build(ctx, covered, attempt.ran_at)
+    built = _build(ctx, covered, attempt.ran_at)
     failpoint(ctx.settings, SILVER_AFTER_BRANCHES)
-    outcomes = gate.record(ctx, attempt, [_audit(ctx, covered, attempt, bronze_hours)])
+    outcomes = gate.record(ctx, attempt, [_audit(ctx, covered, attempt, built)])
     failpoint(ctx.settings, SILVER_AFTER_RESULTS)
     report = GateReport(LAYER, covered, outcomes)
     if not report.passed:
@@ -125,40 +148,38 @@ def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
     return GateReport(LAYER, covered, outcomes, advanced=True)
 
 
-def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Counter[gate.Hour]:
-    """Write the range's good rows to Silver's audit branch and the others to the quarantine's.
-
-    Returns:
-        Rows of the range in Bronze, by date and hour: what the parity check expects to find again.
-    """
+def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Built:
+    """Write the range's good rows to Silver's audit branch and the others to the quarantine's."""
     bronze = read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end)
     hours = gate.rows_by_hour(bronze)
     dates = sorted({date for date, _ in hours})
+    decisions = decisions_on(ctx.lake, CLEANED_EVENTS, covered)
     bronze, bronze_rejections = _marked_rejections(ctx, bronze, covered)
     marked = split(
         bronze,
         processed_at=ran_at,
         bronze_rejections=bronze_rejections,
         silver_rejections=[
-            Rejection(decision.decision_id, decision.predicate)
-            for decision in decisions_on(ctx.lake, CLEANED_EVENTS, covered)
-            if decision.predicate
+            Rejection(decision.decision_id, decision.predicate) for decision in decisions if decision.predicate
         ],
         existing_ids=read_table(ctx.spark, CLEANED_EVENTS).where(sf.col("event_date").isin(dates)).select("event_id"),
     ).persist()
     try:
-        bad = marked.where(sf.col(FAILED_RULES).isNotNull()).count()
+        set_aside = reasons_by_hour(marked)
+        bad = set_aside.total()
         position = {RAW_EVENTS.identifier: covered.end}
+        budget = range_budget(ctx.lake, covered, hours, set_aside, waived_checks(decisions))
+        summary = _summary(ctx.lake, QUARANTINE, position, bad, **budget.carried)
         if bad:
-            rows = quarantined(marked, processed_at=ran_at)
-            append_rows(_gathered(rows), QUARANTINE, _summary(ctx.lake, QUARANTINE, position, bad), AUDIT_BRANCH)
+            append_rows(_gathered(quarantined(marked, processed_at=ran_at)), QUARANTINE, summary, AUDIT_BRANCH)
         else:
-            ctx.lake.append(QUARANTINE, properties=_summary(ctx.lake, QUARANTINE, position, 0), branch=AUDIT_BRANCH)
-        summary = _summary(ctx.lake, CLEANED_EVENTS, position, hours.total() - bad)
+            ctx.lake.append(QUARANTINE, properties=summary, branch=AUDIT_BRANCH)
+        complete, still_open = completed_hours(ctx.lake, hours - of_hours(set_aside))
+        summary = _summary(ctx.lake, CLEANED_EVENTS, position, hours.total() - bad, **still_open)
         append_rows(_gathered(good(marked)), CLEANED_EVENTS, summary, AUDIT_BRANCH)
     finally:
         marked.unpersist()
-    return hours
+    return Built(hours, budget, complete)
 
 
 def _gathered(rows: DataFrame) -> DataFrame:
@@ -166,16 +187,15 @@ def _gathered(rows: DataFrame) -> DataFrame:
     return rows.hint("rebalance")
 
 
-def _summary(lake: Lakehouse, spec: TableSpec, position: dict[str, int], rows: int) -> dict[str, str]:
+def _summary(lake: Lakehouse, spec: TableSpec, position: dict[str, int], rows: int, **more: Any) -> dict[str, str]:
     before = lake.newest_position(spec)
     total = before.counts["total"]["rows"] if before and before.counts else 0
-    return summary_properties(position, {"batch": {"rows": rows}, "total": {"rows": total + rows}})
+    return summary_properties(position, {"batch": {"rows": rows}, "total": {"rows": total + rows}, **more})
 
 
 def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRange) -> tuple[DataFrame, list[Rejection]]:
     """Mark the rows that decisions on Bronze reject. A decision speaks of its own range only, so its rows are looked up there."""
-    versions = ctx.lake.history(RAW_EVENTS, covered.end)
-    snapshots = {version.snapshot_id for version in takewhile(lambda v: v.snapshot_id != covered.start, versions)}
+    snapshots = covered_snapshots(ctx.lake, covered)
     decisions = [decision for decision in rejections_of(ctx.lake, RAW_EVENTS) if decision.range.end in snapshots]
     for decision in decisions:
         named = (
@@ -187,9 +207,7 @@ def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRang
     return bronze, [Rejection(decision.decision_id, f"_{decision.decision_id}") for decision in decisions]
 
 
-def _audit(
-    ctx: JobContext, covered: SnapshotRange, attempt: GateContext, bronze_hours: Counter[gate.Hour]
-) -> gate.AuditedTable:
+def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built: Built) -> gate.AuditedTable:
     lake = ctx.lake
     written = SnapshotRange(lake.head_id(CLEANED_EVENTS), lake.head_id(CLEANED_EVENTS, AUDIT_BRANCH))
     rows = read_range(ctx.spark, CLEANED_EVENTS, written.start, written.end)
@@ -202,7 +220,7 @@ def _audit(
         key_columns=CLEANED_EVENTS.key,
         waived=waived,
         ratio_df=gate.rows_for_ratios(ctx, CLEANED_EVENTS, written),
-        unique_df=gate.rows_that_may_repeat(ctx, CLEANED_EVENTS, written, bronze_hours),
+        unique_df=gate.rows_that_may_repeat(ctx, CLEANED_EVENTS, written, built.bronze_hours),
     )
     columns = tuple(profile(rows, CLEANED_EVENTS.profiled))
     drifted = drift_outcomes(
@@ -217,8 +235,11 @@ def _audit(
     found = gate.rows_by_hour(rows) + gate.rows_by_hour(
         read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end)
     )
-    parity = _parity(ctx, covered, bronze_hours, found, waived.get(PARITY_BRONZE_SILVER))
-    return gate.AuditedTable(CLEANED_EVENTS, (*measured, *drifted, parity), columns)
+    parity = _parity(ctx, covered, built.bronze_hours, found, waived.get(PARITY_BRONZE_SILVER))
+    budget = judge_budget(ctx, built.budget, set_aside, waived)
+    expected, counted = judge_hours(ctx, built.complete)
+    outcomes = (*measured, *drifted, parity, *budget, *expected)
+    return gate.AuditedTable(CLEANED_EVENTS, outcomes, (*columns, *counted))
 
 
 def _parity(

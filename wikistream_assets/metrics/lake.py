@@ -4,6 +4,7 @@ No data file of a table is opened but those of the newest verdicts, a few kiloby
 out; so is what cannot be asked (no broker), and ``wikistream_source_up`` says so: a figure that stands still would look well.
 """
 
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from wikistream_assets.jobs.audit_log import newest_verdicts
 from wikistream_assets.jobs.gate_control import gate_states
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.quality.rule import Status
+from wikistream_assets.quality.rules.silver import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
@@ -76,6 +78,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "gauge", ("table", "check"), "rows that broke the rule at the newest audit"
     ),
     "wikistream_check_duration_seconds": Family("gauge", ("table", "check"), "how long the check took"),
+    "wikistream_quarantine_ratio": Family(
+        "gauge",
+        ("span",),
+        "share of the rows that went to quarantine, 0 to 1: of the newest range (with the rows before it that a share needs),"
+        " and of its worst day",
+    ),
+    "wikistream_quarantine_rule_rows": Family(
+        "gauge", ("rule",), "rows of the newest range that broke the row rule and went to quarantine"
+    ),
     "wikistream_cycle_success": Family("gauge", (), "whether the newest cycle that has ended passed, 0 or 1"),
     "wikistream_cycle_duration_seconds": Family("gauge", (), "how long it took"),
     "wikistream_cycle_end_timestamp_seconds": Family("gauge", (), "when it ended"),
@@ -169,6 +180,7 @@ class LakeMetrics:
             "wikistream_check_status": [((*labels, row["status"]), 1.0) for labels, row in checks],
             "wikistream_check_failed_records": [(labels, float(row["records_failed"])) for labels, row in checks],
             "wikistream_check_duration_seconds": [(labels, row["check_duration_ms"] / 1000) for labels, row in checks],
+            **_quarantine({row["check_name"]: row for row in verdicts}),
         }
 
     def _newest_verdicts(self, lake: Lakehouse) -> list[dict[str, Any]]:
@@ -202,3 +214,16 @@ class LakeMetrics:
             "wikistream_alerts_open": list(opened.items()),
             "wikistream_alerts_waiting": [((name,), float(waiting.get(name, 0))) for name in alerts.channels],
         }
+
+
+def _quarantine(verdicts: Mapping[str, Mapping[str, Any]]) -> Figures:
+    """What the newest verdicts on the budgets (by check) say; no share of too few rows to judge."""
+    spans = {"range": verdicts.get(QUARANTINE_BUDGET_RANGE), "day": verdicts.get(QUARANTINE_BUDGET_DAY)}
+    found = {span: row for span, row in spans.items() if row is not None}
+    rules = json.loads(found["range"]["evidence"])["rules"] if "range" in found else {}
+    return {
+        "wikistream_quarantine_ratio": [
+            ((span,), 1 - row["metric_value"]) for span, row in found.items() if row["metric_value"] is not None
+        ],
+        "wikistream_quarantine_rule_rows": [((rule,), float(rows)) for rule, rows in rules.items()],
+    }

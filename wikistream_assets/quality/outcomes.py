@@ -36,7 +36,8 @@ def computed(
         duration_ms: time the check took.
 
     Returns:
-        PASSED if ``ok``; else WARNING for a rule of severity WARNING or an accepted breach, FAILED otherwise.
+        PASSED if ``ok`` and not below the rule's bound for a warning; else WARNING for a rule of severity WARNING or an accepted
+        breach, FAILED otherwise.
     """
     outcome = CheckOutcome(
         rule=rule,
@@ -51,7 +52,8 @@ def computed(
         duration_ms=duration_ms,
     )
     if ok:
-        return outcome
+        warned = rule.warn_below is not None and metric is not None and metric < rule.warn_below
+        return replace(outcome, status=Status.WARNING) if warned else outcome
     breached = Status.WARNING if rule.severity is Severity.WARNING else Status.FAILED
     return _accepted(replace(outcome, status=breached), decision)
 

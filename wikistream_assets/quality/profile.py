@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from pyspark.sql import Column, DataFrame
@@ -20,6 +21,7 @@ class ColumnProfile:
         null_count / distinct_count: null rows, distinct non-null values; exact.
         mean_value .. p95: numeric columns with at least one value only, else None; the standard deviation is the sample's (None
             for a single value), percentiles interpolate linearly.
+        event_hour / value: of a complete hour's count, the hour and the value that was counted; None for the profile of a range.
     """
 
     column_name: str
@@ -34,6 +36,8 @@ class ColumnProfile:
     p50: float | None = None
     p75: float | None = None
     p95: float | None = None
+    event_hour: datetime | None = None
+    value: str | None = None
 
     @property
     def null_rate(self) -> float:

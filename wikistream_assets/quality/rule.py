@@ -102,6 +102,7 @@ class Rule:
         because: where the threshold comes from: the measurement or the decision behind it.
         severity: whether a breach blocks.
         basis: whether the rule speaks of every row or of a share of rows.
+        warn_below: a figure below this, though not below ``threshold``, is a WARNING; None for a rule with one bound.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Rule:
     because: str
     severity: Severity = Severity.ERROR
     basis: Basis = Basis.ABSOLUTE
+    warn_below: float | None = None
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,15 @@ QUALITY_RESULTS = TableSpec(
 PROFILE_METRICS = TableSpec(
     namespace="dq_audit",
     name="profile_metrics",
-    description="One row per profiled column and audit: the statistics that drift checks compare with.",
+    description="One row per profiled column and audit, and per complete hour and value: the history that checks compare with.",
     columns=columns(
         ("run_id", "string", "Dagster run, or the command that ran the gate"),
         ("layer", "string", "bronze, silver or gold"),
         ("table_name", "string", "namespace.name of the audited table"),
         ("column_name", "string", "profiled column"),
-        ("record_count", "long", "rows profiled"),
+        ("event_hour", "timestamp", "beginning of the complete hour that was counted; null in the profile of a range"),
+        ("value", "string", "the column's value that was counted in that hour; null in the profile of a range"),
+        ("record_count", "long", "rows profiled, or counted"),
         ("null_count", "long", "rows in which the column is null"),
         ("null_rate", "double", "null_count / record_count"),
         ("distinct_count", "long", "distinct non-null values"),
@@ -79,7 +81,7 @@ PROFILE_METRICS = TableSpec(
         ("run_date", "string", "UTC date of run_timestamp, yyyy-MM-dd; partition"),
     ),
     partition_by=("run_date",),
-    key=("run_id", "table_name", "column_name"),
+    key=("run_id", "table_name", "column_name", "event_hour", "value"),
     upstream=_PROFILED,
 )
 

@@ -34,6 +34,9 @@ COMPANIONS = {
     ("silver.cleaned_events", "event_date_valid"): {"parity_bronze_silver"},
     ("silver.cleaned_events", "event_timestamp_not_null"): {"parity_bronze_silver"},
     ("silver.cleaned_events", "event_id_unique"): {"parity_bronze_silver"},
+    # a day can hold less than a range, and this lake has one range
+    ("silver.cleaned_events", "quarantine_budget_range"): {"quarantine_budget_day"},
+    ("silver.cleaned_events", "quarantine_budget_day"): {"quarantine_budget_range"},
     ("gold.hourly_stats", "stat_date_not_null"): {"parity_silver_gold", "parity_hourly_daily"},
     ("gold.hourly_stats", "stat_hour_valid"): {"parity_silver_gold"},
     ("gold.hourly_stats", "total_events_not_null"): {"parity_silver_gold", "parity_hourly_daily"},
@@ -222,6 +225,32 @@ def test_gold(silver_published: GateLake, spoil: Spoil, table: str, check: str) 
     assert silver_published.mains(*GOLD_TABLES) == before
 
 
+# ---- Quarantine: nothing is wrong with what is built, but with how much is left ------------------------------------------
+
+
+BUDGET_FAULTS = {"quarantine_budget_range": 900, "quarantine_budget_day": 135}
+"""Rows of 900 that cannot be true: all of them, and so many that only the day's bound for an error is exceeded."""
+
+
+@pytest.mark.parametrize("check", BUDGET_FAULTS)
+def test_budget(tmp_path: Any, check: str) -> None:
+    gates, rows = a_lake(tmp_path), clean_rows(RAW_EVENTS)
+    for row in rows[: BUDGET_FAULTS[check]]:
+        row["length_old"] = -5
+    gates.add_bronze(rows)
+    assert gates.bronze_gate().passed
+    before = gates.mains(CLEANED_EVENTS, *GOLD_TABLES)
+
+    report = gates.silver()
+
+    assert_told(gates, report, "silver.cleaned_events", check)
+    assert not gates.gold().advanced
+    assert gates.mains(CLEANED_EVENTS, *GOLD_TABLES) == before
+    for failed in report.blocking:
+        accept(gates, "silver.cleaned_events", failed.rule.name)
+    assert gates.silver().passed
+
+
 # ---- Drift: judged against earlier runs --------------------------------------------------------------------------------------
 
 
@@ -267,6 +296,35 @@ def add_day(gates: GateLake, day: int) -> None:
     assert gates.bronze_gate().passed
 
 
+def in_hour(rows: list[Row], hour: int) -> list[Row]:
+    return [row for row in rows if row["event_hour"] == hour]
+
+
+def without(rows: list[Row], lost: list[Row]) -> list[Row]:
+    ids = {row["event_id"] for row in lost}
+    return [row for row in rows if row["event_id"] not in ids]
+
+
+EXPECTATION_FAULTS: dict[str, Mutation] = {
+    "volume_as_usual": lambda rows: without(rows, in_hour(rows, 11)[::2]),
+    "mix_as_usual": lambda rows: without(
+        rows, [row for row in in_hour(rows, 11) if row["domain"] == "he.wikipedia.org"]
+    ),
+    "no_missing_hours": lambda rows: without(rows, in_hour(rows, 11)),
+}
+"""Half an hour's events, a wiki of an hour, a whole hour: gone before they reached Bronze."""
+
+
+@pytest.mark.parametrize("check", EXPECTATION_FAULTS)
+def test_expectations(with_history: GateLake, check: str) -> None:
+    day = 1 + MIN_BASELINE_RUNS + list(EXPECTATION_FAULTS).index(check)
+    with_history.add_bronze(EXPECTATION_FAULTS[check](on_day(clean_rows(RAW_EVENTS), day)))
+    assert with_history.bronze_gate().passed
+    report = with_history.silver()
+    assert_told(with_history, report, "silver.cleaned_events", check)
+    assert report.passed, "a warning does not block"
+
+
 @pytest.mark.parametrize("check", DRIFT_FAULTS)
 def test_drift(with_history: GateLake, spoil: Spoil, check: str) -> None:
     add_day(with_history, 20 + list(DRIFT_FAULTS).index(check))
@@ -279,10 +337,13 @@ def test_drift(with_history: GateLake, spoil: Spoil, check: str) -> None:
 # ---- and none is forgotten -----------------------------------------------------------------------------------------------------
 
 
+SILVER_CHECKS = (*SILVER_FAULTS, *BUDGET_FAULTS, *DRIFT_FAULTS, *EXPECTATION_FAULTS)
+
+
 def test_every_check_of_every_table_has_its_fault() -> None:
     faults = {
         *(("bronze.raw_events", check) for check in BRONZE_FAULTS),
-        *(("silver.cleaned_events", check) for check in (*SILVER_FAULTS, *DRIFT_FAULTS)),
+        *(("silver.cleaned_events", check) for check in SILVER_CHECKS),
         *GOLD_FAULTS,
         # one reason for all four; see jobs/test_gates.py::test_gold_refuses_silver_that_no_gate_has_passed
         *((spec.identifier, "upstream_gates_passed") for spec in GOLD_TABLES),

@@ -1,5 +1,6 @@
 """What the exporter says of a known lake, a known broker, a known run: exact figures."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -90,6 +91,22 @@ def test_a_known_lake(settings: Settings, lake: Lakehouse) -> None:
     assert {name: found.get(name) for name in expected} == expected
     assert f'wikistream_check_status{{check="a",status="FAILED",table="{bronze}"}}' not in found, "only the newest"
     assert not any(name.startswith("wikistream_kafka_lag") for name in found), "what cannot be asked is not claimed"
+
+
+@pytest.mark.unit
+def test_the_share_that_went_to_quarantine(settings: Settings, lake: Lakehouse) -> None:
+    silver = CLEANED_EVENTS.identifier
+    evidence = json.dumps({"read": 600, "quarantined": 150, "rules": {"missing_user": 140, "negative_length": 20}})
+    by_range = verdict("silver", silver, "quarantine_budget_range", "FAILED", 150)
+    by_day = verdict("silver", silver, "quarantine_budget_day", "SKIPPED")
+    budgets = by_range | {"metric_value": 0.75}, by_day | {"metric_value": None}
+    add(lake, QUALITY_RESULTS, *(row | {"evidence": evidence} for row in budgets))
+    found = {name: figure for name, figure in figures(settings).items() if name.startswith("wikistream_quarantine")}
+    assert found == {
+        'wikistream_quarantine_ratio{span="range"}': 0.25,
+        'wikistream_quarantine_rule_rows{rule="missing_user"}': 140.0,
+        'wikistream_quarantine_rule_rows{rule="negative_length"}': 20.0,
+    }
 
 
 @pytest.mark.unit

@@ -32,6 +32,14 @@ def test_a_measured_figure(rule: Rule, ok: bool, decision: str | None, status: S
     assert outcome.message == ("accepted by decision d-1: why" if decision and not ok else "why")
 
 
+@pytest.mark.parametrize(
+    ("metric", "status"), [(0.9, Status.PASSED), (0.89, Status.WARNING), (0.5, Status.WARNING), (0.49, Status.FAILED)]
+)
+def test_a_rule_with_two_bounds(metric: float, status: Status) -> None:
+    rule = replace(STRICT, threshold=0.5, warn_below=0.9)
+    assert computed(rule, "t.t", metric=metric, ok=metric >= rule.threshold, message="why").status is status
+
+
 @pytest.mark.parametrize("rule", [STRICT, LENIENT])
 def test_a_broken_check_blocks_until_it_is_accepted(rule: Rule) -> None:
     assert broken(rule, "t.t", "boom").status is Status.ERROR

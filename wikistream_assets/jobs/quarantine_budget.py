@@ -1,0 +1,133 @@
+"""The quarantine's budget in Silver's gate: what a range sends to quarantine, and what the ranges before it have sent.
+
+What has been spent stands in the quarantine's own snapshot summaries: it costs no query, and it goes back with a rollback.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as sf
+
+from wikistream_assets.jobs.context import JobContext, SnapshotRange
+from wikistream_assets.jobs.decisions import acceptances_of
+from wikistream_assets.jobs.gate import Hour
+from wikistream_assets.quality.quarantine import (
+    BUDGET_RULES,
+    NO_DATE,
+    Spent,
+    Tally,
+    add_range,
+    budget_outcomes,
+    forgiven,
+    tallies,
+)
+from wikistream_assets.quality.rule import MAX_FAILING_KEYS, CheckOutcome
+from wikistream_assets.quality.rules.bronze import EVENT_ID_UNIQUE, KAFKA_POSITION_UNIQUE
+from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.spark import read_range
+from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.transforms.silver.cleaned_events import DUPLICATE_EVENT_ID, FAILED_RULES, REJECTED_PREFIX
+
+_SPENT: Final = "budget"
+"""In the counts of the quarantine's snapshots."""
+
+Reasons = Counter[tuple[Hour, str]]
+"""Rows that go to quarantine, by hour and comma-separated reasons."""
+
+
+@dataclass(frozen=True)
+class RangeBudget:
+    """What one range means for the budget.
+
+    Attributes:
+        days: its rows by event date, and those of them that go to quarantine.
+        spent: what has been spent with it.
+        carried: for the counts of the quarantine's snapshot: what the next range builds on.
+    """
+
+    days: Mapping[str, Tally]
+    spent: Spent
+    carried: dict[str, Any]
+
+
+def reasons_by_hour(marked: DataFrame) -> Reasons:
+    """Count the rows of ``split`` that must not enter Silver."""
+    bad = marked.where(sf.col(FAILED_RULES).isNotNull())
+    counted = bad.groupBy("event_date", sf.hour("event_timestamp").alias("hour"), FAILED_RULES).count().collect()
+    return Counter({((row["event_date"], row["hour"]), row[FAILED_RULES]): row["count"] for row in counted})
+
+
+def of_hours(set_aside: Reasons) -> Counter[Hour]:
+    """The same by hour alone."""
+    hours: Counter[Hour] = Counter()
+    for (hour, _), rows in set_aside.items():
+        hours[hour] += rows
+    return hours
+
+
+def range_budget(
+    lake: Lakehouse, covered: SnapshotRange, hours: Counter[Hour], set_aside: Reasons, waived: Mapping[str, str]
+) -> RangeBudget:
+    """Add a range to what has been spent.
+
+    Args:
+        hours: Bronze rows of the range by hour.
+        waived: the checks whose breach an operator has accepted for this range.
+    """
+    read: Counter[str] = Counter()
+    for (day, _), rows in hours.items():
+        read[day or NO_DATE] += rows
+    reasons: Counter[tuple[str, str]] = Counter()
+    for ((day, _), failed_rules), rows in set_aside.items():
+        reasons[day or NO_DATE, failed_rules] += rows
+    newest = lake.newest_position(QUARANTINE)
+    before = Spent.of((newest.counts or {}).get(_SPENT) if newest else None)
+    days = tallies(read, reasons, _excused(lake, covered, set_aside))
+    spent = add_range(before, days)
+    carried = forgiven(before, days) if waived.keys() & set(BUDGET_RULES) else spent
+    return RangeBudget(days, spent, {_SPENT: carried.as_json()})
+
+
+def _excused(lake: Lakehouse, covered: SnapshotRange, set_aside: Reasons) -> Callable[[str], bool]:
+    """Whether rows with these reasons were sent to quarantine by an operator: rejected, or accepted as repetitions in Bronze."""
+    repeated = any(DUPLICATE_EVENT_ID in failed_rules for _, failed_rules in set_aside)
+    accepted = repeated and _repetitions_accepted(lake, covered)
+
+    def excused(failed_rules: str) -> bool:
+        return REJECTED_PREFIX in failed_rules or (accepted and failed_rules == DUPLICATE_EVENT_ID)
+
+    return excused
+
+
+def _repetitions_accepted(lake: Lakehouse, covered: SnapshotRange) -> bool:
+    snapshots = covered_snapshots(lake, covered)
+    return any(
+        decision.check_name in (EVENT_ID_UNIQUE, KAFKA_POSITION_UNIQUE) and decision.range.end in snapshots
+        for decision in acceptances_of(lake, RAW_EVENTS)
+    )
+
+
+def covered_snapshots(lake: Lakehouse, covered: SnapshotRange) -> set[int]:
+    """The Bronze snapshots of the range."""
+    versions = lake.history(RAW_EVENTS, covered.end)
+    return {version.snapshot_id for version in takewhile(lambda v: v.snapshot_id != covered.start, versions)}
+
+
+def judge_budget(
+    ctx: JobContext, budget: RangeBudget, set_aside: SnapshotRange, waived: Mapping[str, str]
+) -> list[CheckOutcome]:
+    """The verdicts on the budget; ``set_aside`` are the quarantine's snapshots of the range."""
+
+    def keys() -> list[str]:
+        rows = read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end)
+        by_rule = rows.where(~sf.col(FAILED_RULES).contains(REJECTED_PREFIX)).select(*QUARANTINE.key)
+        first = by_rule.orderBy(*QUARANTINE.key).limit(MAX_FAILING_KEYS).collect()
+        return ["/".join(map(str, row)) for row in first]
+
+    return budget_outcomes(
+        CLEANED_EVENTS.rules, CLEANED_EVENTS.identifier, budget.spent, budget.days, keys=keys, waived=waived
+    )
