@@ -80,8 +80,8 @@ _FROM_BRONZE = (
 )
 
 _QUARANTINED = (
-    "measured with the transform: 0 of the captures' 92,834 events go to quarantine, of the default demo's 22,460 rows 10"
-    " (authors suppressed)"
+    "measured: of the captures' 92,834 events 0 go to quarantine (transforms/test_real_captures.py), of the default demo's 22,460"
+    " rows 10, whose authors are suppressed"
 )
 
 CLEANED_EVENTS_RULES: Final[tuple[Rule, ...]] = (
