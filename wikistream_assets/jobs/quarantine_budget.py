@@ -26,7 +26,6 @@ from wikistream_assets.quality.quarantine import (
     tallies,
 )
 from wikistream_assets.quality.rule import MAX_FAILING_KEYS, CheckOutcome
-from wikistream_assets.quality.rules.bronze import EVENT_ID_UNIQUE, KAFKA_POSITION_UNIQUE
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import read_range
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
@@ -34,6 +33,14 @@ from wikistream_assets.transforms.silver.cleaned_events import DUPLICATE_EVENT_I
 
 _SPENT: Final = "budget"
 """In the counts of the quarantine's snapshots."""
+
+ACCEPTED_WITH: Final[Mapping[str, tuple[str, ...]]] = {
+    DUPLICATE_EVENT_ID: ("event_id_unique", "kafka_position_unique"),
+    "missing_user": ("user_completeness",),
+    "missing_title": ("title_completeness",),
+    "unknown_event_type": ("event_type_valid",),
+}
+"""Reason -> checks of Bronze that look for the same: who accepts such a breach there need not accept it again in Silver."""
 
 Reasons = Counter[tuple[Hour, str]]
 """Rows that go to quarantine, by hour and comma-separated reasons."""
@@ -93,22 +100,21 @@ def range_budget(
 
 
 def _excused(lake: Lakehouse, covered: SnapshotRange, set_aside: Reasons) -> Callable[[str], bool]:
-    """Whether rows with these reasons were sent to quarantine by an operator: rejected, or accepted as repetitions in Bronze."""
-    repeated = any(DUPLICATE_EVENT_ID in failed_rules for _, failed_rules in set_aside)
-    accepted = repeated and _repetitions_accepted(lake, covered)
+    """Whether rows with these reasons are in quarantine by decision: rejected, or for what was accepted in Bronze."""
+    reasons = {name for _, failed_rules in set_aside for name in failed_rules.split(",")}
+    accepted = _accepted_in_bronze(lake, covered) if reasons & ACCEPTED_WITH.keys() else set()
 
     def excused(failed_rules: str) -> bool:
-        return REJECTED_PREFIX in failed_rules or (accepted and failed_rules == DUPLICATE_EVENT_ID)
+        return REJECTED_PREFIX in failed_rules or accepted.issuperset(failed_rules.split(","))
 
     return excused
 
 
-def _repetitions_accepted(lake: Lakehouse, covered: SnapshotRange) -> bool:
+def _accepted_in_bronze(lake: Lakehouse, covered: SnapshotRange) -> set[str]:
+    """The reasons that go with the checks of Bronze whose breach was accepted within the range."""
     snapshots = covered_snapshots(lake, covered)
-    return any(
-        decision.check_name in (EVENT_ID_UNIQUE, KAFKA_POSITION_UNIQUE) and decision.range.end in snapshots
-        for decision in acceptances_of(lake, RAW_EVENTS)
-    )
+    checks = {d.check_name for d in acceptances_of(lake, RAW_EVENTS) if d.range.end in snapshots}
+    return {reason for reason, names in ACCEPTED_WITH.items() if checks.intersection(names)}
 
 
 def covered_snapshots(lake: Lakehouse, covered: SnapshotRange) -> set[int]:

@@ -1,5 +1,6 @@
 """Quarantine's budget and the expectations of volume and mix on a real lake: what is told, what blocks, and the ways out."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from wikistream_assets.asset_factory import tell_about_gate
 from wikistream_assets.jobs import silver
 from wikistream_assets.jobs.context import GateReport
 from wikistream_assets.jobs.gate_control import decide_on_failure
+from wikistream_assets.jobs.quarantine_budget import ACCEPTED_WITH
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import QUARANTINE, RAW_EVENTS
+from wikistream_assets.transforms.silver.cleaned_events import DUPLICATE_EVENT_ID, ROW_RULES
 from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -101,17 +104,33 @@ def test_rows_that_an_operator_rejected_leave_the_gate_open(gates: GateLake) -> 
     assert verdict(report, BUDGET[0]).records_checked == 300, "only the other rows count"
 
 
-def test_repetitions_that_an_operator_let_through_bronze_leave_the_gate_open(gates: GateLake) -> None:
-    rows = clean_rows(RAW_EVENTS)
-    gates.add_bronze(rows)
-    gates.add_bronze([row | {"kafka_offset": row["kafka_offset"] + 10_000} for row in rows])
-    assert blocking(gates.bronze_gate()) == {"event_id_unique": Status.FAILED}
-    accept(gates, "bronze.raw_events", "event_id_unique")
+def twice(rows: list[Row]) -> list[Row]:
+    return rows + [row | {"kafka_offset": row["kafka_offset"] + 10_000} for row in rows]
+
+
+def without_users(rows: list[Row]) -> list[Row]:
+    return [row | {"user": None} if number % 3 else row for number, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "quarantined"), [(twice, "event_id_unique", 900), (without_users, "user_completeness", 600)]
+)
+def test_what_an_operator_let_through_bronze_is_not_stopped_in_silver(
+    gates: GateLake, spoil: Callable[[list[Row]], list[Row]], check: str, quarantined: int
+) -> None:
+    gates.add_bronze(spoil(clean_rows(RAW_EVENTS)))
+    assert blocking(gates.bronze_gate()) == {check: Status.FAILED}
+    accept(gates, "bronze.raw_events", check)
     gates.bronze_gate()
     report = gates.silver()
     assert report.passed
     assert verdict(report, BUDGET[0]).evidence["quarantined"] == 0
-    assert gates.rows("select count(*) from quarantine.cleaned_events") == [(900,)]
+    assert gates.rows("select count(*) from quarantine.cleaned_events") == [(quarantined,)]
+
+
+def test_each_reason_that_bronze_can_be_accepted_for_is_one_of_its_checks() -> None:
+    assert ACCEPTED_WITH.keys() <= {DUPLICATE_EVENT_ID, *(rule.name for rule in ROW_RULES)}
+    assert {name for names in ACCEPTED_WITH.values() for name in names} <= {rule.name for rule in RAW_EVENTS.rules}
 
 
 def test_small_leaks_add_up_to_a_warning_and_go_back_with_a_rollback(gates: GateLake) -> None:

@@ -19,8 +19,6 @@ from wikistream_assets.quality.rules.common import (
 EVENT_TIMELINESS: Final = "event_timeliness"
 NO_FUTURE_TIMESTAMPS: Final = "no_future_timestamps"
 PARITY_KAFKA_BRONZE: Final = "parity_kafka_bronze"
-KAFKA_POSITION_UNIQUE: Final = "kafka_position_unique"
-EVENT_ID_UNIQUE: Final = "event_id_unique"
 
 KAFKA_PLACE: Final = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp")
 """What tells one record of Kafka from all others, also from those of topics that are no more."""
@@ -95,13 +93,13 @@ RAW_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         "decision: timeliness is judged on live events only, so the mode must be known",
     ),
     unique(
-        KAFKA_POSITION_UNIQUE,
+        "kafka_position_unique",
         KAFKA_PLACE,
         "decision: a repeated position means two writers or a batch written twice; Iceberg lets both appends through. A record's"
         " time goes with it, so it tells such a repetition from the offsets of a topic that was made anew after a loss",
     ),
     unique(
-        EVENT_ID_UNIQUE,
+        "event_id_unique",
         ("event_id",),
         "redeliveries are removed by event_id within the event's hour; measured: 0 of 92,834 ids of the captures come with two"
         " times (46 redeliveries keep theirs), so nothing below 100 % is expected",
