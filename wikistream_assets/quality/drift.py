@@ -5,7 +5,7 @@ of numeric columns (robust z). Profiles come from ``dq_audit.profile_metrics``. 
 the category rule keeps them in the evidence of its own verdicts, and its baseline is read from ``dq_audit.quality_results``.
 
 Every attempt that was profiled is in the baseline, also one whose gate blocked. There is no hour-of-week baseline here:
-columns that follow the sun (region, language) are therefore not judged.
+columns that follow the sun (region, language) are judged in ``expectations``.
 """
 
 import json
