@@ -269,8 +269,11 @@ def _judge_volume(found: _Found, series: _Series, period: datetime) -> None:
 
 def _judge_mix(found: _Found, series: _Series, period: datetime) -> None:
     past = series.past(period)
+    if not past:
+        return
+    found.judged += 1  # also where no category has enough events to miss
     total = series.totals[period]
-    for column in CATEGORIES if past else ():
+    for column in CATEGORIES:
         values = {value for p in (period, *past[0]) for value in series.counts[p][column]} - {REST}
         for value in sorted(values):
             shares = [[series.share(earlier, column, value) for earlier in slot] for slot in past]

@@ -209,6 +209,10 @@ def test_until_there_is_a_whole_week_the_checks_are_learning() -> None:
     assert expectation_of(flat(MIN_DAYS + 1), MIN_DAYS)[VOLUME_AS_USUAL].status is Status.PASSED
 
 
+def test_a_stream_too_small_to_miss_a_category_is_no_longer_learning_after_its_week() -> None:
+    assert expectation_of(flat(MIN_DAYS + 1, events=3), MIN_DAYS)[MIX_AS_USUAL].status is Status.PASSED
+
+
 def test_a_capture_of_an_hour_is_learning() -> None:
     hour = {START: flat(1)[START]}
     outcomes = expectation_outcomes(CLEANED_EVENTS_RULES, "silver.t", hour, {})
