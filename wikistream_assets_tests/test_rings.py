@@ -13,7 +13,7 @@ PURE = ("tables", "transforms", "quality")
 ENVIRONMENT = ("jobs", "operations", "resources", "embedded", "alerts", "metrics")
 WIRING = (
     *("defs", "definitions", "asset_factory", "cli", "demo", "cycles", "dagster_home", "dagster_history", "health"),
-    *("run_launcher", "run_worker", "code_server", "record_classes"),
+    *("run_launcher", "run_worker", "code_server", "ui_server", "record_classes"),
 )
 BRIDGES = {
     ("embedded/programs.py", "dagster_home"),  # 'make up' prepares Dagster's home

@@ -93,8 +93,8 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
 
 def ui_command(settings: Settings) -> list[str]:
     """The command line of the Dagster UI, which runs in front and not under supervisord."""
-    address = ("-h", "127.0.0.1", "-p", str(settings.dagster_port))
-    return [sys.executable, "-m", "dagster_webserver", *address, "-w", str(_workspace(settings))]
+    given = ("--port", str(settings.dagster_port), "--workspace", str(_workspace(settings)))
+    return [sys.executable, "-m", "wikistream_assets.ui_server", *given]
 
 
 def ui_environment(settings: Settings) -> dict[str, str]:

@@ -1,17 +1,13 @@
-"""The Dagster UI in headless Chromium: assets, lineage, and the page of a failed gate's check.
-
-Screenshots are kept in pytest's temporary folder; the variable ``SCREENSHOTS`` names another one.
-"""
+"""The Dagster UI in headless Chromium: assets, lineage, and the page of a failed gate's check."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from pyspark.sql import SparkSession
 
 from wikistream_assets.dagster_home import dagster_instance
@@ -26,32 +22,8 @@ from wikistream_assets_tests.webserver import answers, graphql
 
 pytestmark = [pytest.mark.browser, pytest.mark.spark]
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-_QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
 HOSTILE_ID = "<img src=x onerror='window.executed=1'>"
 """The id of the event that closes the gate: the stream may say anything, the page shows it and runs none of it."""
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    if _CHROMIUM is None:
-        pytest.skip("no Chromium: install it (Debian: apt-get install chromium) to run the browser tests")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_QUIET))
-        yield browser.new_page(viewport={"width": 1600, "height": 900})
-        browser.close()
-
-
-@pytest.fixture
-def screenshots(tmp_path: Path) -> Path:
-    # Not a setting: it is for whoever looks at the pictures, the pipeline knows nothing of it.
-    folder = Path(os.environ.get("SCREENSHOTS", str(tmp_path)))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture
@@ -74,8 +46,8 @@ def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: py
     log = (settings.root / "webserver.log").open("w")
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "dagster_webserver", "-w", str(Path(__file__).parents[2] / "workspace.yaml"),
-            "-h", "127.0.0.1", "-p", str(settings.dagster_port),
+            sys.executable, "-m", "wikistream_assets.ui_server", "--port", str(settings.dagster_port),
+            "--workspace", str(Path(__file__).parents[2] / "workspace.yaml"),
         ],
         env={**os.environ, **child_environment(settings)},
         stdout=log,
