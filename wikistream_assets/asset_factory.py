@@ -4,12 +4,15 @@ Belongs here: translation only. What runs and when stands in ``defs``; what is c
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
 
+from producer.exceptions import ProducerError
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
+from wikistream_assets.exceptions import WikistreamError
 from wikistream_assets.jobs.context import GateReport
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -149,6 +152,21 @@ def audit_trail_events(lake: Lakehouse) -> Iterator[dg.AssetMaterialization]:
                 asset_key=asset_key(spec),
                 metadata={"dagster/row_count": version.total_records, "snapshot": str(version.snapshot_id)},
             )
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Within a step: an error that was raised on purpose fails it with its one line, cause and remedy, and no stack trace."""
+    try:
+        yield
+    except (WikistreamError, ProducerError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+def failure_text(event: dg.DagsterEvent) -> str | None:
+    """The one line of a step that failed by ``plain_failures``; None of one that failed otherwise."""
+    said = event.step_failure_data.user_failure_data
+    return said.description if said else None
 
 
 def tell_about_gate(report: GateReport, alerts: Alerts, run_id: str) -> None:

@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import dagster as dg
 
-from producer.eventstreams.generator import Generator
 from producer.launch import Source, run_producer, source_from
 from wikistream_assets.alerts import Alerts
+from wikistream_assets.asset_factory import failure_text
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.source import demo_source
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -22,7 +23,6 @@ from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings
 from wikistream_assets.summary import LakeSummary, summarize
 
-SYNTHETIC_EVENTS: Final = 50_000
 LIVE_EVENTS: Final = 1_000
 _MOST_CYCLES: Final = 3
 """A range that failed in an earlier run is audited first and alone; what is newer needs a cycle of its own."""
@@ -59,7 +59,7 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
 
     Args:
         source: synthetic, live, or the path of a capture.
-        events: of ``synthetic`` how many are made (None: ``SYNTHETIC_EVENTS``), of others after how many the reading ends (None:
+        events: of ``synthetic`` how many are made (None: ``DEMO_EVENTS``), of others after how many the reading ends (None:
             ``LIVE_EVENTS``, or all of a capture).
         report: called with a line at each step.
 
@@ -68,24 +68,20 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
     """
     if events is not None and events < 1:
         raise ConfigurationError(f"EVENTS must be 1 or more, not {events}")
-    generator = Generator(events=events or SYNTHETIC_EVENTS) if source == "synthetic" else None
-    found = source_from(source, settings, generator)
+    synthetic = source == "synthetic"
+    found = demo_source(settings, events) if synthetic else source_from(source, settings)
     result = DemoResult(found)
-    limit = None if generator else events or (LIVE_EVENTS if found.mode == "live" else None)
+    limit = None if synthetic else events or (LIVE_EVENTS if found.mode == "live" else None)
     open_home(settings)
-    already_up = services.broker_runs(settings)
-    try:
+    with ExitStack() as at_hand:
         with _stage(result, "broker", report):
-            services.up(settings, report=report)
+            at_hand.enter_context(services.broker_at_hand(settings, report))
         with _stage(result, "ingest", report):
             result.ingested = run_producer(found, settings, max_events=limit)
         with _stage(result, "Spark start", report):
             local_session(settings)
         _run_cycles(result, settings, report)
         Alerts(settings).deliver()  # of a pipeline without a daemon no one else sends what waits
-    finally:
-        if not already_up:
-            services.down(settings)
     lake = Lakehouse.local(settings)
     result.waiting = waiting_layers(lake)
     result.summary = summarize(lake)
@@ -106,18 +102,20 @@ def _run_cycles(result: DemoResult, settings: Settings, report: Report) -> None:
                 if step.start_time and step.end_time:
                     spent = step.end_time - step.start_time
                     result.seconds[step.step_key] = result.seconds.get(step.step_key, 0.0) + spent
-            for failure in _failures(run):
+            for failure in failed_steps(run):
                 report(failure)
             result.succeeded = run.success
             if not run.success or not waiting_layers(Lakehouse.local(settings)):
                 return
 
 
-def _failures(run: dg.ExecuteInProcessResult) -> Iterator[str]:
+def failed_steps(run: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """One line for each step that failed: which, and why."""
     for event in run.filter_events(lambda event: event.is_step_failure):
         error = event.step_failure_data.error
         cause = error.cause if error and error.cause else error
-        yield f"{event.step_key} failed: {cause.message.strip() if cause else 'unknown cause'}"
+        said = failure_text(event) or (cause.message.strip() if cause else "unknown cause")
+        yield f"{event.step_key} failed: {said}"
 
 
 @contextmanager

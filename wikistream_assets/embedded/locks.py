@@ -1,4 +1,4 @@
-"""A lock between processes that is waited for; the operating system frees it when its holder ends, however it ends."""
+"""Locks between processes; the operating system frees them when their holder ends, however it ends."""
 
 import fcntl
 from collections.abc import Iterator
@@ -13,3 +13,25 @@ def exclusive(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` together with others; wait while another process holds it alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path`` if nobody else holds it, shared or not; yields whether that is so, without waiting."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

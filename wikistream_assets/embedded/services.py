@@ -2,11 +2,15 @@
 
 Each program has a configuration file of its own in ``run/programs``; supervisord reads them put together. A start compares them
 with what it would write: what is the same is left alone, what has changed is restarted, what is no longer wanted is stopped.
+
+The broker alone can also be lent to whoever needs it for a while (``broker_at_hand``): a file in ``run`` says that it is, and a
+lock that all of them share says whether anybody still needs it.
 """
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +19,7 @@ from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report, to_stderr
-from wikistream_assets.embedded.locks import exclusive
+from wikistream_assets.embedded.locks import alone, exclusive, shared
 from wikistream_assets.embedded.ports import refuse_taken_port
 from wikistream_assets.embedded.programs import STOPPED_LAST_TO_FIRST, Program, programs
 from wikistream_assets.embedded.source import choose_source, chosen_source
@@ -27,6 +31,7 @@ BROKER: Final = "broker"
 
 _START_SECONDS: Final = 90.0
 _ANSWER_SECONDS: Final = 3.0
+_RESTART_SECONDS: Final = 30.0
 _GLANCE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
 _ATTEMPTS: Final = 3
@@ -83,6 +88,7 @@ def up(settings: Settings, source: str | None = None, report: Report | None = No
     tell = report or to_stderr
     root = open_home(settings)
     with exclusive(root / "run" / "services.lock"):
+        _lent(settings).unlink(missing_ok=True)
         try:
             rows = programs(settings, choose_source(settings, source) if source else None, tell)
             _Start(settings, rows, tell).run(whole=source is not None)
@@ -95,7 +101,73 @@ def down(settings: Settings) -> list[str]:
     if not settings.root.is_dir():
         return []
     with exclusive(settings.root / "run" / "services.lock"):
+        _lent(settings).unlink(missing_ok=True)
         return supervisor.stop(settings)
+
+
+@contextmanager
+def broker_at_hand(settings: Settings, report: Report | None = None) -> Iterator[bool]:
+    """Have the broker run within the block: the pipeline's if that is up, else one that is lent.
+
+    Whoever finds none starts it, and the last one to leave such a block stops it. If that one is killed, ``take_back_broker``
+    does at the next occasion; 'make up' meanwhile makes it the pipeline's.
+
+    Yields:
+        Whether it was started for this block.
+
+    Raises:
+        BrokerError, SetupError, LakeError: as in ``up``.
+    """
+    root = open_home(settings)
+    try:
+        with shared(_users(settings)):
+            with exclusive(root / "run" / "services.lock"):
+                started = _lend(settings, report or to_stderr)
+            yield started
+    finally:
+        take_back_broker(settings)
+
+
+def take_back_broker(settings: Settings) -> bool:
+    """Stop a broker that was lent and that nobody needs any more; tell whether there was one."""
+    if not _lent(settings).exists():
+        return False
+    with exclusive(settings.root / "run" / "services.lock"), alone(_users(settings)) as unused:
+        if not unused or not _lent(settings).exists():
+            return False
+        supervisor.stop(settings)
+        _lent(settings).unlink()
+        return True
+
+
+def broker_is_lent(settings: Settings) -> bool:
+    """Tell whether the broker, if it runs, does so only for those who need it for a while."""
+    return _lent(settings).exists()
+
+
+def _lend(settings: Settings, tell: Report) -> bool:
+    broker = Broker(f"127.0.0.1:{settings.kafka_port}")
+    if _alive(settings):
+        broker.wait_ready(_RESTART_SECONDS)  # what has died is started again by supervisord
+        return False
+    with suppress(BrokerError):
+        broker.refuse_absent()
+        broker.wait_ready(_GLANCE_SECONDS)
+        return False  # somebody else sees to it
+    _lent(settings).touch()
+    try:
+        _Start(settings, programs(settings, None, tell), tell).run(whole=False)
+    except OSError as error:
+        raise unusable(settings.root, error) from None
+    return True
+
+
+def _lent(settings: Settings) -> Path:
+    return settings.root / "run" / "broker.lent"
+
+
+def _users(settings: Settings) -> Path:
+    return settings.root / "run" / "broker.users.lock"
 
 
 def status(settings: Settings) -> list[ServiceStatus]:

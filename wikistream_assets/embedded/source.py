@@ -20,6 +20,9 @@ from wikistream_assets.settings import Settings
 SOURCE_FILE: Final = "run/source.json"
 """Where it stands, from the home on."""
 
+DEMO_EVENTS: Final = 50_000
+"""How many events the demo's synthetic source has; another number is another stream."""
+
 _SYNTHETIC: Final = "synthetic"
 
 
@@ -83,6 +86,11 @@ def chosen_source(settings: Settings) -> PipelineSource | None:
         return None
     kept = document["source"]
     return PipelineSource(document["spec"], Source(**{**kept, "serve": tuple(kept["serve"])}))
+
+
+def demo_source(settings: Settings, events: int | None = None) -> Source:
+    """The synthetic source that has an end, for a home that is only to be looked at; the pipeline's has none."""
+    return source_from(_SYNTHETIC, settings, Generator(events=events or DEMO_EVENTS))
 
 
 def _new_stream(settings: Settings) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Works against any Kafka by its bootstrap servers, the embedded one or another. D
 (``embedded``), and the producer's and Spark's own clients.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ Positions = Mapping[str, Mapping[str, int]]
 
 _REQUEST_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 30.0
+_KNOCK_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 _VISIBLE_POLL_SECONDS: Final = 0.02
 _HOUR_MS: Final = 3_600_000
@@ -125,6 +127,22 @@ class Broker:
     def _config(self) -> dict[str, Any]:
         # librdkafka's own log goes to stderr line by line; what matters of it comes back as an error
         return {"bootstrap.servers": self.bootstrap_servers, "log_level": 0, "socket.timeout.ms": 10_000}
+
+    def refuse_absent(self) -> None:
+        """Return if somebody listens at one of its addresses; costs milliseconds, unlike a request that waits for an answer.
+
+        Raises:
+            BrokerError: nobody does.
+        """
+        reason = ""
+        for address in self.bootstrap_servers.split(","):
+            host, _, port = address.strip().rpartition("://")[2].rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+                return
+            except (OSError, ValueError) as error:  # ValueError: no number after the colon
+                reason = getattr(error, "strerror", None) or str(error)
+        raise self._failure(OSError(reason))
 
     def wait_ready(self, timeout: float, still_alive: Callable[[], object] | None = None) -> None:
         """Return once the broker answers a metadata request and is one of its own brokers.

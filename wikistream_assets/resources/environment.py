@@ -3,14 +3,17 @@
 Dagster code asks for a resource by name and gets what its environment has; job bodies get plain objects and never see Dagster.
 """
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from pyspark.sql import SparkSession
 
 from wikistream_assets.alerts import Alerts
+from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.jobs.context import JobContext
@@ -43,8 +46,32 @@ class LocalLakehouse(dg.ConfigurableResource[Any]):
 class LocalBroker(dg.ConfigurableResource[Any]):
     """The embedded Kafka broker."""
 
+    _held: ExitStack = PrivateAttr(default_factory=ExitStack)
+
     def connect(self) -> Broker:
-        return Broker(load_settings().bootstrap_servers)
+        """The broker that runs.
+
+        Raises:
+            BrokerError: at once, if nobody listens there.
+        """
+        broker = Broker(load_settings().bootstrap_servers)
+        broker.refuse_absent()
+        return broker
+
+    def hold(self, report: Callable[[str], None]) -> bool:
+        """Have the broker run until the end of this run, though no pipeline be up; tells whether it was started for that.
+
+        Raises:
+            BrokerError, SetupError, LakeError: as in ``services.up``.
+        """
+        settings = load_settings()
+        if settings.bootstrap_servers != f"127.0.0.1:{settings.kafka_port}":
+            return False  # somebody else's
+        return self._held.enter_context(services.broker_at_hand(settings, report))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Called by Dagster when the run has ended, however it did."""
+        self._held.close()
 
 
 class LocalNotifier(dg.ConfigurableResource[Any]):

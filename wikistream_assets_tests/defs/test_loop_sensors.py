@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,7 @@ _RESOURCES = {
 def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings that are also those of the environment, as the sensors read them; nothing is waited for."""
     monkeypatch.setenv("WIKISTREAM_HOME", str(settings.home))
+    monkeypatch.setenv("WIKISTREAM_KAFKA_PORT", str(settings.kafka_port))
     for name in ("FIRST", "PAUSE", "BLOCKED"):
         monkeypatch.setenv(f"WIKISTREAM_CYCLE_{name}_SECONDS", "0")
     return settings
@@ -280,8 +282,12 @@ def run_cycle(instance: dg.DagsterInstance, ends: str) -> str:
 
 
 def tick_loop(instance: dg.DagsterInstance) -> dg.RunRequest | str:
-    """The request, or the reason why there is none."""
-    with dg.build_sensor_context(instance, resources={"lakehouse": LocalLakehouse()}) as context:
+    """The request, or the reason why there is none, where the pipeline is up: somebody listens at the broker's port."""
+    resources = {"lakehouse": LocalLakehouse(), "broker": LocalBroker()}
+    with (
+        socket.create_server(("127.0.0.1", load_settings().kafka_port)),
+        dg.build_sensor_context(instance, resources=resources) as context,
+    ):
         told = cycle_loop(context)
     if isinstance(told, dg.SkipReason):
         return told.skip_message or ""

@@ -3,7 +3,10 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.broker import Broker
 from wikistream_assets.settings import Settings
-from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
+from wikistream_assets_tests.conftest import SettingsFactory, child_environment, free_port, wait_until
 from wikistream_assets_tests.kafka_records import Message, produce
 
 pytestmark = pytest.mark.kafka
@@ -127,6 +130,61 @@ def test_a_killed_broker_comes_back_with_everything_committed(running_home: Home
     unfinished.abort_transaction(60)
     commit(settings, ["after"])
     assert sorted(values_in(settings)) == sorted(value.encode() for value in [*values, "after"])
+
+
+_BORROW = """
+import sys, time
+from wikistream_assets.embedded import services
+from wikistream_assets.settings import load_settings
+with services.broker_at_hand(load_settings()):
+    print("at hand", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lent_broker_is_stopped_by_the_last_who_needs_it(settings: Settings) -> None:
+    borrower = subprocess.Popen(
+        [sys.executable, "-c", _BORROW],
+        env={**os.environ, **child_environment(settings)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert borrower.stdout is not None
+        assert borrower.stdout.readline() == "at hand\n"
+        broker = broker_state(settings)
+        assert broker.state == "RUNNING"
+        with services.broker_at_hand(settings) as started:
+            assert not started
+            with services.broker_at_hand(settings):
+                assert not services.take_back_broker(settings), "three need it"
+            borrower.kill()
+            borrower.communicate()
+            assert broker_state(settings).pid == broker.pid
+        assert processes_of(settings) == [], "the last one has left, though the first was killed"
+
+        borrower = subprocess.Popen(
+            borrower.args, env={**os.environ, **child_environment(settings)}, stdout=subprocess.PIPE, text=True
+        )
+        assert borrower.stdout is not None
+        assert borrower.stdout.readline() == "at hand\n"
+        borrower.kill()
+        borrower.communicate()
+        assert broker_state(settings).state == "RUNNING", "nobody has noticed yet"
+        assert services.take_back_broker(settings)
+        assert processes_of(settings) == []
+
+        with services.broker_at_hand(settings) as started:
+            assert started
+            broker = broker_state(settings)
+            services.up(settings)
+        assert broker_state(settings) == replace(broker, uptime_seconds=broker_state(settings).uptime_seconds)
+        assert not services.take_back_broker(settings), "it was not lent any more"
+        assert services.down(settings) == ["broker"]
+    finally:
+        borrower.kill()
+        borrower.communicate()
+        services.down(settings)
 
 
 def test_two_homes_side_by_side_and_the_orphan_of_one(running_home: HomeFactory, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Bronze in Dagster: draining Kafka is the materialization, the gate is a set of checks between Bronze and Silver."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import dagster as dg
 
 from producer.cursor import GAP_TOLD
+from producer.launch import run_producer
+from producer.topics import EVENT_TOPICS, SSE_CURSOR
 from wikistream_assets.asset_factory import (
     SOURCE_WITHOUT_GAP,
     asset_key,
@@ -14,12 +16,15 @@ from wikistream_assets.asset_factory import (
     check_specs,
     gate_verdicts,
     materialization,
+    plain_failures,
 )
-from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.embedded.source import chosen_source, demo_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs import bronze_gate as gate_job
 from wikistream_assets.jobs import bronze_stream
+from wikistream_assets.resources.broker import Broker
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
@@ -42,13 +47,16 @@ _RETRY_SECONDS: Final = 20
     description="Drains what is in Kafka now; while a live stream owns the tables, waits until it has caught up as far.",
 )
 def bronze(
-    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse
+    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, broker: LocalBroker
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    job = job_context(spark, lakehouse, context.run.run_id)
-    try:
-        report = bronze_stream.drain(job.spark, job.lake, job.settings)
-    except BrokerError as error:  # its keeper starts it again, in some 15 seconds
-        raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
+    with plain_failures():
+        if broker.hold(context.log.info):
+            _read_first_events(broker.connect(), lakehouse.open(), context.log.info)
+        job = job_context(spark, lakehouse, context.run.run_id)
+        try:
+            report = bronze_stream.drain(job.spark, job.lake, job.settings)
+        except BrokerError as error:
+            _try_again(error)
     figures = {
         "records read": report.records,
         "rows": report.rows,
@@ -73,8 +81,9 @@ def bronze_gate(
     context: dg.AssetCheckExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult]:
     op = context.op_execution_context
-    job = job_context(spark, lakehouse, op.run.run_id)
-    yield from gate_verdicts(op, gate_job.run(job), job.lake, notifier.open())
+    with plain_failures():
+        job = job_context(spark, lakehouse, op.run.run_id)
+        yield from gate_verdicts(op, gate_job.run(job), job.lake, notifier.open())
 
 
 @dg.asset_check(
@@ -83,11 +92,12 @@ def bronze_gate(
     description="In the last day the source has left no event out. A warning: no gate can bring back what was never received.",
 )
 def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
-    chosen = chosen_source(load_settings())
-    try:
-        found = broker.connect().newest_cursor(chosen.source.identity) if chosen else None
-    except BrokerError as error:  # as above
-        raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
+    with plain_failures():
+        chosen = chosen_source(load_settings())
+        try:
+            found = broker.connect().newest_cursor(chosen.source.identity) if chosen else None
+        except BrokerError as error:
+            _try_again(error)
     gaps = found[0].gaps_since(datetime.now(UTC) - GAP_TOLD) if found else []
     return dg.AssetCheckResult(
         passed=not gaps,
@@ -96,3 +106,22 @@ def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
         + (f", newest noticed at {gaps[-1].detected_at}" if gaps else ""),
         metadata={"gaps": dg.MetadataValue.json([gap.as_dict() for gap in gaps])},
     )
+
+
+def _try_again(error: BrokerError) -> NoReturn:
+    """End this attempt: what keeps the broker running starts it again, in some 15 seconds."""
+    raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from dg.Failure(str(error))
+
+
+def _read_first_events(broker: Broker, lake: Lakehouse, report: Callable[[str], None]) -> None:
+    """Read what the demo reads if nothing has ever come and no source was chosen: who materializes wants to see something."""
+    untouched = not lake.position(RAW_EVENTS) and not any(
+        end for ends in broker.ends((*EVENT_TOPICS, SSE_CURSOR)).values() for end in ends.values()
+    )
+    settings = load_settings()
+    if untouched and chosen_source(settings) is None:
+        report(
+            "nothing has been read yet and no source was chosen: reading the demo's synthetic events; "
+            "'make up SOURCE=..' reads another source"
+        )
+        run_producer(demo_source(settings), settings)

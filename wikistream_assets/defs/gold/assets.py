@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs
+from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs, plain_failures
 from wikistream_assets.jobs import gold as gold_job
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
 from wikistream_assets.tables import GOLD_TABLES
@@ -21,5 +21,6 @@ from wikistream_assets.tables import GOLD_TABLES
 def gold(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    job = job_context(spark, lakehouse, context.run.run_id)
-    yield from gate_events(context, gold_job.run(job), job.lake, GOLD_TABLES, notifier.open())
+    with plain_failures():
+        job = job_context(spark, lakehouse, context.run.run_id)
+        yield from gate_events(context, gold_job.run(job), job.lake, GOLD_TABLES, notifier.open())

@@ -34,7 +34,7 @@ from wikistream_assets.alerts.watch import (
     watch_risks,
     watch_stale,
 )
-from wikistream_assets.asset_factory import CHECK_FAILED, SOURCE_WITHOUT_GAP
+from wikistream_assets.asset_factory import CHECK_FAILED, SOURCE_WITHOUT_GAP, failure_text
 from wikistream_assets.defs.bronze.assets import FRESH_SECONDS
 from wikistream_assets.defs.ops.stream import look
 from wikistream_assets.embedded import services, supervisor
@@ -197,7 +197,7 @@ def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier
     if spent is None:
         notifier.open().clear(AlertKind.PRODUCER_CPU, "producer", "the producer does not run")
         context.update_cursor("")
-        return dg.SkipReason("the producer does not run")
+        return dg.SkipReason("the producer does not run: 'make up' starts it")
     every = settings.alert_producer_cpu_seconds
     found = watch_cpu(notifier.open(), "producer", spent, _growth(context), time.time(), every)
     context.update_cursor(json.dumps(asdict(found)))
@@ -282,11 +282,13 @@ def _tell_of_run(instance: dg.DagsterInstance, alerts: Alerts, entry: EventLogEn
         alerts.fire(Alert(AlertKind.RUN_TIMEOUT, subject, message, {"cause": limit}, entry.run_id))
     elif _event(entry).event_type is DagsterEventType.RUN_FAILURE:
         failures = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.STEP_FAILURE)
-        errors = [(_event(record).step_key, _event(record).step_failure_data.error) for record in failures]
-        broken = [(step, error) for step, error in errors if error is None or error.cls_name != CHECK_FAILED]
+        errors = [(_event(record), _event(record).step_failure_data.error) for record in failures]
+        broken = [(event, error) for event, error in errors if error is None or error.cls_name != CHECK_FAILED]
         if broken or not errors:
             step, cause = (
-                (broken[0][0], _first_line(broken[0][1])) if broken else (None, _event(entry).message or "unknown")
+                (broken[0][0].step_key, failure_text(broken[0][0]) or _first_line(broken[0][1]))
+                if broken
+                else (None, _event(entry).message or "unknown")
             )
             message = f"{subject} failed in {step}: {cause}" if step else f"{subject} failed: {cause}"
             alerts.fire(Alert(AlertKind.RUN_FAILED, subject, message, {"step": step, "error": cause}, entry.run_id))

@@ -4,17 +4,20 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.asset_factory import asset_key, plain_failures
+from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs.redrive import Selection, redrive
-from wikistream_assets.resources.environment import LocalLakehouse
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse
 from wikistream_assets.settings import load_settings
 from wikistream_assets.tables import DEAD_LETTER
 
 
 @dg.op
-def redrive_waiting_letters(context: dg.OpExecutionContext, lakehouse: LocalLakehouse) -> None:
+def redrive_waiting_letters(context: dg.OpExecutionContext, lakehouse: LocalLakehouse, broker: LocalBroker) -> None:
     """Redrive every letter that waits; an observation of the table says what became of them."""
-    report = redrive(lakehouse.open(), load_settings(), Selection())
+    with plain_failures():
+        broker.hold(context.log.info)
+        report = redrive(lakehouse.open(), load_settings(), Selection())
     figures = {name.replace("_", " "): number for name, number in asdict(report).items()}
     context.add_output_metadata(figures)
     if report.redriven:
@@ -26,9 +29,16 @@ def redrive_dead_letters() -> None:
     redrive_waiting_letters()
 
 
-every_six_hours = dg.ScheduleDefinition(
+@dg.schedule(
     name="redrive_dead_letters_every_six_hours",
     job=redrive_dead_letters,
     cron_schedule="0 */6 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+def every_six_hours(broker: LocalBroker) -> dg.RunRequest | dg.SkipReason:
+    """Letters are redriven to the broker: without one there is nothing to start."""
+    try:
+        broker.connect()
+    except BrokerError as error:
+        return dg.SkipReason(str(error))
+    return dg.RunRequest()

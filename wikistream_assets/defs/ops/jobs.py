@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from wikistream_assets.asset_factory import plain_failures
 from wikistream_assets.cycles import CYCLE
 from wikistream_assets.defs.bronze.assets import bronze, bronze_gate
 from wikistream_assets.defs.gold.assets import gold
@@ -77,17 +78,18 @@ def decide(
     context: dg.OpExecutionContext, config: DecisionConfig, spark: LocalSpark, lakehouse: LocalLakehouse
 ) -> None:
     """Record the decision; the next run of the layer obeys it."""
-    preview = decide_on_failure(
-        lakehouse.open(),
-        lambda: spark.spark_session,
-        config.action,
-        config.table,
-        config.check,
-        reason=config.reason,
-        decided_by=config.decided_by,
-        predicate=config.where,
-        dry_run=config.dry_run,
-    )
+    with plain_failures():
+        preview = decide_on_failure(
+            lakehouse.open(),
+            lambda: spark.spark_session,
+            config.action,
+            config.table,
+            config.check,
+            reason=config.reason,
+            decided_by=config.decided_by,
+            predicate=config.where,
+            dry_run=config.dry_run,
+        )
     context.log.info(preview.text)
     context.add_output_metadata(
         {"decision": preview.text, "rows covered": preview.rows, "recorded": not config.dry_run}

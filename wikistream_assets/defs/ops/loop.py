@@ -8,11 +8,13 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.jobs import cycle
+from wikistream_assets.embedded import services
+from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.jobs.gate_control import waiting_layers
 from wikistream_assets.operations.cycle_loop import due
-from wikistream_assets.resources.environment import LocalLakehouse
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.settings import load_settings
+from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import RAW_EVENTS
 
 
@@ -22,9 +24,13 @@ from wikistream_assets.tables import RAW_EVENTS
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts the next cycle when it is due; goes on auditing behind a closed gate, stops behind a broken step.",
 )
-def cycle_loop(context: dg.SensorEvaluationContext, lakehouse: LocalLakehouse) -> dg.RunRequest | dg.SkipReason:
-    lake = lakehouse.open()
+def cycle_loop(
+    context: dg.SensorEvaluationContext, lakehouse: LocalLakehouse, broker: LocalBroker
+) -> dg.RunRequest | dg.SkipReason:
     settings = load_settings()
+    if absent := _pipeline_is_absent(broker, settings):
+        return dg.SkipReason(absent)
+    lake = lakehouse.open()
     at_work = dg.RunsFilter(job_name=CYCLE, statuses=NOT_FINISHED_STATUSES)
     running = context.instance.get_run_records(at_work, limit=1)
     decision = due(
@@ -40,6 +46,19 @@ def cycle_loop(context: dg.SensorEvaluationContext, lakehouse: LocalLakehouse) -
     # who stops at everything does not start a killed cycle again either
     once = {MAX_RETRIES_TAG: "0"} if settings.cycle_after_failed_gate == "stop" else {}
     return dg.RunRequest(run_key=decision.key, tags=once)
+
+
+def _pipeline_is_absent(broker: LocalBroker, settings: Settings) -> str | None:
+    """Why there is nothing to follow, and what starts it; None where the pipeline is up."""
+    if services.take_back_broker(settings):
+        return "a run that was killed had left its broker, which has been stopped: 'make up' starts the pipeline"
+    if services.broker_is_lent(settings):
+        return "the broker runs for a single run only: 'make up' starts the pipeline"
+    try:
+        broker.connect()
+    except BrokerError as error:
+        return f"{error}; 'Materialize all' works without it"
+    return None
 
 
 def _first_data_at(lake: Lakehouse) -> datetime | None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.asset_factory import asset_key, plain_failures
 from wikistream_assets.jobs.maintenance import LAYERS, Figures, MaintenanceReport, maintain
 from wikistream_assets.jobs.masking import ORDER, mask
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark
@@ -37,9 +37,10 @@ def _step(layer: str) -> dg.OpDefinition:
     def step(
         context: dg.OpExecutionContext, config: MaintenanceConfig, spark: LocalSpark, lakehouse: LocalLakehouse
     ) -> None:
-        reports = maintain(
-            lakehouse.open(), lambda: spark.spark_session, load_settings(), LAYERS[layer], orphans=config.orphans
-        )
+        with plain_failures():
+            reports = maintain(
+                lakehouse.open(), lambda: spark.spark_session, load_settings(), LAYERS[layer], orphans=config.orphans
+            )
         for report in reports:
             key = asset_key(TABLE_BY_IDENTIFIER[report.table])
             context.log_event(dg.AssetObservation(key, metadata=_figures(report)))
@@ -93,19 +94,21 @@ def _masking_step(layer: str) -> dg.OpDefinition:
     )
     def step(context: dg.OpExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse) -> None:
         today = datetime.now(UTC).date()
-        for report in mask(lakehouse.open(), lambda: spark.spark_session, load_settings(), today, layer):
-            metadata = {"dates masked": len(report.dates), "dates that wait for a reader": len(report.waiting)}
-            key = asset_key(TABLE_BY_IDENTIFIER[report.table])
-            context.log_event(
-                dg.AssetObservation(key, metadata=metadata | ({"note": report.note} if report.note else {}))
-            )
+        with plain_failures():
+            for report in mask(lakehouse.open(), lambda: spark.spark_session, load_settings(), today, layer):
+                metadata = {"dates masked": len(report.dates), "dates that wait for a reader": len(report.waiting)}
+                key = asset_key(TABLE_BY_IDENTIFIER[report.table])
+                context.log_event(
+                    dg.AssetObservation(key, metadata=metadata | ({"note": report.note} if report.note else {}))
+                )
 
     return step
 
 
 @dg.op(description="What the alert log said longer ago than names are kept; who is over a limit is named there.")
 def forget_alerts(context: dg.OpExecutionContext, notifier: LocalNotifier) -> None:
-    forgotten = notifier.open().forget(load_settings().names_kept_since(datetime.now(UTC).date()))
+    with plain_failures():
+        forgotten = notifier.open().forget(load_settings().names_kept_since(datetime.now(UTC).date()))
     context.log.info("%d lines of the alert log are forgotten", forgotten)
 
 

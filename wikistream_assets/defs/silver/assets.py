@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs
+from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs, plain_failures
 from wikistream_assets.jobs import silver as silver_job
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE
@@ -23,5 +23,6 @@ _TABLES = (CLEANED_EVENTS, QUARANTINE)
 def silver(
     context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    job = job_context(spark, lakehouse, context.run.run_id)
-    yield from gate_events(context, silver_job.run(job), job.lake, _TABLES, notifier.open())
+    with plain_failures():
+        job = job_context(spark, lakehouse, context.run.run_id)
+        yield from gate_events(context, silver_job.run(job), job.lake, _TABLES, notifier.open())
