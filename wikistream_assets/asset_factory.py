@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster_shared.error import SerializableErrorInfo
 
 from producer.exceptions import ProducerError
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
@@ -154,13 +156,21 @@ def audit_trail_events(lake: Lakehouse) -> Iterator[dg.AssetMaterialization]:
             )
 
 
+class _OneLineError(DagsterUserCodeProcessError, dg.Failure):
+    """A failed step without a stack trace: of this kind of error Dagster passes on what it brings, and adds nothing."""
+
+    def __init__(self, text: str) -> None:
+        dg.Failure.__init__(self, text, allow_retries=False)
+        self.user_code_process_error_infos = [SerializableErrorInfo(f"{text}\n", stack=[], cls_name="Failure")]
+
+
 @contextmanager
 def plain_failures() -> Iterator[None]:
     """Within a step: an error that was raised on purpose fails it with its one line, cause and remedy, and no stack trace."""
     try:
         yield
     except (WikistreamError, ProducerError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise _OneLineError(str(error)) from None
 
 
 def failure_text(event: dg.DagsterEvent) -> str | None:

@@ -40,6 +40,7 @@ def lag(broker: Broker, lake: Lakehouse) -> Lag:
     Raises:
         BrokerError: the broker does not answer.
     """
+    broker.refuse_absent()
     position = lake.position(BRONZE)
     return {
         topic: {

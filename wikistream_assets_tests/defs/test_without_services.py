@@ -97,7 +97,7 @@ def test_a_service_that_cannot_be_had_fails_the_step_in_one_line(home: Settings,
     assert said is not None
     assert said.description.startswith(f"port {home.kafka_port} for the broker is in use")
     assert len(said.description.splitlines()) == 1
-    assert failure.step_failure_data.error.cause is None
+    assert failure.step_failure_data.error.to_string().strip() == said.description
     assert not run.filter_events(lambda event: event.is_step_up_for_retry)
     assert list(failed_steps(run)) == [f"bronze_drain failed: {said.description}"]
     alerts = definitions.get_repository_def().get_sensor_def("run_alerts")

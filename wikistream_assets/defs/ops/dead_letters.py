@@ -38,7 +38,7 @@ def redrive_dead_letters() -> None:
 def every_six_hours(broker: LocalBroker) -> dg.RunRequest | dg.SkipReason:
     """Letters are redriven to the broker: without one there is nothing to start."""
     try:
-        broker.connect()
+        broker.connect().refuse_absent()
     except BrokerError as error:
         return dg.SkipReason(str(error))
     return dg.RunRequest()

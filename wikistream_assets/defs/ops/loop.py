@@ -55,7 +55,7 @@ def _pipeline_is_absent(broker: LocalBroker, settings: Settings) -> str | None:
     if services.broker_is_lent(settings):
         return "the broker runs for a single run only: 'make up' starts the pipeline"
     try:
-        broker.connect()
+        broker.connect().refuse_absent()
     except BrokerError as error:
         return f"{error}; 'Materialize all' works without it"
     return None

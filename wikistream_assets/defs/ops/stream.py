@@ -129,6 +129,7 @@ def look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: Pipeli
     Raises:
         BrokerError: the broker does not answer.
     """
+    broker.refuse_absent()
     newest = lake.newest_batch(RAW_EVENTS)
     found = broker.newest_cursor(chosen.source.identity) if chosen else None
     cursor, source_at = found or (Cursor(), None)
