@@ -164,6 +164,17 @@ class _OneLineError(DagsterUserCodeProcessError, dg.Failure):
         self.user_code_process_error_infos = [SerializableErrorInfo(f"{text}\n", stack=[], cls_name="Failure")]
 
 
+class TryAgainError(DagsterUserCodeProcessError, dg.RetryRequested):
+    """An attempt that failed for something that comes back by itself, without a stack trace either.
+
+    Raised from a ``dg.Failure`` with the same text, which is what Dagster shows after the last attempt.
+    """
+
+    def __init__(self, error: WikistreamError, retries: int, seconds: float) -> None:
+        dg.RetryRequested.__init__(self, max_retries=retries, seconds_to_wait=seconds)
+        self.user_code_process_error_infos = [SerializableErrorInfo(f"{error}\n", stack=[], cls_name="RetryRequested")]
+
+
 @contextmanager
 def plain_failures() -> Iterator[None]:
     """Within a step: an error that was raised on purpose fails it with its one line, cause and remedy, and no stack trace."""

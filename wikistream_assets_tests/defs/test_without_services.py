@@ -8,11 +8,14 @@ import dagster as dg
 import pytest
 
 from wikistream_assets.alerts import Alerts
+from wikistream_assets.asset_factory import failure_text
 from wikistream_assets.definitions import defs
+from wikistream_assets.defs.bronze import assets
 from wikistream_assets.demo import failed_steps
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.locks import shared
+from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.resources.environment import LocalLakehouse, resources_for
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import child_environment
@@ -105,6 +108,27 @@ def test_a_service_that_cannot_be_had_fails_the_step_in_one_line(home: Settings,
         alerts.evaluate_tick(context)
     (told,) = Alerts(home).open_alerts()
     assert told.notice.message == f"bronze failed in bronze_drain: {said.description}"
+
+
+def test_a_service_that_stays_away_fails_the_step_in_one_line_after_each_attempt(
+    home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "_RETRY_SECONDS", 0)
+    open_home(home)
+    choose_source(home, "synthetic")
+    checks = dg.Definitions(asset_checks=[assets.source_without_gap], resources=resources_for(home))
+    job = checks.resolve_implicit_global_asset_job_def()
+    run = job.execute_in_process(instance=instance, raise_on_error=False)
+    (failure,) = run.filter_events(lambda event: event.is_step_failure)
+    text = failure_text(failure)
+    assert text is not None
+    assert text.startswith(f"the broker at 127.0.0.1:{home.kafka_port} does not answer")
+    assert len(text.splitlines()) == 1
+    errors = [failure.step_failure_data.error]
+    errors += [event.step_retry_data.error for event in run.filter_events(lambda event: event.is_step_up_for_retry)]
+    assert len(errors) == 4
+    assert [error.stack for error in errors] == [[]] * 4
+    assert {error.message.strip() for error in errors[1:]} == {text}
 
 
 def test_a_decision_that_cannot_be_made_fails_in_one_line(home: Settings, instance: dg.DagsterInstance) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import dagster as dg
 
@@ -11,6 +11,7 @@ from producer.launch import run_producer
 from producer.topics import EVENT_TOPICS, SSE_CURSOR
 from wikistream_assets.asset_factory import (
     SOURCE_WITHOUT_GAP,
+    TryAgainError,
     asset_key,
     asset_spec,
     check_specs,
@@ -35,6 +36,7 @@ before. Without the trigger's interval, three minutes there as well, Bronze woul
 
 _RETRIES: Final = 3
 _RETRY_SECONDS: Final = 20
+"""What keeps the broker running starts it again in some 15 seconds."""
 
 
 @dg.multi_asset(
@@ -56,7 +58,7 @@ def bronze(
         try:
             report = bronze_stream.drain(job.spark, job.lake, job.settings)
         except BrokerError as error:
-            _try_again(error)
+            raise TryAgainError(error, _RETRIES, _RETRY_SECONDS) from dg.Failure(str(error))
     figures = {
         "records read": report.records,
         "rows": report.rows,
@@ -97,7 +99,7 @@ def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
         try:
             found = broker.connect().newest_cursor(chosen.source.identity) if chosen else None
         except BrokerError as error:
-            _try_again(error)
+            raise TryAgainError(error, _RETRIES, _RETRY_SECONDS) from dg.Failure(str(error))
     gaps = found[0].gaps_since(datetime.now(UTC) - GAP_TOLD) if found else []
     return dg.AssetCheckResult(
         passed=not gaps,
@@ -106,11 +108,6 @@ def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
         + (f", newest noticed at {gaps[-1].detected_at}" if gaps else ""),
         metadata={"gaps": dg.MetadataValue.json([gap.as_dict() for gap in gaps])},
     )
-
-
-def _try_again(error: BrokerError) -> NoReturn:
-    """End this attempt: what keeps the broker running starts it again, in some 15 seconds."""
-    raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS) from dg.Failure(str(error))
 
 
 def _read_first_events(broker: Broker, lake: Lakehouse, report: Callable[[str], None]) -> None:
