@@ -10,20 +10,16 @@ can be read, because a heartbeat is never a defect of the data.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from producer import times
+from producer.times import EARLIEST_EVENT, MAX_AHEAD
 from producer.wikis import CANARY_DOMAIN
-
-EARLIEST_EVENT: Final = datetime(2001, 1, 15, tzinfo=UTC)
-"""Wikipedia's first day: no wiki has an older change, an earlier time is a defect (0, a wrong unit)."""
-
-MAX_AHEAD: Final = timedelta(hours=24)
-"""An event further ahead of the clock than this would open partitions that no day ever closes."""
 
 _DETAIL_CHARS: Final = 300
 
@@ -175,11 +171,11 @@ class Contract:
         seconds: float | None = event.timestamp
         if event.meta.dt is not None:
             try:
-                from_dt = datetime.fromisoformat(event.meta.dt)
-            except ValueError:
-                return Rejected(Reason.INVALID_TIME, f"meta.dt is no ISO 8601 time: {event.meta.dt!r}"[:_DETAIL_CHARS])
+                from_dt = times.parse(event.meta.dt)
+            except ValueError as error:
+                return Rejected(Reason.INVALID_TIME, f"meta.dt is {error}"[:_DETAIL_CHARS])
             if seconds is None:
-                seconds = (from_dt if from_dt.tzinfo else from_dt.replace(tzinfo=UTC)).timestamp()
+                seconds = from_dt.timestamp()
         assert seconds is not None  # noqa: S101  # _missing() has rejected events without any time
         if seconds < EARLIEST_EVENT.timestamp():
             return Rejected(Reason.INVALID_TIME, f"{seconds} s since 1970 lies before {EARLIEST_EVENT:%Y-%m-%d}")

@@ -1,22 +1,23 @@
 """Reads a stream in a thread of its own: connects, resumes, backs off, notices gaps, and hands over frames in order.
 
 A thread, so that a batch is committed in time while the stream is silent, and reading goes on while a commit waits for Kafka.
-One ``requests_sse.EventSource`` serves one connection. Its own reconnection is not used: it waits before the first attempt,
-doubles that wait, and after a cut behind an ``id:`` line it would resume after an event it never handed over.
+One ``requests_sse.EventSource`` opens one connection; ``transport`` reads it. Its own reconnection is not used: it waits before
+the first attempt, doubles that wait, and after a cut behind an ``id:`` line it would resume after an event it never handed over.
 """
 
-import contextlib
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 
 import requests
-from requests_sse import EventSource, InvalidContentTypeError, InvalidStatusCodeError, MessageEvent, ReadyState
+from requests_sse import EventSource, InvalidContentTypeError, InvalidStatusCodeError
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -26,10 +27,12 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from producer import position
+from producer import position, refusals
 from producer.exceptions import ProducerError, SourceError
-from producer.position import Gap
-from producer.sent import sent_ms
+from producer.position import Gap, Place
+from producer.refusals import Refusal
+from producer.sse import ERROR, MESSAGE, Frame
+from producer.times import EARLIEST_EVENT, MAX_AHEAD, sent_ms
 from producer.transport import SseSession
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,7 +43,8 @@ _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 _BUFFER_FRAMES: Final = 10_000
 _BUFFER_CHARACTERS: Final = 64 * 1024 * 1024
 _PAST_UNTIL_EVENTS: Final = 100
-_TEMPORARY: Final = frozenset({408, 425, 429})
+_BODY_BYTES: Final = 16 * 1024
+_BODY_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +91,13 @@ class Policy:
 class _RefusedError(Exception):
     """The server does not serve us now; try again later."""
 
-    def __init__(self, text: str, retry_after: float = 0.0) -> None:
-        super().__init__(text)
-        self.retry_after = retry_after
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
 
 
 class _EndedError(Exception):
     """The server has nothing more, for ever."""
-
-
-class _ClosedError(Exception):
-    """The connection is over."""
 
 
 class Reader:
@@ -126,6 +126,7 @@ class Reader:
         """Why reading ended, if it was not the stream's end. Known once ``ended`` is true."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._received = 0
+        self._error_told = ""
         self._past_until = 0
         self.connections = 0
 
@@ -172,8 +173,8 @@ class Reader:
             _LOGGER.info("the server has nothing more to send")
         except _RefusedError as error:
             self.failure = SourceError(
-                f"{self._url} refused {self._policy.attempts} connections in a row ({error}): check the address and the network, "
-                "then start again; nothing is lost while the server keeps its history"
+                f"{self._url} refused {self._policy.attempts} connections in a row ({error}): {error.refusal.remedy}; "
+                "nothing is lost while the server keeps its history"
             )
         except ProducerError as error:
             self.failure = error
@@ -197,77 +198,85 @@ class Reader:
         if self._stop.is_set():
             return
         received = self._received
+        self._error_told = ""
         with SseSession(self._url, self._user_agent) as session:
             source = self._event_source(session)
-            self._open(source)
+            self._open(source, session)
             self.connections += 1
             try:
-                self._receive(source, session)
-            except _ClosedError:
-                _LOGGER.info("connection closed after %d events", self._received - received)
+                self._receive(session)
+            except requests.RequestException as error:
+                _LOGGER.info("the connection broke (%s)", refusals.from_error(error).reason)
             finally:
                 source.close()
+        _LOGGER.info("connection closed after %d events", self._received - received)
         if self._received == received and not self._stop.is_set():
-            raise _RefusedError("the connection was closed before any event")
+            told = f': "{self._error_told}"' if self._error_told else ""
+            remedy = "check the address (WIKISTREAM_STREAM_URL), then start again"
+            raise _RefusedError(Refusal(f"the connection was closed before any event{told}", remedy))
 
     def _event_source(self, session: SseSession) -> EventSource:
-        def on_error() -> None:
-            if source.ready_state == ReadyState.CONNECTING:  # the connection broke: do not let it reconnect by itself
-                raise _ClosedError
-
         since = self._policy.since
-        source = EventSource(
-            self._url if self._last or since is None else f"{self._url}?{urlencode({'since': since.isoformat()})}",
+        url = self._url
+        if since is not None and not self._last:
+            url += ("&" if "?" in url else "?") + urlencode({"since": since.isoformat()})
+        return EventSource(
+            url,
             session=session,
             max_connect_retry=0,
-            reconnection_time=timedelta(0),
             timeout=self._policy.read_timeout_seconds,
             latest_event_id=position.resume_id(self._last) if self._last else None,
-            on_error=on_error,
         )
-        return source
 
-    def _open(self, source: EventSource) -> None:
+    def _open(self, source: EventSource, session: SseSession) -> None:
         try:
             source.connect()
         except InvalidStatusCodeError as error:
-            if error.status_code == 204:
-                raise (
-                    _EndedError if self._policy.until_end else _RefusedError("HTTP 204: nothing more to send")
-                ) from None
-            if 400 <= error.status_code < 500 and error.status_code not in _TEMPORARY:
-                raise SourceError(
-                    f"{self._url} answers HTTP {error.status_code}: check the address (WIKISTREAM_STREAM_URL)"
-                ) from None
-            raise _RefusedError(f"HTTP {error.status_code}", _retry_after(error)) from None
-        except InvalidContentTypeError as error:
-            raise SourceError(
-                f"{self._url} sends {error.content_type}, not an event stream: check the address (WIKISTREAM_STREAM_URL)"
-            ) from None
+            if error.status_code == 204 and self._policy.until_end:
+                raise _EndedError from None
+            refusal = refusals.from_status(session.response, _beginning(session), resumed=self._last is not None)
+        except InvalidContentTypeError:
+            refusal = refusals.from_content(session.response, _beginning(session))
         except requests.RequestException as error:
-            raise _RefusedError(type(error).__name__) from error
+            refusal = refusals.from_error(error)
+        else:
+            return
+        if refusal.lasting:
+            raise SourceError(f"{self._url} refuses ({refusal.reason}): {refusal.remedy}")
+        raise _RefusedError(refusal)
 
-    def _receive(self, source: EventSource, session: SseSession) -> None:
+    def _receive(self, session: SseSession) -> None:
         resumed_after = self._last
         first = True
         unplaced = 0
-        for message in source:
-            if message.type != "message" or message.data is None:
+        for frame in session.frames():
+            if frame.kind != MESSAGE:
+                self._tell(frame)
                 continue
-            event_id = self._position(message.last_event_id, warn=unplaced == 0)
-            if self._is_past_until(message.data):
+            named = (frame.event_id or b"").decode(errors="replace")
+            event_id = self._position(named, warn=unplaced == 0)
+            received = _received(frame, event_id)
+            if self._is_past_until(frame.data):
                 raise _EndedError
             gap = None
-            if event_id != message.last_event_id:
+            if event_id != named:
                 unplaced += 1
             elif first:
-                gap = self._gap(resumed_after, event_id, unplaced) or self._gap_after_since(message)
+                gap = self._gap(resumed_after, event_id, unplaced) or self._gap_after_since(received)
                 first = False
-            self._put(Received(event_id, message.data, session.original, gap))
+            self._put(replace(received, gap=gap) if gap else received)
             self._last = event_id
             self._received += 1
             if self._stop.is_set():
                 return
+
+    def _tell(self, frame: Frame) -> None:
+        """A frame that is no event: EventStreams says in one why it is about to close the connection."""
+        if frame.kind == ERROR:
+            self._error_told = refusals.from_frame(frame.data)
+            _LOGGER.warning('the server reports an error: "%s"', self._error_told)
+        else:
+            self._error_told = self._error_told or f"frames of the kind {refusals.one_line(frame.kind)!r}"
 
     def _position(self, event_id: str, *, warn: bool) -> str:
         """The id, or the last good one if a server could not go on from it: events come twice then, which ``meta.id`` tells.
@@ -276,7 +285,7 @@ class Reader:
             SourceError: it is none, and none came before.
         """
         try:
-            position.parse(event_id)
+            _check_times(position.parse(event_id))
         except ValueError as error:
             reason = str(error) if event_id else "it sends events without id"
             if not self._last:
@@ -295,22 +304,22 @@ class Reader:
             )
         return gap
 
-    def _gap_after_since(self, first: MessageEvent) -> Gap | None:
+    def _gap_after_since(self, first: Received) -> Gap | None:
         """What is missing between the asked beginning and the first event: a server gives what it has, without a word."""
         since = self._policy.since
-        if self._received or self._last or since is None or first.data is None or first.last_event_id is None:
+        if self._received or self._last or since is None:
             return None
         sent = sent_ms(first.data.encode())
         if sent is None or sent / 1000 - since.timestamp() <= self._policy.gap_tolerance_seconds:
             return None
-        _LOGGER.warning("gap: asked for events since %s, the server begins with %s", since, first.last_event_id)
-        return Gap(after=since.isoformat(), before=first.last_event_id)
+        _LOGGER.warning("gap: asked for events since %s, the server begins with %s", since, first.event_id)
+        return Gap(after=since.isoformat(), before=first.event_id)
 
-    def _is_past_until(self, data: str) -> bool:
+    def _is_past_until(self, data: bytes) -> bool:
         until = self._policy.until
         if until is None:
             return False
-        sent = sent_ms(data.encode())
+        sent = sent_ms(data)
         if sent is not None:
             self._past_until = self._past_until + 1 if sent >= until.timestamp() * 1000 else 0
         return self._past_until >= _PAST_UNTIL_EVENTS
@@ -333,7 +342,7 @@ class Reader:
             multiplier=policy.backoff_seconds, max=policy.backoff_max_seconds, min=policy.backoff_seconds
         )(state)
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, _RefusedError) else 0.0
+        asked = error.refusal.retry_after if isinstance(error, _RefusedError) else 0.0
         return max(wait, min(asked, _MAX_RETRY_AFTER_SECONDS))
 
     def _log_refusal(self, state: RetryCallState) -> None:
@@ -342,8 +351,33 @@ class Reader:
         _LOGGER.warning("refused (%s), attempt %d, next in %.1f s", error, state.attempt_number, wait)
 
 
-def _retry_after(error: InvalidStatusCodeError) -> float:
-    """The server's ``Retry-After`` in seconds; 0 if it gives none (the form with a date is not used by EventStreams)."""
-    with contextlib.suppress(ValueError):
-        return float(error.response.headers.get("Retry-After", "")) if error.response is not None else 0.0
-    return 0.0
+def _received(frame: Frame, event_id: str) -> Received:
+    try:
+        return Received(event_id, frame.data.decode())
+    except UnicodeDecodeError:
+        return Received(event_id, frame.data.decode(errors="replace"), frame.data)
+
+
+def _check_times(places: Mapping[tuple[str, int], Place]) -> None:
+    """Refuse a position that no event can have: resumed from a time to come, the stream would leave out all until then.
+
+    Raises:
+        ValueError: it lies before Wikipedia or ahead of the clock.
+    """
+    latest_ms = (time.time() + MAX_AHEAD.total_seconds()) * 1000
+    for place in places.values():
+        stamp = place.timestamp_ms
+        if stamp is not None and not EARLIEST_EVENT.timestamp() * 1000 <= stamp <= latest_ms:
+            raise ValueError(f"an EventStreams id of a time that cannot be: {stamp} ms")
+
+
+def _beginning(session: SseSession) -> bytes:
+    """The first bytes of an answer's body, as far as they come soon; what a broken one still says."""
+    body = b""
+    deadline = time.monotonic() + _BODY_SECONDS
+    with suppress(requests.RequestException, OSError):
+        for piece in session.pieces():
+            body += piece
+            if len(body) >= _BODY_BYTES or time.monotonic() > deadline:
+                break
+    return body[:_BODY_BYTES]

@@ -1,6 +1,7 @@
 """``python -m producer.eventstreams``: serve a recording until the process is told to stop."""
 
 import json
+import logging
 import signal
 import threading
 from datetime import UTC, datetime
@@ -108,6 +109,7 @@ def _start(text: str) -> datetime:
 
 def main() -> None:
     """Run the command; an error of ours is one line on stderr and the error's exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(serve)
     try:

@@ -1,6 +1,7 @@
 """What the server serves: a finite sequence of events, numbered from 0, that can be read from any number on."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -10,7 +11,7 @@ from producer.envelope import SourceMode
 from producer.eventstreams import capture
 from producer.eventstreams.capture import Frame
 from producer.eventstreams.generator import FIRST_OFFSET, STREAM, TOPIC, Generator
-from producer.sent import sent_ms
+from producer.times import sent_ms
 
 IDLE_TOPIC: Final = f"eqiad.{STREAM}"
 """The other data centre's topic: named in every id, at offset -1."""
@@ -80,11 +81,10 @@ def number_after_timestamp(recording: Recording, timestamp_ms: int) -> int:
     """Number of the first frame whose recorded id is at or after a timestamp; the number of frames if there is none."""
     number = -1
     for number, frame in enumerate(recording.frames()):  # the last number is used after the loop
-        if frame.event_id is None:
-            continue
-        stamps = [place.timestamp_ms for place in position.parse(frame.event_id.decode()).values()]
-        if any(stamp is not None and stamp >= timestamp_ms for stamp in stamps):
-            return number
+        with suppress(ValueError):  # an id that is none says nothing
+            stamps = [place.timestamp_ms for place in position.parse((frame.event_id or b"").decode()).values()]
+            if any(stamp is not None and stamp >= timestamp_ms for stamp in stamps):
+                return number
     return number + 1
 
 

@@ -26,8 +26,9 @@ from producer import position
 from producer.eventstreams import recording as rec
 from producer.eventstreams.capture import render
 from producer.eventstreams.generator import FIRST_OFFSET, TOPIC
+from producer.eventstreams.pace import Pace
 from producer.eventstreams.recording import Recording
-from producer.sent import parse_time_ms, sent_ms
+from producer.times import parse_since_ms, sent_ms
 
 PATHS: Final = ("/v2/stream/recentchange", "/v2/stream/mediawiki.recentchange")
 
@@ -111,8 +112,7 @@ class EventStreamsServer:
         """Headers of every request in order, plus ``path``."""
         self._log = _Log()
         self._stopping = threading.Event()
-        self._clock_lock = threading.Lock()
-        self._epoch: tuple[float, int] | None = None
+        self._pace = Pace()
         self._http = _Http(("127.0.0.1", port), self)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
 
@@ -152,20 +152,16 @@ class EventStreamsServer:
             if behaviour.redeliver and next(self.recording.frames(number), None) is not None:
                 number = self._log.resume(offset, behaviour.redeliver)
         elif since:
-            number = offset = rec.number_since(self.recording, parse_time_ms(since))
+            number = offset = rec.number_since(self.recording, parse_since_ms(since))
         if number < behaviour.retained_from:
             number = offset = behaviour.retained_from
         return number, offset
 
-    def _delay(self, due_ms: int, behaviour: Behaviour) -> float:
-        """Seconds until an event recorded at ``due_ms`` is due. The clock of a speed starts with the first event asked for."""
+    def _delay(self, sent_ms: int, behaviour: Behaviour) -> float:
+        """Seconds until an event recorded at ``sent_ms`` is due."""
         if behaviour.wall_clock or behaviour.speed is None:
-            return due_ms / 1000 - time.time()
-        with self._clock_lock:
-            if self._epoch is None:
-                self._epoch = (time.monotonic(), due_ms)
-            began, first_ms = self._epoch
-        return began + (due_ms - first_ms) / 1000 / behaviour.speed - time.monotonic()
+            return sent_ms / 1000 - time.time()
+        return self._pace.wait_seconds(sent_ms, behaviour.speed)
 
 
 class _Http(ThreadingHTTPServer):

@@ -17,8 +17,8 @@ from producer.eventstreams.server import Behaviour, EventStreamsServer
 from producer.exceptions import SourceError
 from producer.position import Gap
 from producer.reader import Policy, Reader, Received
-from producer.sent import sent_ms
 from producer.service import user_agent
+from producer.times import sent_ms
 from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
@@ -117,7 +117,7 @@ def test_too_many_refusals_end_the_reading(server: EventStreamsServer) -> None:
     got, reader = read_all(server.url)
     assert got == []
     assert isinstance(reader.failure, SourceError)
-    assert "refused 5 connections in a row (HTTP 500)" in str(reader.failure)
+    assert 'refused 5 connections in a row (HTTP 500: "refused on purpose")' in str(reader.failure)
     assert len(server.requests) == 5
 
 
@@ -204,8 +204,51 @@ def test_comments_other_events_and_line_ends_are_the_standards() -> None:
     assert [(received.data, received.event_id) for received in got] == [("x", offset_id(5).decode())]
 
 
+@pytest.mark.parametrize("chunked", [False, True], ids=["until closed", "one slow chunk"])
+def test_what_has_arrived_is_handed_on_while_the_connection_stays(chunked: bool) -> None:
+    """A proxy of HTTP/1.0 sends no chunks, another may make one of megabytes: neither may hold events back."""
+    body = frame(0, b"0")
+    head = HEAD.removesuffix(b"\r\n:ok\n\n")
+    head += b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n" if chunked else b"Connection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        reader = Reader(f"http://127.0.0.1:{listening.getsockname()[1]}/v2/stream/recentchange", "test", None, QUICK)
+        reader.start()
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall((head if chunked else head.replace(b"HTTP/1.1", b"HTTP/1.0")) + body)
+            first = reader.take(1, 3.0)
+            connection.sendall(frame(1, b"1"))
+            second = reader.take(1, 3.0)
+            reader.stop()
+    assert [received.data for received in (*first, *second)] == ["0", "1"]
+
+
+def test_fields_of_the_wire_do_not_steer_the_reader() -> None:
+    """A wait that no clock can hold, an id of a time to come, blanks in front of the data."""
+    wild = b'[{"topic":"codfw.x","partition":0,"timestamp":%d}]'
+    body = b"retry: 9999999999999999999\n\n" + frame(0, b"0") + render(wild % 4_070_908_800_000, b"1")
+    body += render(wild % 5_000, b"2") + b"event:\ndata:   3\n\n"
+    seen: list[bytes] = []
+    with wire(HEAD + body, seen=seen) as url:
+        got, reader = read_all(url)
+    assert reader.failure is None
+    assert [(received.data, received.event_id) for received in got] == [
+        *((text, offset_id(0).decode()) for text in ("0", "1", "2", "  3")),
+    ]
+    assert [_last_event_id(request) for request in seen] == [None, offset_id(0).decode()]
+
+
+def test_an_error_frame_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    body = frame(0, b"0") + b'event: error\ndata: {"message":"broker down\\u001b"}\n\n'
+    with caplog.at_level(logging.WARNING), wire(HEAD + body) as url:
+        got, _ = read_all(url)
+    assert [received.data for received in got] == ["0"]
+    assert 'the server reports an error: "broker down"' in caplog.text
+
+
 def test_an_endless_line_is_cut_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.transport.MAX_LINE_BYTES", 1_000)
+    monkeypatch.setattr("producer.sse.MAX_FRAME_BYTES", 1_000)
     with wire(HEAD + frame(0, b"x" * 1_000_000) + frame(1, b"1")) as url:
         got, _ = read_all(url)
     assert [len(received.data) for received in got] == [1_000 - len("data: "), 1]

@@ -13,11 +13,12 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from producer.eventstreams import capture
+from producer.eventstreams import capture, pace
 from producer.eventstreams.generator import FIRST_OFFSET, Generator
 from producer.eventstreams.recording import Captured, Synthetic
 from producer.eventstreams.server import Behaviour, EventStreamsServer
 from wikistream_assets.settings import Settings
+from wikistream_assets_tests.producer.samples import line
 
 pytestmark = pytest.mark.unit
 
@@ -274,3 +275,16 @@ def test_a_continuous_source_sends_each_event_at_its_time_and_what_is_overdue_at
     assert [*first.offsets, *second.offsets, *third.offsets] == list(range(len(got)))
     assert len(second.frames) > 0
     assert len(third.frames) > 0
+
+
+def test_a_capture_whose_first_event_is_of_2001_is_served_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``make up`` serves it. Before, the eleven of 2026 were due in 25 years."""
+    monkeypatch.setattr(pace, "LONGEST_WAIT_SECONDS", 0.5)
+    times = ["2001-02-01T00:00:00.500Z", *(f"2026-11-20T10:00:00.{number:02}0Z" for number in range(11))]
+    path = tmp_path / "wild.jsonl"
+    path.write_text("".join(f"{line(meta_dt=time)}\n" for time in times))
+    with EventStreamsServer(Captured(path, "x"), Behaviour(speed=1, cut_seconds=20)) as server:
+        data = Response(server).data
+    assert [json.loads(text)["meta"]["dt"] for text in data] == times

@@ -11,8 +11,9 @@ from typing import Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from producer.contract import EARLIEST_EVENT, Reason
+from producer.contract import Reason
 from producer.envelope import EVENT_DDL, REJECTED_DDL
+from producer.times import DATE_TIME, EARLIEST_EVENT, MAX_AHEAD
 from producer.topics import DLQ_EVENTS
 from wikistream_assets.tables.bronze import RAW_EVENTS
 from wikistream_assets.transforms.shared.instants import hour_of_day, instant
@@ -33,7 +34,8 @@ _LATEST_SECOND: Final = 253_402_300_799
 """9999-12-31T23:59:59Z in seconds since 1970; what lies beyond is no time and would overflow a timestamp."""
 
 _DAY_SECONDS: Final = 86_400
-_ISO_INSTANT: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d"
+_WHOLE_DATE_TIME: Final = rf"^(?:{DATE_TIME})\z"
+"""``$`` would let a line end behind it pass."""
 
 _DETAILS: Final = {
     UNREADABLE_ENVELOPE: "the record's value is not the JSON object that the producer writes",
@@ -42,8 +44,10 @@ _DETAILS: Final = {
     Reason.MISSING_ID: "meta.id is absent, null or empty",
     Reason.MISSING_DOMAIN: "meta.domain is absent, null or empty",
     Reason.MISSING_TYPE: "type is absent, null or empty",
-    Reason.MISSING_TIME: "neither timestamp nor meta.dt is present with its type",
+    Reason.MISSING_TIME: "neither timestamp nor meta.dt",
+    Reason.WRONG_TYPE: "timestamp is no whole number of 64 bits",
     Reason.INVALID_TIME: "timestamp or meta.dt is no time between 2001-01-15 and the year 9999",
+    Reason.FUTURE_TIME: f"the event's time is more than {MAX_AHEAD} ahead of the time at which Kafka got it",
 }
 
 
@@ -69,7 +73,8 @@ def parse(records: DataFrame) -> DataFrame:
         sf.when(~_is_letter("topic"), _json("value", EVENT_DDL)).alias("envelope"),
         sf.when(_is_letter("topic"), _json("value", REJECTED_DDL)).alias("letter"),
     )
-    read = opened.withColumn("event", _json("envelope.data", _EVENT_DDL)).withColumn("at", _event_time())
+    read = opened.withColumn("event", _json("envelope.data", _EVENT_DDL))
+    read = read.withColumn("dt", _date_time("event.meta.dt")).withColumn("at", _event_time())
     judged = read.withColumn("reason", _reason())
     columns = {**_event_columns(), **_rejection_columns()}
     return judged.select(*(column.alias(name) for name, column in columns.items()))
@@ -121,12 +126,16 @@ def _is_letter(topic: str) -> Column:
     return sf.col(topic) == DLQ_EVENTS
 
 
+def _date_time(column: str) -> Column:
+    """The language of ``producer.times``: Spark's cast alone reads "2021" and "12:30" too, but no small letters."""
+    text = sf.col(column)
+    return sf.when(text.rlike(_WHOLE_DATE_TIME), sf.upper(text).cast("timestamp"))
+
+
 def _event_time() -> Column:
     seconds = sf.col("event.timestamp")
     from_seconds = sf.when(seconds.between(0, _LATEST_SECOND), sf.timestamp_seconds(seconds))
-    # Spark's cast reads "2021" and "12:30" as times too, and takes both with and without fractions of a second.
-    from_dt = sf.when(sf.col("event.meta.dt").rlike(_ISO_INSTANT), sf.col("event.meta.dt").cast("timestamp"))
-    return sf.when(seconds.isNotNull(), from_seconds).otherwise(from_dt)
+    return sf.when(seconds.isNotNull(), from_seconds).otherwise(sf.col("dt"))
 
 
 def _reason() -> Column:
@@ -137,12 +146,18 @@ def _reason() -> Column:
     corrupt = sf.col("event").isNull() | sf.col(f"event.{_CORRUPT}").isNotNull()
     no_json = corrupt & sf.get_json_object(data, "$").isNull()
     no_object = corrupt & ~sf.ltrim(data).startswith("{")
+    timestamp = sf.col("event.timestamp")
+    unreadable_dt = sf.col("event.meta.dt").isNotNull() & sf.col("dt").isNull()
+    # of a record that was copied here without its time nothing can be said
+    received_at = sf.when(sf.col("kafka_timestamp") >= instant(EARLIEST_EVENT), sf.col("kafka_timestamp"))
     absent = {
         Reason.MISSING_ID: _empty("event.meta.id"),
         Reason.MISSING_DOMAIN: _empty("event.meta.domain"),
         Reason.MISSING_TYPE: _empty("event.type"),
-        Reason.MISSING_TIME: sf.col("event.timestamp").isNull() & sf.col("event.meta.dt").isNull(),
-        Reason.INVALID_TIME: sf.col("at").isNull() | (sf.col("at") < instant(EARLIEST_EVENT)),
+        Reason.WRONG_TYPE: corrupt & timestamp.isNull() & sf.get_json_object(data, "$.timestamp").isNotNull(),
+        Reason.MISSING_TIME: timestamp.isNull() & sf.col("event.meta.dt").isNull(),
+        Reason.INVALID_TIME: unreadable_dt | sf.col("at").isNull() | (sf.col("at") < instant(EARLIEST_EVENT)),
+        Reason.FUTURE_TIME: sf.col("at") > received_at + sf.lit(MAX_AHEAD),
     }
     reason = (
         sf.when(_is_letter("kafka_topic"), sf.coalesce("letter.reason", sf.lit(UNREADABLE_ENVELOPE)))

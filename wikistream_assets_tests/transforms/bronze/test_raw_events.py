@@ -9,15 +9,18 @@ from typing import Any
 import orjson
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
 
 from producer.contract import Accepted, Contract, Rejected
 from producer.envelope import Envelope
+from producer.times import EARLIEST_EVENT, MAX_AHEAD
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.transforms.bronze.dead_letter import dead_letters
 from wikistream_assets.transforms.bronze.raw_events import at_places, first_places, parse, stamp
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.kafka_records import INGESTED_AT, Message, envelope, judged
+from wikistream_assets_tests.producer.notations import ABSENT, DATE_TIMES, SECONDS
 from wikistream_assets_tests.producer.samples import ID, event, line
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT, collected, ddl
 
@@ -145,6 +148,52 @@ BAD_DATA = {
         *(line("timestamp", meta_dt=text) for text in ("yesterday", "2021", "12:30", "1999-12-31T00:00:00Z")),
     ],
 }
+
+
+def _timed(dt: object, seconds: object) -> str:
+    """An event with these two times; ``ABSENT`` leaves one out."""
+    left_out = [name for name, value in (("meta_dt", dt), ("timestamp", seconds)) if value is ABSENT]
+    given = {name: value for name, value in (("meta_dt", dt), ("timestamp", seconds)) if value is not ABSENT}
+    return line(*left_out, **given)
+
+
+def _judged_times() -> dict[str, datetime | None]:
+    """Each notation alone and beside a good other one: the event, and its time; None if it is none."""
+    good = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    cases: dict[str, datetime | None] = {}
+    for notation, moment in DATE_TIMES.items():
+        cases[_timed(notation, ABSENT)] = moment
+        cases[_timed(notation, 1_772_366_400)] = good if moment else None
+    for seconds, moment in SECONDS:
+        cases[_timed(ABSENT, seconds)] = moment
+        cases[_timed("2026-03-01T11:59:00Z", seconds)] = moment
+    return {
+        text: moment if moment and EARLIEST_EVENT <= moment <= KAFKA_TIME + MAX_AHEAD else None
+        for text, moment in cases.items()
+    }
+
+
+def test_producer_and_bronze_read_the_same_language_of_times(spark: SparkSession) -> None:
+    cases = _judged_times()
+    contract = Contract(None, 1_000_000, now=lambda: KAFKA_TIME)
+    at = sf.when(sf.col("reason").isNull(), sf.col("event_timestamp")).alias("at")  # Python knows no year 0
+    rows = collected(read(kafka_frame(spark, [wrapped(text) for text in cases])).select("kafka_offset", "reason", at))
+    rows.sort(key=lambda row: row["kafka_offset"])
+    for (text, moment), row in zip(cases.items(), rows, strict=True):
+        verdict = contract.judge(text)
+        assert isinstance(verdict, Accepted) == (moment is not None), (text, verdict)
+        assert (row["reason"] is None) == (moment is not None), (text, row["reason"])
+        assert row["at"] == moment, (text, row["at"])
+    assert sum(moment is not None for moment in cases.values()) > 30
+
+
+def test_what_lies_a_day_ahead_of_its_record_is_no_event(spark: SparkSession) -> None:
+    """Whoever wrote it: one such event would open days to come and make Gold take today for final."""
+    bound = int(KAFKA_TIME.timestamp()) + 86_400
+    rows = parsed_rows(
+        spark, [wrapped(line(timestamp=seconds)) for seconds in (bound, bound + 1, 4_070_908_800, 2_208_988_800)]
+    )
+    assert [row["reason"] for row in rows] == [None, *["future_time"] * 3]
 
 
 def test_what_is_no_event_has_its_reason_and_its_bytes(spark: SparkSession) -> None:
