@@ -5,11 +5,13 @@ here: the broker, and what is done with the events afterwards.
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ from producer.cursor import Cursor
 from producer.envelope import SourceMode
 from producer.eventstreams import capture
 from producer.eventstreams.generator import Generator
-from producer.exceptions import ProducerError, SourceError
+from producer.exceptions import ProducerConfigError, ProducerError, SourceError
 from producer.settings import ProducerSettings, child_environment
 
 _STOP_SECONDS: Final = 30.0
@@ -35,6 +37,7 @@ class Source:
         serve: the server's arguments.
         frames: how many events it holds; None for a live stream.
         generator: of a synthetic source.
+        remarks: what the user ought to know before the run, a line each.
     """
 
     identity: str
@@ -43,6 +46,7 @@ class Source:
     serve: tuple[str, ...] = ()
     frames: int | None = None
     generator: Generator | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def source_from(spec: str, settings: ProducerSettings, generator: Generator | None = None) -> Source:
@@ -50,25 +54,58 @@ def source_from(spec: str, settings: ProducerSettings, generator: Generator | No
 
     Args:
         spec: what the user wrote.
-        settings: for the address of the live stream.
+        settings: for the address of the live stream, and who asks for it.
         generator: parameters of the synthetic source; default ones if not given.
 
     Raises:
+        ProducerConfigError: it is none of them, or ``live`` without a contact.
         SourceError: a capture that cannot be used.
     """
     if spec == "live":
+        settings.require_contact()
         return Source(identity=f"live:{settings.stream_url}", mode="live", url=settings.stream_url)
     if spec == "synthetic":
         made = generator or Generator()
         return Source(made.identity, "synthetic", serve=_generator_arguments(made), frames=made.events, generator=made)
-    path = Path(spec).expanduser().resolve()
+    path = capture_path(spec)
     found = capture.inspect(path)
     return Source(
         identity=f"capture:sha256={found.sha256}",
         mode="replay",
-        serve=("--source", str(path)),
+        serve=("--source", str(path), "--sha256", found.sha256),
         frames=found.frames,
+        remarks=found.remarks,
     )
+
+
+def capture_path(spec: str) -> Path:
+    """The absolute path of a capture; the words ``live`` and ``synthetic`` and what may have been meant by them are none.
+
+    Raises:
+        ProducerConfigError: it is no path.
+    """
+    word = spec.strip()
+    if not word:
+        raise ProducerConfigError("SOURCE is empty: give synthetic, live, or the path of a capture")
+    if word == "-":
+        raise ProducerConfigError(
+            "SOURCE cannot be read from a pipe: save the events to a file, e.g. cat > events.jsonl"
+        )
+    if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", word, re.IGNORECASE):
+        if scheme[1].lower() in ("http", "https"):
+            advice = f"a stream is read with SOURCE=live and WIKISTREAM_STREAM_URL={word}, a file after it has been downloaded"
+        else:
+            advice = "copy the capture to this machine and give its path"
+        raise ProducerConfigError(f"SOURCE={word} is an address, not a file: {advice}")
+    try:
+        path = Path(spec).expanduser().resolve()
+        known = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ProducerConfigError(f"SOURCE={spec!r} is no path ({error}): check it") from None
+    close = get_close_matches(word.lower(), ("live", "synthetic"), n=1, cutoff=0.7)
+    if not known and close and "/" not in word:
+        raise ProducerConfigError(f"SOURCE={word} is no file: did you mean {close[0]}?")
+    return path
 
 
 def read_cursor(source: Source, settings: ProducerSettings) -> Cursor | None:

@@ -1,6 +1,7 @@
 """Puts a producer together from settings; what ``python -m producer`` and tests run."""
 
 import logging
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from producer.pipeline import Limits, Pipeline, Report, Stop
 from producer.reader import Policy, Reader
 from producer.settings import ProducerSettings
 from producer.sink import TransactionalSink
+from producer.transport import is_loopback
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,8 +44,15 @@ class Job:
     until: datetime | None = None
 
 
-def user_agent(contact: str) -> str:
-    """The User-Agent in the form that Wikimedia's policy asks for: name/version (contact) library/version."""
+def user_agent(settings: ProducerSettings, url: str) -> str:
+    """The User-Agent in the form that Wikimedia's policy asks for: name/version (contact) library/version.
+
+    Raises:
+        ProducerConfigError: the server is not on this machine, and there is no contact.
+    """
+    if not is_loopback(url):
+        settings.require_contact()
+    contact = re.sub(r"([()\\])", r"\\\1", settings.contact or "local")  # it stands in a comment
     return f"WikiStream/{__version__} ({contact}) requests-sse/{version('requests-sse')}"
 
 
@@ -65,6 +74,7 @@ def run(job: Job, settings: ProducerSettings, stop: Stop) -> Report:
     Raises:
         ProducerError: see ``exceptions``; what is committed stays committed.
     """
+    agent = user_agent(settings, job.url)
     metrics = Metrics()
     with ExitStack() as stack:
         try:
@@ -75,14 +85,16 @@ def run(job: Job, settings: ProducerSettings, stop: Stop) -> Report:
                 "set WIKISTREAM_PRODUCER_METRICS_PORT to another one, or to 0"
             ) from None
         sink = TransactionalSink(settings.bootstrap_servers, job.identity, Failpoint(settings.failpoint))
-        report = _pipeline(job, settings, stop, metrics, sink).run()
+        report = _pipeline(job, settings, stop, metrics, sink, agent).run()
         sink.close()
     if report.outcome == "end" and not report.run.received:
         _LOGGER.info("this source has been read to its end before: nothing new")
     return report
 
 
-def _pipeline(job: Job, settings: ProducerSettings, stop: Stop, metrics: Metrics, sink: TransactionalSink) -> Pipeline:
+def _pipeline(
+    job: Job, settings: ProducerSettings, stop: Stop, metrics: Metrics, sink: TransactionalSink, agent: str
+) -> Pipeline:
     """Take up where the last producer of this source was."""
     cursor = sink.cursor()
     if cursor.position:
@@ -90,7 +102,7 @@ def _pipeline(job: Job, settings: ProducerSettings, stop: Stop, metrics: Metrics
     return Pipeline(
         reader=Reader(
             job.url,
-            user_agent(settings.contact),
+            agent,
             cursor.position,
             replace(policy(settings, until_end=job.until_end), since=job.since, until=job.until),
         ),

@@ -2,11 +2,13 @@
 
 import os
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from producer.wikis import FOLLOWED_DOMAINS
+from producer.exceptions import ProducerConfigError
+from producer.wikis import parse_domains
 
 ENV_PREFIX = "WIKISTREAM_"
 
@@ -46,8 +48,10 @@ class ProducerSettings(BaseSettings):
         "https://stream.wikimedia.org/v2/stream/recentchange", description="the EventStreams endpoint of SOURCE=live"
     )
     contact: str = Field(
-        "https://github.com/wikistream/wikistream",
-        description="who runs this, for the User-Agent that Wikimedia's policy asks for: a URL or an e-mail address",
+        "",
+        max_length=200,
+        description="who runs this, for the User-Agent that Wikimedia's policy asks for: your e-mail address or a URL; "
+        "SOURCE=live needs it",
     )
     domains: str = Field(
         "default", description="'default' (18 wikis), '*' for all, or a comma-separated list of domains"
@@ -102,14 +106,50 @@ class ProducerSettings(BaseSettings):
             )
         return self
 
+    @field_validator("contact")
+    @classmethod
+    def _fits_into_a_header(cls, contact: str) -> str:
+        if not (contact.isascii() and contact.isprintable()):
+            raise ValueError(
+                "must be plain ASCII on one line, for it is sent in a header: an e-mail address or a URL (other letters in a "
+                "URL are written %C3%BC, in a host's name xn--..)"
+            )
+        return contact.strip()
+
+    @field_validator("stream_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            sound = False
+        if not (sound and url.isascii() and url.isprintable() and " " not in url):
+            raise ValueError("must be an address that begins with https:// or http://, in plain ASCII")
+        return url
+
+    @field_validator("domains")
+    @classmethod
+    def _names_domains(cls, domains: str) -> str:
+        parse_domains(domains)
+        return domains
+
     @property
     def followed(self) -> frozenset[str] | None:
         """The domains that pass the filter; None lets all pass."""
-        if self.domains == "*":
-            return None
-        if self.domains == "default":
-            return FOLLOWED_DOMAINS
-        return frozenset(domain.strip() for domain in self.domains.split(",") if domain.strip())
+        return parse_domains(self.domains)
+
+    def require_contact(self) -> None:
+        """Refuse to turn to a server of others without saying who we are.
+
+        Raises:
+            ProducerConfigError: there is no contact.
+        """
+        if not self.contact:
+            raise ProducerConfigError(
+                "WIKISTREAM_CONTACT is not set: put your e-mail address or a URL there, which a live stream is told with each "
+                "request, as Wikimedia's User-Agent policy asks (e.g. WIKISTREAM_CONTACT=you@example.org)"
+            )
 
 
 def child_environment(settings: ProducerSettings) -> dict[str, str]:

@@ -71,6 +71,8 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
     synthetic = source == "synthetic"
     found = demo_source(settings, events) if synthetic else source_from(source, settings)
     result = DemoResult(found)
+    for remark in found.remarks:
+        report(remark)
     limit = None if synthetic else events or (LIVE_EVENTS if found.mode == "live" else None)
     open_home(settings)
     with ExitStack() as at_hand:

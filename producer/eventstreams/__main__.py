@@ -14,13 +14,16 @@ from producer.eventstreams import capture
 from producer.eventstreams.generator import DEFAULT_START, Generator
 from producer.eventstreams.recording import Captured, Recording, Synthetic
 from producer.eventstreams.server import Behaviour, EventStreamsServer
-from producer.exceptions import ProducerConfigError, ProducerError
+from producer.exceptions import ProducerConfigError, ProducerError, SourceError
 
 _DEFAULT = Generator()
 
 
 def serve(
-    source: Annotated[str, typer.Option(help="'synthetic', or a capture: .jsonl[.gz] or .sse[.gz]")] = "synthetic",
+    source: Annotated[str, typer.Option(help="'synthetic', or the path of a capture")] = "synthetic",
+    sha256: Annotated[
+        str | None, typer.Option(help="serve the capture only if this is its content, and not if it has changed since")
+    ] = None,
     port: Annotated[int, typer.Option(help="port on loopback; 0 takes a free one")] = 0,
     speed: Annotated[
         float, typer.Option(help="1 = as recorded, N = N times as fast, 0 = as fast as the client reads")
@@ -76,8 +79,13 @@ def serve(
     else:
         path = Path(source)
         recording = Captured(path, capture.inspect(path).sha256)
+        if sha256 not in (None, recording.sha256):
+            raise SourceError(f"{path} has changed since it was chosen: start again with it, then it is another source")
     behaviour = Behaviour(
-        speed=speed or None, wall_clock=continuous, cut_seconds=cut_seconds, recorded_ids=recorded_ids
+        speed=speed or None,
+        wall_clock=continuous and source == "synthetic",
+        cut_seconds=cut_seconds,
+        recorded_ids=recorded_ids,
     )
     _run(recording, behaviour, port)
 

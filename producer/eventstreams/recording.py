@@ -9,8 +9,8 @@ from typing import Final, Protocol
 from producer import position
 from producer.envelope import SourceMode
 from producer.eventstreams import capture
-from producer.eventstreams.capture import Frame
 from producer.eventstreams.generator import FIRST_OFFSET, STREAM, TOPIC, Generator
+from producer.sse import Frame
 from producer.times import sent_ms
 
 IDLE_TOPIC: Final = f"eqiad.{STREAM}"

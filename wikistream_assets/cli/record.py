@@ -8,9 +8,10 @@ from typing import Annotated, Final
 import typer
 
 from producer import service
-from producer.eventstreams.capture import Frame, Writer
+from producer.eventstreams.capture import Writer
 from producer.pipeline import Stop
 from producer.reader import Reader
+from producer.sse import Frame
 from wikistream_assets.settings import load_settings
 
 _TAKE: Final = 500
@@ -31,7 +32,7 @@ def record(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())
     endpoint = url or settings.stream_url
-    reader = Reader(endpoint, service.user_agent(settings.contact), None, service.policy(settings, until_end=True))
+    reader = Reader(endpoint, service.user_agent(settings, endpoint), None, service.policy(settings, until_end=True))
     deadline = time.monotonic() + seconds if seconds else None
     with Writer(out) as writer:
         typer.echo(f"recording {endpoint} to {out}, Ctrl-C to stop", err=True)

@@ -90,7 +90,10 @@ def up(settings: Settings, source: str | None = None, report: Report | None = No
     with exclusive(root / "run" / "services.lock"):
         _lent(settings).unlink(missing_ok=True)
         try:
-            rows = programs(settings, choose_source(settings, source) if source else None, tell)
+            chosen = choose_source(settings, source) if source else None
+            for remark in chosen.source.remarks if chosen else ():
+                tell(remark)
+            rows = programs(settings, chosen, tell)
             _Start(settings, rows, tell).run(whole=source is not None)
         except OSError as error:
             raise unusable(root, error) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from producer.eventstreams.generator import Generator
-from producer.launch import Source, source_from
+from producer.launch import Source, capture_path, source_from
 from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.settings import Settings
@@ -52,7 +52,7 @@ def choose_source(settings: Settings, spec: str) -> PipelineSource:
         spec: synthetic, live, or the path of a capture, which is read to its end to see that it is sound.
 
     Raises:
-        SourceError: a capture that cannot be used (the producer's error).
+        ProducerError: a capture that cannot be used, a live stream without a contact (the producer's errors).
         LakeError: what an earlier start wrote down cannot be read.
     """
     known = _read(settings) or {}
@@ -65,7 +65,7 @@ def choose_source(settings: Settings, spec: str) -> PipelineSource:
             datetime.fromisoformat(synthetic["start"]), synthetic["events_per_second"], synthetic["seed"]
         )
     source = source_from(spec, settings, generator)
-    chosen = spec if spec in (_SYNTHETIC, "live") else str(Path(spec).expanduser().resolve())
+    chosen = spec if spec in (_SYNTHETIC, "live") else str(capture_path(spec))
     document = {
         "spec": chosen,
         "source": {"identity": source.identity, "mode": source.mode, "url": source.url, "serve": source.serve},

@@ -80,7 +80,8 @@ def test_demo_failed_gate_and_way_out(settings: Settings) -> None:
     ("arguments", "message"),
     [
         (("--source", "no/such/capture.jsonl"), "no/such/capture.jsonl"),
-        (("--source", "pyproject.toml"), "must end in"),
+        (("--source", "pyproject.toml"), "lines are events"),
+        (("--source", "live"), "WIKISTREAM_CONTACT"),
         (("--events", "0"), "EVENTS must be 1 or more"),
     ],
 )

@@ -39,14 +39,15 @@ def test_the_synthetic_source_is_served_and_read_for_ever(settings: Settings) ->
 
 
 def test_the_lakes_metrics_are_served_where_a_port_is_set(settings_factory: SettingsFactory) -> None:
-    settings = settings_factory(metrics_port=free_port())
+    settings = settings_factory(metrics_port=free_port(), contact="me@example.org")
     made = rows(settings, "live")
     assert list(made)[-1] == "metrics"
     assert made["metrics"].port == settings.metrics_port
     assert made["metrics"].environment["WIKISTREAM_METRICS_PORT"] == str(settings.metrics_port)
 
 
-def test_the_live_stream_needs_no_server(settings: Settings) -> None:
+def test_the_live_stream_needs_no_server(settings_factory: SettingsFactory) -> None:
+    settings = settings_factory(contact="me@example.org")
     made = rows(settings, "live")
     assert "source" not in made
     assert settings.stream_url in made["producer"].command()
@@ -106,7 +107,9 @@ def test_what_was_meant_for_others_does_not_reach_the_programs(
 
 
 def test_what_is_given_wins_over_the_profile_in_the_programs_too(settings_factory: SettingsFactory) -> None:
-    given = settings_factory(profile="source", bronze_trigger_seconds=1, cycle_after_failed_gate="continue")
+    given = settings_factory(
+        profile="source", bronze_trigger_seconds=1, cycle_after_failed_gate="continue", contact="me@example.org"
+    )
     made = rows(given, "live")
     for name in ("stream", "code", "worker", "daemon"):
         environment = made[name].environment

@@ -26,7 +26,7 @@ def test_the_synthetic_stream_of_a_home_stays_the_same(settings: Settings) -> No
     assert (known.spec, known.endless, known.source.identity) == ("synthetic", True, first.source.identity)
     assert known.source.serve == first.source.serve
 
-    live = choose_source(settings, "live")
+    live = choose_source(settings.model_copy(update={"contact": "me@example.org"}), "live")
     assert (live.spec, live.source.url) == ("live", settings.stream_url)
     assert choose_source(settings, "synthetic").source.identity == first.source.identity, "it was kept aside"
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from producer.envelope import SourceMode
-from producer.eventstreams.capture import Frame
 from producer.eventstreams.generator import Generator, Line
 from producer.launch import Source, producer_command
 from producer.settings import ProducerSettings, child_environment
+from producer.sse import Frame
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.resources.broker import Broker
 

@@ -18,6 +18,7 @@ from producer.exceptions import SourceError
 from producer.position import Gap
 from producer.reader import Policy, Reader, Received
 from producer.service import user_agent
+from producer.settings import ProducerSettings
 from producer.times import sent_ms
 from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire
@@ -63,7 +64,7 @@ def test_reads_to_the_end_and_stops(server: EventStreamsServer) -> None:
 
 
 def test_introduces_itself_as_the_policy_asks(server: EventStreamsServer) -> None:
-    reader = Reader(server.url, user_agent("https://example.org/us"), None, QUICK)
+    reader = Reader(server.url, user_agent(ProducerSettings(contact="https://example.org/us"), server.url), None, QUICK)
     reader.start()
     while not reader.ended:
         reader.take(500, 0.2)
