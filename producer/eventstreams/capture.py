@@ -201,7 +201,7 @@ class Writer:
             if self._sse:
                 self._file.write(render(frame.event_id or b"[]", frame.data))
             else:
-                self._file.write(frame.data + b"\n")
+                self._file.write(b" ".join(frame.data.splitlines()) + b"\n")  # in JSON a line end is a blank
         self.frames += 1
 
     @contextmanager

@@ -56,6 +56,14 @@ def test_what_was_received_before_a_failure_is_kept(tmp_path: Path, suffix: str)
     assert [frame.data for frame in capture.read(path)] == [FRAMES[0].data]
 
 
+def test_an_event_of_several_lines_becomes_one_line(tmp_path: Path) -> None:
+    events = [event(meta_id=str(number)) for number in range(3)]
+    with capture.Writer(tmp_path / "x.jsonl") as writer:
+        for document in events:
+            writer.write(Frame(json.dumps(document, indent=2).encode()))
+    assert [json.loads(text) for text in (tmp_path / "x.jsonl").read_bytes().splitlines()] == events
+
+
 def test_nothing_received_leaves_nothing(tmp_path: Path) -> None:
     with capture.Writer(tmp_path / "x.sse.gz"):
         pass
