@@ -5,6 +5,7 @@
     ├── SetupError             Java, jars or a registry: the machine is not ready
     ├── BrokerError            the Kafka broker cannot be started or reached
     ├── LakeError              the lake's files or catalog are not as expected
+    │   ├── ClockBehindError   the machine's clock is behind a table's newest commit
     │   ├── WriterBusyError    another process owns the table's only writer's place
     │   └── BranchOutdatedError  main has moved since the audit branch was built
     ├── GateError              a gate's operation (a decision, a publication) cannot be carried out
@@ -35,6 +36,10 @@ class BrokerError(WikistreamError):
 
 class LakeError(WikistreamError):
     """The lake's files or its catalog are not as expected."""
+
+
+class ClockBehindError(LakeError):
+    """The clock is behind a table's newest commit by more than Iceberg allows: wait until it has passed it, or set it right."""
 
 
 class WriterBusyError(LakeError):

@@ -1,8 +1,10 @@
 """Fixtures that every test may use: a home of its own with free ports, and one broker for the whole suite."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,3 +126,34 @@ def lake(settings: Settings) -> Lakehouse:
 def spark(settings: Settings, lake: Lakehouse) -> SparkSession:
     """Return a session on this test's lake. The JVM starts once for the whole suite; a session on it costs milliseconds."""
     return local_session(settings)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command of this process said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a runner of commands in this process: each of its own would take seconds to import what this one has."""
+
+    def run(settings: Settings, *arguments: str) -> Said:
+        from wikistream_assets.cli.main import main
+
+        for name, value in child_environment(settings).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["wikistream", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return run

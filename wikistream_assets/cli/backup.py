@@ -1,4 +1,4 @@
-"""``wikistream backup`` and ``restore``: the lake in another folder, and back."""
+"""``wikistream backup``, ``restore`` and ``relocate``: the lake in another folder, and back."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +39,25 @@ def restore(
     with _progress("restoring") as progress:
         report = make_home(folder, home, kafka_lost=kafka_lost, progress=progress)
     typer.echo(f"{printable(str(home))}: {report.files} files, {report.bytes} bytes; set WIKISTREAM_HOME to it")
+
+
+def relocate() -> None:
+    """Make a home that was moved or copied work in its new place: all paths in Iceberg's metadata are rewritten.
+
+    A copy becomes a lake of its own. The original's files are not touched. Killed half way, run it again.
+    """
+    from wikistream_assets.jobs.relocation import relocate as make_at_home
+    from wikistream_assets.settings import load_settings
+
+    settings = load_settings()
+    done = make_at_home(settings)
+    if done is None:
+        typer.echo(f"{printable(str(settings.root))} is in its place already, nothing was changed")
+        return
+    was = "a copy of" if done.copied else "moved from"
+    typer.echo(
+        f"{printable(str(settings.root))}, {was} {printable(str(done.former))}, works in its new place: {done.tables} tables"
+    )
 
 
 @contextmanager

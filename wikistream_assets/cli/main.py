@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "mask": _Command("maintain", "mask", "Hide names and addresses in events older than the limit."),
     "backup": _Command("backup", "backup", "Copy the lake to a folder, or bring a backup there up to date."),
     "restore": _Command("backup", "restore", "Make a home from a backup."),
+    "relocate": _Command("backup", "relocate", "Make a home that was moved or copied work in its new place."),
     "maintain": _Command("maintain", "maintain", "Compact files, expire snapshots, delete orphans."),
     "trace": _Command("trace", "trace", "Follow one edit through every layer."),
     "gate": _Command("gate", "app", "See failed gates, accept or reject what they stopped."),
@@ -132,3 +133,11 @@ def main() -> None:
     except (WikistreamError, ProducerError) as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(USAGE if isinstance(error, (ConfigurationError, ProducerConfigError)) else ERROR)
+    except Exception as error:
+        from wikistream_assets.resources.failures import explained
+
+        told = explained(error)
+        if told is None:
+            raise
+        typer.echo(f"error: {printable(str(told))}", err=True)
+        sys.exit(ERROR)

@@ -21,6 +21,7 @@ from wikistream_assets.embedded.services import status
 from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.embedded.trial import try_broker, try_session
 from wikistream_assets.exceptions import LakeError, SetupError, WikistreamError
+from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 
 FREE_DISK_GIB: Final = 2.0
@@ -47,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
         "jars for spark": lambda settings: _jars(settings, "spark"),
         "jars for kafka": lambda settings: _jars(settings, "kafka"),
         "home": inspect_home,
+        "lake": _lake,
         "disk": _disk,
         "services and ports": _services,
         "port of the UI": _ui_port,
@@ -119,6 +121,12 @@ def _jars(settings: Settings, names: JarSet) -> str:
             f"{jar_folder(settings, names) / first.file_name} is {fault}{others}: 'make up' fetches it (needs the network once)"
         )
     return f"{len(pinned_jars(names))} verified in {jar_folder(settings, names)}"
+
+
+def _lake(settings: Settings) -> str:
+    if not settings.catalog_db.exists():
+        return "not created yet"
+    return f"{Lakehouse.inspect(settings)} tables"
 
 
 def _disk(settings: Settings) -> str:

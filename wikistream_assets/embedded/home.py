@@ -1,4 +1,7 @@
-"""WIKISTREAM_HOME: its layout, its format version, its secret, and its locks.
+"""WIKISTREAM_HOME: its layout, its format version, its place, its secret, and its locks.
+
+Iceberg's metadata holds absolute paths, so a home works only where it was made: a copy would write to the original's files and
+delete them. ``lake.json`` records that place and an identity; a home that is elsewhere is refused until it is relocated.
 
 Belongs here: what is true of the folder as a whole. Does not belong here: what the catalog, the broker or Dagster write into
 their parts of it.
@@ -8,24 +11,34 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
+import sqlite3
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from wikistream_assets.embedded.causes import with_advice
+from wikistream_assets.embedded.files import replace_whole
+from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.exceptions import LakeError, WriterBusyError
 from wikistream_assets.settings import Settings
 
 FORMAT_VERSION: Final = 1
 """What this version of WikiStream reads and writes; ``lake.json`` says what a home holds."""
 
+BACKUP_MARK: Final = "backup.json"
+"""A folder that holds it is a backup: something to restore from, not a home."""
+
 FOLDERS: Final = ("warehouse", "kafka", "checkpoints", "dagster", "logs", "run")
 
+_LAKE: Final = "lake.json"
+_USER_KEY: Final = "secrets/user_key"
 _PRIVATE: Final = 0o700
 _PROBE_ATTEMPTS: Final = 50
 _PROBE_PAUSE_SECONDS: Final = 0.01
@@ -37,18 +50,21 @@ def open_home(settings: Settings) -> Path:
     ``lake.json`` is written last: a home without it is one whose creation was cut short, and is completed here.
 
     Raises:
-        LakeError: the folder is of a format this version does not read, is not a WikiStream home, or cannot be written.
+        LakeError: the folder is of a format this version does not read, is not a WikiStream home, is not where it was made, or
+            cannot be written.
     """
     root = settings.root
     try:
-        known = _check_format(root)
+        known = check_home(root)
         for folder in FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True)
         _secret_folder(root).mkdir(mode=_PRIVATE, exist_ok=True)
         if not known:
-            _create_once(_secret_folder(root) / "user_key", secrets.token_hex(32))
-            created_at = datetime.now(UTC).isoformat(timespec="seconds")
-            _create_once(root / "lake.json", json.dumps({"format_version": FORMAT_VERSION, "created_at": created_at}))
+            _create_once(root / _USER_KEY, secrets.token_hex(32))
+            _create_once(root / _LAKE, json.dumps(_description(root)))
+        elif "path" not in _read_description(root):  # of an earlier version; check_home has seen where it was made
+            with exclusive(root / "run" / "home.lock"):
+                settle(root)
     except OSError as error:
         raise unusable(root, error) from None
     return root
@@ -64,7 +80,69 @@ def inspect_home(settings: Settings) -> str:
     parent = next(folder for folder in (root, *root.parents) if folder.is_dir())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise unusable(root, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    return f"{root}, lake format {FORMAT_VERSION}" if _check_format(root) else f"{root}, not created yet"
+    return f"{root}, lake format {FORMAT_VERSION}" if check_home(root) else f"{root}, not created yet"
+
+
+def check_home(root: Path) -> bool:
+    """Return whether ``root`` is a complete home of this format in its own place; False if it is new or was cut short.
+
+    Raises:
+        LakeError: as ``open_home``; nothing was written.
+    """
+    known = check_format(root)
+    former = former_place(root)
+    if former is None:
+        return known
+    if is_copy(root, former):
+        raise LakeError(
+            f"the lake in {root} is a copy of the one in {former}, whose files it would change: set WIKISTREAM_HOME to the "
+            "original, or make the copy a lake of its own with 'wikistream relocate'; nothing was changed"
+        )
+    raise LakeError(
+        f"the lake in {root} was moved there from {former}: run 'wikistream relocate' to make it work in its new place, or move "
+        "it back; nothing was changed"
+    )
+
+
+def former_place(root: Path) -> Path | None:
+    """Return where the home was made or last relocated to; None if that is ``root``, or if nothing was made yet.
+
+    A home of an earlier version does not record its place, but its catalog names its tables' files.
+
+    Raises:
+        LakeError: ``lake.json`` or the catalog cannot be read, or the folder is a backup.
+    """
+    recorded = _read_description(root).get("path")
+    place = Path(recorded) if isinstance(recorded, str) else _place_in_catalog(root)
+    if place is None or place == root:
+        return None
+    if (root / BACKUP_MARK).exists():
+        raise LakeError(
+            f"{root} is a backup of the lake in {place}: make a home of it with 'wikistream restore {root} --home NEW'"
+        )
+    return place
+
+
+def is_copy(root: Path, former: Path) -> bool:
+    """Tell whether the home that ``root`` was made from is still in its former place."""
+    try:
+        if root.samefile(former):
+            return False
+        mine, other = _read_description(root), _read_description(former)
+        if not other and not (former / "catalog.db").exists():
+            return False
+        if "id" in mine and "id" in other:
+            return bool(mine["id"] == other["id"])
+        return (root / _USER_KEY).read_bytes() == (former / _USER_KEY).read_bytes()
+    except (OSError, LakeError):
+        return False  # nothing there, or nothing that is a home
+
+
+def settle(root: Path, *, new_identity: bool = False) -> None:
+    """Record in ``lake.json`` that the home is at ``root``. It keeps its identity unless it gets a new one."""
+    known = _read_description(root)
+    kept = known if not new_identity else {name: value for name, value in known.items() if name != "id"}
+    replace_whole(root / _LAKE, json.dumps(_description(root) | kept | {"path": str(root)}).encode())
 
 
 def unusable(path: Path, error: OSError) -> LakeError:
@@ -79,7 +157,7 @@ def user_key(settings: Settings) -> bytes:
     Raises:
         LakeError: the key is gone. A new one would give every known address a second name, so none is made up.
     """
-    path = _secret_folder(open_home(settings)) / "user_key"
+    path = open_home(settings) / _USER_KEY
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError):  # of a text that is not ASCII, or not hexadecimal
@@ -147,18 +225,16 @@ def _secret_folder(root: Path) -> Path:
     return root / "secrets"
 
 
-def _check_format(root: Path) -> bool:
-    """Return whether ``root`` is a complete home of this format, False if it is new or was cut short."""
-    path = root / "lake.json"
-    if not path.exists():
+def check_format(root: Path) -> bool:
+    """Return whether ``root`` is a complete home of this format, False if it is new or was cut short.
+
+    Raises:
+        LakeError: it is of another format, or no home.
+    """
+    if not (root / _LAKE).exists():
         _refuse_foreign_folder(root)
         return False
-    try:
-        version = json.loads(path.read_text(encoding="utf-8"))["format_version"]
-    except (ValueError, KeyError, TypeError):
-        raise LakeError(
-            f"{path} is damaged: restore it from a backup, or start anew after 'rm -r {root}' (this deletes the lake)"
-        ) from None
+    version = _read_description(root)["format_version"]
     if version != FORMAT_VERSION:
         raise LakeError(
             f"{root} has lake format {version!r}, this WikiStream reads format {FORMAT_VERSION}: run the WikiStream that wrote "
@@ -167,10 +243,62 @@ def _check_format(root: Path) -> bool:
     return True
 
 
+def _read_description(root: Path) -> dict[str, Any]:
+    """What ``lake.json`` says; empty if there is none.
+
+    Raises:
+        LakeError: it is damaged.
+    """
+    path = root / _LAKE
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        known["format_version"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        raise LakeError(
+            f"{path} is damaged: restore it from a backup, or start anew after 'rm -r {root}' (this deletes the lake)"
+        ) from None
+    return dict(known)
+
+
+def _description(root: Path) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "path": str(root),
+        "id": str(uuid.uuid4()),
+    }
+
+
+def _place_in_catalog(root: Path) -> Path | None:
+    """The home that the catalog's tables lie in, one elsewhere before ``root`` itself; None if there are no tables."""
+    catalog = root / "catalog.db"
+    if not catalog.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{catalog.as_uri()}?mode=ro", uri=True)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone():
+                return None
+            rows = connection.execute("SELECT metadata_location FROM iceberg_tables").fetchall()
+    except sqlite3.Error as error:
+        raise LakeError(
+            f"{catalog} cannot be read ({error}): restore a backup with 'wikistream restore', or start a new home "
+            "(WIKISTREAM_HOME)"
+        ) from None
+    places = {_home_of(location) for (location,) in rows if location}
+    return next((place for place in sorted(places) if place != root), root) if places else None
+
+
+def _home_of(location: str) -> Path:
+    """The home of a location as earlier versions wrote them: ``file://HOME/warehouse/NAMESPACE/TABLE/metadata/FILE``."""
+    return Path(re.sub(r"^file:(//)?(?=/)", "", location).rpartition("/warehouse/")[0])
+
+
 def _refuse_foreign_folder(root: Path) -> None:
     if not root.exists():
         return
-    ours = {*FOLDERS, "secrets", "lake.json"}  # another process may have completed the home a moment ago
+    ours = {*FOLDERS, "secrets", _LAKE}  # another process may have completed the home a moment ago
     foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in ours and not _is_own_file(entry))
     if foreign:
         raise LakeError(

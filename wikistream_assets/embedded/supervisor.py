@@ -181,12 +181,13 @@ def socket_path(settings: Settings) -> Path:
 
 
 def marked_processes(root: Path) -> list[psutil.Process]:
-    """Return the processes of this home's programs; never this process or one that it runs under."""
+    """Return the processes of this home's programs; never this process or one that it runs under.
+
+    The mark is the home's path at their start. If the home was moved since, their working directory has moved along with it.
+    """
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = psutil.process_iter(["environ"])
-    return [
-        process for process in found if process.pid not in own and _environment(process).get(HOME_MARK) == str(root)
-    ]
+    found = psutil.process_iter(["environ", "cwd"])
+    return [process for process in found if process.pid not in own and _is_of(process, root)]
 
 
 def program_name(process: psutil.Process) -> str | None:
@@ -232,6 +233,11 @@ def _shut_down(settings: Settings) -> set[psutil.Process]:
     except (OSError, HTTPException, Fault, psutil.NoSuchProcess):
         return set()
     return seen_to
+
+
+def _is_of(process: psutil.Process, root: Path) -> bool:
+    mark = _environment(process).get(HOME_MARK)
+    return mark is not None and str(root) in (mark, process.info["cwd"])
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str]:

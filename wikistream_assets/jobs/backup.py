@@ -6,8 +6,7 @@ are written, so one that is in the backup already is not copied again, and the p
 which deletes files, is kept out. ``backup.json`` is written last: it is what makes a folder a backup. It says which lake it is
 of, by path and key, and no other is ever copied over it: another one's files would take the place of all that is there.
 
-Iceberg's metadata holds absolute paths. Restored to another place they are rewritten here, file by file: Iceberg's own procedure
-for that (``rewrite_table_path``) reads the table at its old place, which after a loss is no more.
+Iceberg's metadata holds absolute paths. Restored to another place they are rewritten (``relocation``).
 """
 
 import filecmp
@@ -15,39 +14,36 @@ import hashlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pyiceberg.avro.file import AvroFile, AvroOutputFile
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
-from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.types import IcebergType, StructType
 
 from wikistream_assets.embedded.files import replace_whole
-from wikistream_assets.embedded.home import FOLDERS, open_home, user_key
+from wikistream_assets.embedded.home import BACKUP_MARK, FOLDERS, open_home, settle, user_key
 from wikistream_assets.embedded.source import SOURCE_FILE
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs.ownership import only_maintenance
+from wikistream_assets.jobs.relocation import metadata_locations, rewrite_paths
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
 from wikistream_assets.resources.query import local_path
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 LAYERS: Final = ("bronze", "silver", "gold", "dq_audit")
-MARK: Final = "backup.json"
+MARK: Final = BACKUP_MARK
 
 _CATALOG: Final = "catalog.db"
 _USER_KEY: Final = "secrets/user_key"
 _ATTEMPTS: Final = 5
 _PRIVATE: Final = 0o700
-_AVRO_KEYS: Final = ("avro.schema", "avro.codec")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -123,7 +119,6 @@ def restore(
     files = {path.relative_to(folder).as_posix() for path in (folder / "warehouse").rglob("*") if path.is_file()}
     for name in (*FOLDERS, "secrets"):
         (home / name).mkdir(mode=_PRIVATE if name == "secrets" else 0o777, parents=True, exist_ok=True)
-    moved = _Moved(origin, home)
     report = _copy(folder, home, files, progress)
     _replace(folder / _USER_KEY, home / _USER_KEY)
     if (folder / SOURCE_FILE).exists():
@@ -133,9 +128,10 @@ def restore(
             _replace(path, home / path.relative_to(folder))
     _copy_database(folder / _CATALOG, home / _CATALOG)
     if origin != home:
-        moved.rewrite_tables()
+        rewrite_paths(Settings(home=home))
     # Last: a folder without it is no lake yet, and a restore that was cut short is done again in a new one.
     _replace(folder / "lake.json", home / "lake.json")
+    settle(home, new_identity=origin != home)  # the original may still be there
     if kafka_lost:
         _forget_kafka(home)
     return report
@@ -150,7 +146,7 @@ def _freeze(root: Path, folder: Path) -> tuple[Path, set[str]]:
     for _ in range(_ATTEMPTS):
         catalog.unlink(missing_ok=True)
         _copy_database(root / _CATALOG, catalog)
-        named = {Path(local_path(location)).relative_to(root).as_posix() for location in _metadata_locations(catalog)}
+        named = {Path(local_path(location)).relative_to(root).as_posix() for location in metadata_locations(catalog)}
         try:
             for name in named:
                 _replace(root / name, folder / name)
@@ -183,11 +179,6 @@ def _relative(root: Path, location: str) -> str:
 
 def _metadata(io: FileIO, path: Path) -> TableMetadata:
     return FromInputFile.table_metadata(io.new_input(f"file://{path}"))
-
-
-def _metadata_locations(catalog: Path) -> list[str]:
-    with closing(sqlite3.connect(catalog)) as connection:
-        return [row[0] for row in connection.execute("SELECT metadata_location FROM iceberg_tables")]
 
 
 # ---- whose backup it is -----------------------------------------------------------------------------------------------
@@ -302,82 +293,6 @@ def _prune(folder: Path, files: set[str]) -> None:
     for path in (folder / "warehouse").rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in files:
             path.unlink()
-
-
-# ---- another place ----------------------------------------------------------------------------------------------------
-
-
-class _Moved:
-    """Rewrites the paths of a lake that was at ``origin`` and is at ``home`` now."""
-
-    def __init__(self, origin: Path, home: Path) -> None:
-        self._origin, self._home, self._io = f"{origin}/", home, PyArrowFileIO()
-
-    def rewrite_tables(self) -> None:
-        catalog = self._home / _CATALOG
-        for location in _metadata_locations(catalog):
-            path = Path(local_path(self._place(location)))
-            content = json.loads(path.read_bytes())
-            self._rewrite_manifests(content)
-            replace_whole(path, json.dumps(self._all_places(content) | {"metadata-log": []}).encode())
-        with closing(sqlite3.connect(catalog)) as connection, connection:
-            rows = connection.execute("SELECT rowid, metadata_location FROM iceberg_tables").fetchall()
-            connection.executemany(
-                "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = NULL WHERE rowid = ?",
-                [(self._place(location), rowid) for rowid, location in rows],
-            )
-
-    def _rewrite_manifests(self, metadata: dict[str, Any]) -> None:
-        lengths: dict[str, int] = {}
-        for snapshot in metadata["snapshots"]:
-            list_path = self._place(snapshot["manifest-list"])
-            for manifest in list(self._records(list_path, "manifest_path")):
-                if manifest not in lengths:
-                    lengths[manifest] = self._rewrite(self._place(manifest), "manifest_entry", self._entry)
-            self._rewrite(list_path, "manifest_file", lambda schema, record: self._listed(schema, record, lengths))
-
-    def _records(self, location: str, field: str) -> Iterator[str]:
-        with AvroFile[Any](self._io.new_input(location)) as file:
-            place = _index(file.schema, field)
-            for record in file:
-                yield record[place]
-
-    def _rewrite(self, location: str, name: str, change: Callable[[Schema, Any], None]) -> int:
-        """Rewrite one Avro file in its own schema, with its own header; returns its new length in bytes."""
-        with AvroFile[Any](self._io.new_input(location)) as file:
-            records, schema = list(file), file.schema
-            header = {key: value for key, value in file.header.meta.items() if key not in _AVRO_KEYS}
-        for record in records:
-            change(schema, record)
-        with AvroOutputFile[Any](self._io.new_output(location), schema, name, metadata=header) as output:
-            output.write_block(records)
-        return Path(local_path(location)).stat().st_size
-
-    def _entry(self, schema: Schema, record: Any) -> None:
-        data_file = schema.find_type("data_file")
-        path = _index(data_file, "file_path")
-        record[_index(schema, "data_file")][path] = self._place(record[_index(schema, "data_file")][path])
-
-    def _listed(self, schema: Schema, record: Any, lengths: dict[str, int]) -> None:
-        path = _index(schema, "manifest_path")
-        record[_index(schema, "manifest_length")] = lengths[record[path]]
-        record[path] = self._place(record[path])
-
-    def _all_places(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._all_places(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._all_places(item) for item in value]
-        return self._place(value) if isinstance(value, str) else value
-
-    def _place(self, location: str) -> str:
-        path = local_path(location)
-        return f"file://{self._home}/{path.removeprefix(self._origin)}" if path.startswith(self._origin) else location
-
-
-def _index(struct: Schema | IcebergType, name: str) -> int:
-    fields = struct.fields if isinstance(struct, (Schema, StructType)) else ()
-    return [field.name for field in fields].index(name)
 
 
 def _forget_kafka(home: Path) -> None:

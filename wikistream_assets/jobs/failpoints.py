@@ -26,6 +26,8 @@ any clean-up, and takes its JVM along (the JVM ends when its parent's pipe close
     maintenance.after_compact   small files are rewritten, nothing of the old is forgotten
     rollback.after_decision     who set back a table and why is recorded, nothing is set back
     rollback.after_table        a table is set back, those that follow from it are not
+    relocate.after_table        a table's files name their new place, those of others and the catalog do not
+    relocate.after_catalog      every path is rewritten, the home does not know its new place
     ==========================  =====================================================================================
 """
 
@@ -56,6 +58,8 @@ MASKING_AFTER_MANIFESTS: Final = "masking.after_manifests"
 MAINTENANCE_AFTER_COMPACT: Final = "maintenance.after_compact"
 ROLLBACK_AFTER_DECISION: Final = "rollback.after_decision"
 ROLLBACK_AFTER_TABLE: Final = "rollback.after_table"
+RELOCATE_AFTER_TABLE: Final = "relocate.after_table"
+RELOCATE_AFTER_CATALOG: Final = "relocate.after_catalog"
 
 _passed: Final[Counter[str]] = Counter()
 

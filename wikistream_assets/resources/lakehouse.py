@@ -6,8 +6,9 @@ a summary is done by this class in milliseconds.
 """
 
 import json
+import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,12 +18,13 @@ from typing import Any, Final, ParamSpec, TypeVar
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationError
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
     BooleanType,
@@ -37,7 +39,8 @@ from pyiceberg.types import (
 from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from wikistream_assets.exceptions import BranchOutdatedError, LakeError
+from wikistream_assets.embedded.home import check_home
+from wikistream_assets.exceptions import BranchOutdatedError, ClockBehindError, LakeError
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, DEAD_LETTER, TABLE_BY_IDENTIFIER, TableSpec
 from wikistream_assets.tables.spec import Column, ColumnType
@@ -85,6 +88,13 @@ TABLE_PROPERTIES: Final[dict[str, str]] = {
     "write.spark.fanout.enabled": "true",
 }
 
+REMEDY: Final = "restore a backup with 'wikistream restore', or start a new home (WIKISTREAM_HOME)"
+
+_FILE: Final = re.compile(r"(?<!\w)/[^\n]*?/warehouse/[^\n]*?\.(?:metadata\.json|avro|parquet)")
+
+CLOCK_TOLERANCE_SECONDS: Final = 60
+"""How far a commit's time may lie before the table's last one: beyond it Iceberg's Java refuses to write, and to read."""
+
 # Concurrent commits (a tag while the stream appends) lose the catalog's compare-and-swap and are simply tried again.
 _try_again = retry(
     retry=retry_if_exception_type(CommitFailedException),
@@ -109,6 +119,17 @@ def _commits(method: Callable[_P, _R]) -> Callable[_P, _R]:
             ) from error
 
     return committing
+
+
+class _Catalog(SqlCatalog):
+    """PyIceberg would commit with the time of a clock that was set back, and no Spark could read the table from then on."""
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        if told := _clock_behind(table):
+            raise ClockBehindError(told)
+        return super().commit_table(table, requirements, updates)
 
 
 @dataclass(frozen=True)
@@ -169,10 +190,15 @@ class Lakehouse:
         """The embedded lake: Iceberg's SQL catalog on SQLite and files under ``WIKISTREAM_HOME``; makes missing tables.
 
         Raises:
-            LakeError: the catalog file cannot be opened.
+            LakeError: the home is not where it was made, the catalog cannot be opened, or a table's metadata cannot be read.
         """
+        check_home(settings.root)
         try:
             settings.warehouse.mkdir(parents=True, exist_ok=True)
+            if not settings.catalog_db.exists() and any(settings.warehouse.iterdir()):
+                raise LakeError(
+                    f"{settings.catalog_db} is missing, which names the tables in {settings.warehouse}: {REMEDY}"
+                )
             # Spark's JDBC catalog and PyIceberg share the file; without write-ahead logging they lock each other out.
             with closing(sqlite3.connect(settings.catalog_db)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -180,11 +206,27 @@ class Lakehouse:
             raise LakeError(
                 f"cannot open the catalog {settings.catalog_db}: {error}; check that the folder is writable and has space"
             ) from error
-        lake = cls(
-            SqlCatalog(CATALOG_NAME, uri=f"sqlite:///{settings.catalog_db}", warehouse=f"file://{settings.warehouse}")
-        )
+        lake = cls._of(settings)
         lake.ensure_tables()
         return lake
+
+    @classmethod
+    def inspect(cls, settings: Settings) -> int:
+        """Read the metadata of every table of an embedded lake that is there; how many there are. Changes nothing.
+
+        Raises:
+            LakeError: as ``local``.
+        """
+        check_home(settings.root)
+        lake = cls._of(settings)
+        known = {name for namespace in lake.catalog.list_namespaces() for name in lake.catalog.list_tables(namespace)}
+        return len([lake.table(spec) for spec in ALL_TABLES if (spec.namespace, spec.name) in known])
+
+    @classmethod
+    def _of(cls, settings: Settings) -> "Lakehouse":
+        return cls(
+            _Catalog(CATALOG_NAME, uri=f"sqlite:///{settings.catalog_db}", warehouse=f"file://{settings.warehouse}")
+        )
 
     # ---- tables -------------------------------------------------------------------------------------------------------
 
@@ -199,7 +241,9 @@ class Lakehouse:
             if spec.namespace not in namespaces:
                 self.catalog.create_namespace_if_not_exists(spec.namespace)
                 namespaces.add(spec.namespace)
-            if not self.catalog.table_exists(spec.identifier):
+            try:
+                self.table(spec)
+            except NoSuchTableError:
                 self._create(spec)
             self._complete(spec)
 
@@ -243,8 +287,20 @@ class Lakehouse:
             table.append(table.schema().as_arrow().empty_table())
 
     def table(self, spec: TableSpec) -> Table:
-        """The table as it is now, freshly loaded from the catalog."""
-        return self.catalog.load_table(spec.identifier)
+        """The table as it is now, freshly loaded from the catalog.
+
+        Raises:
+            LakeError: its metadata file is missing or damaged.
+        """
+        try:
+            return self.catalog.load_table(spec.identifier)
+        except FileNotFoundError as error:
+            cause = f"{named_file(error)} is missing"
+        except OSError as error:
+            cause = f"{named_file(error)} cannot be read"
+        except (ValueError, ValidationError):  # no JSON, or not what Iceberg writes
+            cause = "its metadata file is damaged"
+        raise LakeError(f"{spec.identifier} cannot be read, {cause}: {REMEDY}")
 
     @_commits
     def append(
@@ -323,6 +379,11 @@ class Lakehouse:
         """How far the table is masked; as ``Masked()`` says at first."""
         known = json.loads(self.table(spec).properties.get(MASKED_KEY, "{}"))
         return Masked(**known | {"waiting": tuple(known.get("waiting", ()))})
+
+    def clock_behind(self, tables: Sequence[TableSpec] = ALL_TABLES) -> str | None:
+        """By how much the clock is behind the newest commit of the tables, in one line; None if a commit is possible now."""
+        newest = max((self.table(spec) for spec in tables), key=lambda table: table.metadata.last_updated_ms)
+        return _clock_behind(newest)
 
     # ---- versions -----------------------------------------------------------------------------------------------------
 
@@ -418,6 +479,23 @@ class Lakehouse:
     def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
         """Point main at ``snapshot_id``, which must be a snapshot of the table."""
         self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+
+
+def _clock_behind(table: Table) -> str | None:
+    newest = datetime.fromtimestamp(table.metadata.last_updated_ms / 1000, UTC)
+    seconds = (newest - datetime.now(UTC)).total_seconds()
+    if seconds <= CLOCK_TOLERANCE_SECONDS:
+        return None
+    return (
+        f"the clock is {seconds:.0f} s behind the newest commit of {'.'.join(table.name())} ({newest:%Y-%m-%d %H:%M:%S} UTC): "
+        f"set it right, or wait until it has come to within {CLOCK_TOLERANCE_SECONDS} s of that; nothing is committed before"
+    )
+
+
+def named_file(error: Exception) -> str:
+    """The file that an error of PyIceberg, Spark or DuckDB names, or else all that it says, in one line."""
+    found = _FILE.search(str(error))
+    return f"/{found[0].lstrip('/')}" if found else " ".join(str(error).split())
 
 
 def _type(column: Column) -> IcebergType:

@@ -22,7 +22,7 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.table import Table
 
 from wikistream_assets.exceptions import LakeError, WikistreamError
-from wikistream_assets.resources.lakehouse import Lakehouse, Version
+from wikistream_assets.resources.lakehouse import REMEDY, Lakehouse, Version
 from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES, TableSpec
 from wikistream_assets.tables.spec import ColumnType
 
@@ -316,7 +316,7 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except duckdb.IOException as error:
         raise LakeError(
-            f"{_first_line(error)}; if a file is gone, the lake was maintained meanwhile: run it again"
+            f"{_first_line(error)}; if a file is gone, the lake was maintained meanwhile: run it again; if it stays so, {REMEDY}"
         ) from None
     except duckdb.Error as error:
         raise StatementError(_first_line(error)) from None
