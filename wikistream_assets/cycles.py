@@ -6,8 +6,10 @@ from typing import Final
 import dagster as dg
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster_shared.error import SerializableErrorInfo
 
 from wikistream_assets.asset_factory import CHECK_FAILED
+from wikistream_assets.exceptions import ClockBehindError
 from wikistream_assets.operations.cycle_loop import Ended, Last
 
 CYCLE: Final = "cycle"
@@ -37,8 +39,17 @@ def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
     errors = [entry.get_dagster_event().step_failure_data.error for entry in failures]
     if not errors:
         return Ended.KILLED if _retry_was_lost(instance, run) else Ended.BROKEN
-    only_gates = all(error is not None and error.cls_name == CHECK_FAILED for error in errors)
-    return Ended.BLOCKED if only_gates else Ended.BROKEN
+    causes = [_innermost(error) for error in errors]
+    if all(cause in (CHECK_FAILED, ClockBehindError.__name__) for cause in causes):
+        return Ended.DELAYED if ClockBehindError.__name__ in causes else Ended.BLOCKED
+    return Ended.BROKEN
+
+
+def _innermost(error: SerializableErrorInfo | None) -> str | None:
+    """The class of what was raised in the step; Dagster wraps it in errors of its own, and they wrap what it was raised from."""
+    while error is not None and error.cls_name not in (CHECK_FAILED, ClockBehindError.__name__) and error.cause:
+        error = error.cause
+    return error.cls_name if error else None
 
 
 def _retry_was_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

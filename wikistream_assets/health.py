@@ -126,6 +126,8 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append("the producer has received nothing yet: see logs/producer.out")
     for gap in cursor.gaps_since(moment - GAP_TOLD) if cursor else ():
         problems.append(f"the source left events out, noticed at {gap.detected_at}: see 'wikistream backfill --help'")
+    if lake is not None and (clock := lake.clock_behind()):
+        problems.append(clock)
     stuck = max(STALE, timedelta(seconds=settings.bronze_stall_seconds))
     if behind and (bronze_at is None or moment - bronze_at > stuck):
         last = f"last committed at {bronze_at.isoformat(timespec='seconds')}" if bronze_at else "never committed"

@@ -26,7 +26,7 @@ from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUALITY_RESULT
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.kafka_records import advance_producer, event_message, produce
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets_tests.resources.lakes import add, full_row, set_clock_back
 
 pytestmark = pytest.mark.kafka
 
@@ -69,6 +69,15 @@ def test_a_source_that_left_events_out(home: Settings) -> None:
     assert problems(examine(home, at)) == told
     advance_producer(home, at + timedelta(hours=23), gap)
     assert problems(examine(home, at + timedelta(hours=23))) == [], "a day is long enough"
+
+
+def test_a_clock_that_was_set_back(home: Settings) -> None:
+    lake = Lakehouse.local(home)
+    add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS))
+    set_clock_back(lake, CLEANED_EVENTS, 3_600)
+    (told,) = problems(examine(home))
+    assert told.startswith("the clock is 3")
+    assert "s behind the newest commit of silver.cleaned_events" in told
 
 
 def test_a_bronze_that_is_behind(home: Settings) -> None:

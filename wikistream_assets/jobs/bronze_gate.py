@@ -20,6 +20,7 @@ from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import profile
 from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.quality.rules.bronze import EVENT_TIMELINESS, PARITY_KAFKA_BRONZE
+from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
 from wikistream_assets.resources.spark import read_range
 from wikistream_assets.tables import RAW_EVENTS
@@ -38,6 +39,7 @@ def pending_range(lake: Lakehouse) -> SnapshotRange:
     return SnapshotRange(start, pinned.snapshot_id if pinned else start)
 
 
+@in_one_line
 def run(ctx: JobContext) -> GateReport:
     """Audit the pending range of Bronze; tag its end if nothing blocks.
 

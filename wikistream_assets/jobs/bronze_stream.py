@@ -29,15 +29,16 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from producer.topics import EVENT_TOPICS, FETCH_WAIT_MS
 from wikistream_assets.embedded.home import is_locked
-from wikistream_assets.exceptions import BrokerError, LakeError, WikistreamError, WriterBusyError
+from wikistream_assets.exceptions import BrokerError, ClockBehindError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.jobs.bronze_batch import BatchWriter, Counts
 from wikistream_assets.jobs.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
 from wikistream_assets.jobs.ownership import only_run
 from wikistream_assets.resources.broker import Broker, Positions
+from wikistream_assets.resources.failures import explained
 from wikistream_assets.resources.lakehouse import TOPICS_KEY, Lakehouse, Version
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.settings import Settings, load_settings
-from wikistream_assets.tables.bronze import RAW_EVENTS
+from wikistream_assets.tables.bronze import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.transforms.bronze.raw_events import parse
 
 LOCK: Final = RAW_EVENTS.identifier
@@ -54,6 +55,10 @@ _KAFKA_LOST: Final = (
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 3.0
 _WAIT_SECONDS: Final = 900.0
+
+_CLOCK: Final = "clock"
+_CLOCK_POLL_SECONDS: Final = 2.0
+_TELL_AGAIN_SECONDS: Final = 600.0
 
 _MANY_SNAPSHOTS: Final = 5_000
 _SNAPSHOTS_PER_SECOND: Final = 500
@@ -280,8 +285,9 @@ def _running(
         if (failure := query.exception()) is not None:
             raise failure
     except StreamingQueryException as error:
-        if isinstance(writer.error, WikistreamError):
-            raise writer.error from None
+        told = writer.error if isinstance(writer.error, WikistreamError) else explained(writer.error or error)
+        if told is not None:
+            raise told from None
         raise LakeError(
             f"the Bronze stream failed ({_cause(writer.error or error)}); what was committed is whole, start it again to go on"
         ) from error
@@ -327,31 +333,43 @@ def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainRepor
 def _stream_in_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -> None:
     """Stream whenever nobody else writes Bronze, until told to stop.
 
-    A cycle's drain may take Bronze while the JVM starts, which takes many times as long as the drain: the JVM waits for it.
+    A cycle's drain may take Bronze while the JVM starts, which takes many times as long as the drain: the JVM waits for it. So it
+    does for a clock that was set back; the batch that was refused is read again from Bronze's position.
     """
-    while _wait_for_turn(settings, stop):
+    while _wait_for_turn(lake, settings, stop):
         try:
             run_forever(local_session(settings, lasting=True), lake, settings, stop)
-        except WriterBusyError as busy:
-            _log.info("%s", busy)
+        except (WriterBusyError, ClockBehindError) as error:
+            _log.info("%s", error)
 
 
-def _wait_for_turn(settings: Settings, stop: threading.Event) -> bool:
-    """Wait until there is a broker and nobody else writes Bronze; False if told to stop meanwhile.
+def _wait_for_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -> bool:
+    """Wait until Bronze can be written: by nobody else, from a broker, by the clock; False if told to stop meanwhile.
 
     Before the JVM is started: a supervisor would else start one after the other in vain.
     """
     broker = Broker(settings.bootstrap_servers)
-    waiting_for = ""
+    waiting_for, told_at = "", 0.0
     while not stop.is_set():
-        reason = "the writer of Bronze" if is_locked(settings, LOCK) else _missing(broker)
+        reason, detail = _hindrance(lake, broker, settings)
         if not reason:
             return True
-        if reason != waiting_for:
-            _log.info("waiting for %s", reason)
+        if reason != waiting_for or time.monotonic() - told_at > _TELL_AGAIN_SECONDS:
+            _log.info("waiting for %s", detail)
+            told_at = time.monotonic()
         waiting_for = reason
-        stop.wait(_POLL_SECONDS)
+        stop.wait(_CLOCK_POLL_SECONDS if reason == _CLOCK else _POLL_SECONDS)
     return False
+
+
+def _hindrance(lake: Lakehouse, broker: Broker, settings: Settings) -> tuple[str, str]:
+    """What keeps Bronze from being written, and that in full; both empty if nothing does."""
+    if is_locked(settings, LOCK):
+        return LOCK, "the writer of Bronze"
+    if behind := lake.clock_behind((RAW_EVENTS, DEAD_LETTER)):
+        return _CLOCK, behind
+    missing = _missing(broker)
+    return missing, missing
 
 
 def _missing(broker: Broker) -> str:

@@ -33,6 +33,7 @@ from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.rule import CheckOutcome, Rule, Status
 from wikistream_assets.quality.rules.common import UPSTREAM_GATES_PASSED
 from wikistream_assets.quality.rules.gold import PARITY_HOURLY_DAILY, PARITY_SILVER_GOLD
+from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, Lakehouse, Version, summary_properties
 from wikistream_assets.resources.spark import overwrite_rows, read_range, read_table
 from wikistream_assets.tables import (
@@ -121,6 +122,7 @@ def _on_branch(lake: Lakehouse, spec: TableSpec) -> Position | None:
     return Position.of(lake.newest_position(spec, AUDIT_BRANCH)) if lake.head(spec, AUDIT_BRANCH) else None
 
 
+@in_one_line
 def run(ctx: JobContext) -> GateReport:
     """Recompute, audit and publish what the pending Silver range touches.
 
@@ -136,6 +138,7 @@ def run(ctx: JobContext) -> GateReport:
         return _attempts(ctx, covered, position, dates)
 
 
+@in_one_line
 def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
     """Compute dates anew from the Silver that Gold stands for, audit and publish them; all other dates stay as they are.
 

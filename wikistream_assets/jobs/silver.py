@@ -41,6 +41,7 @@ from wikistream_assets.quality.profile import category_counts, profile
 from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.quality.rules.bronze import KAFKA_PLACE
 from wikistream_assets.quality.rules.silver import DRIFT_CATEGORIES, PARITY_BRONZE_SILVER
+from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import (
     AUDIT_BRANCH,
     AUDITED_TAG,
@@ -95,6 +96,7 @@ def _branch_position(lake: Lakehouse) -> Version | None:
     return lake.newest_position(CLEANED_EVENTS, AUDIT_BRANCH) if lake.head(CLEANED_EVENTS, AUDIT_BRANCH) else None
 
 
+@in_one_line
 def run(ctx: JobContext) -> GateReport:
     """Build, audit and publish the pending range.
 

@@ -15,6 +15,8 @@ class Ended(StrEnum):
     """A gate closed: the data is kept back, the machinery is sound."""
     BROKEN = "broken"
     """A step broke, or the run was cancelled, by its time limit or by a person."""
+    DELAYED = "delayed"
+    """The clock was behind the lake's newest commit: the loop goes on when it is not any more."""
     KILLED = "killed"
     """Its process is gone, and Dagster, which would have started it again, could not: the loop does."""
 

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,7 @@ from wikistream_assets.defs.ops.loop import cycle_loop
 from wikistream_assets.defs.ops.stream import STREAM, bronze_freshness
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.exceptions import ClockBehindError
 from wikistream_assets.jobs.bronze_batch import Counts
 from wikistream_assets.operations.cycle_loop import Ended
 from wikistream_assets.resources.broker import Broker
@@ -37,8 +39,8 @@ from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import free_port
-from wikistream_assets_tests.kafka_records import advance_producer
-from wikistream_assets_tests.resources.lakes import arrow, full_row
+from wikistream_assets_tests.kafka_records import advance_producer, event_message, produce
+from wikistream_assets_tests.resources.lakes import arrow, full_row, set_clock_back
 
 _RESOURCES = {
     "lakehouse": LocalLakehouse(),
@@ -235,6 +237,19 @@ class WellKept:
         return False
 
 
+class Restarting(WellKept):
+    """A keeper that counts how often it was asked to restart a stream that has been running for an hour."""
+
+    restarts = 0
+
+    def state(self) -> StreamState:
+        return replace(super().state(), since=datetime.now(UTC) - timedelta(hours=1))
+
+    def restart(self, instance: str | None) -> bool:
+        self.restarts += 1
+        return True
+
+
 @pytest.mark.kafka
 def test_masking_is_no_commit_of_the_stream(
     home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
@@ -257,6 +272,29 @@ def test_masking_is_no_commit_of_the_stream(
     assert not alerts.is_open(AlertKind.STREAM_GIVEN_UP, STREAM)
 
 
+@pytest.mark.kafka
+def test_a_stream_that_waits_for_the_clock_is_not_restarted(
+    home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
+    keeper = Restarting()
+    monkeypatch.setattr(LocalStream, "control", lambda self: keeper)
+    lake, freshness = LocalLakehouse().open(), Freshness(instance)
+    produce(fresh_topics.bootstrap_servers, [event_message("waits", "{}")])
+    commit(lake, 1)
+    freshness.tick()
+    long_ago = {"waiting_on": lake.head_id(RAW_EVENTS), "waiting_since": "2026-01-01T00:00:00+00:00"}
+    kept = {**json.loads(freshness.cursor or ""), **long_ago}
+    for seconds, verdict, restarts in ((3_600, "the clock is", 0), (0, "stalled", 1)):
+        set_clock_back(lake, RAW_EVENTS, seconds)
+        freshness.cursor = json.dumps(kept)
+        with dg.build_sensor_context(instance, cursor=freshness.cursor, resources=_RESOURCES) as context:
+            result = bronze_freshness(context)
+        assert isinstance(result, dg.SensorResult)
+        assert str(result.skip_reason.skip_message if result.skip_reason else "").startswith(verdict)
+        assert keeper.restarts == restarts
+
+
 # ---- cycle_loop -------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +307,8 @@ def table(context: dg.AssetExecutionContext) -> Iterator[object]:
     ends = context.op_execution_context.op_config["ends"]
     if ends == "broken":
         raise ValueError("the disk is full")
+    if ends == "delayed":
+        raise ClockBehindError("the clock is 3600 s behind")
     yield dg.MaterializeResult()
     yield dg.AssetCheckResult(asset_key=["silver", "t"], check_name="gate", passed=ends == "passed")
 
@@ -320,6 +360,19 @@ def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
     )
 
 
+@pytest.mark.unit
+def test_a_clock_that_was_set_back_delays_the_loop_and_does_not_stop_it(
+    home: Settings, instance: dg.DagsterInstance
+) -> None:
+    lake = LocalLakehouse().open()
+    commit(lake, 1)
+    delayed = run_cycle(instance, "delayed")
+    set_clock_back(lake, RAW_EVENTS, 3_600)
+    assert re.match(r"the clock is 3\d\d\d s behind the newest commit of bronze\.raw_events", str(tick_loop(instance)))
+    set_clock_back(lake, RAW_EVENTS, 0)
+    assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{delayed}")
+
+
 def killed_cycle(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> str:
     """A cycle whose process is gone while there is no code server; its run id, after Dagster has done with it what it does."""
     location = GrpcServerCodeLocationOrigin("127.0.0.1", free_port(), location_name="wikistream")
@@ -360,7 +413,7 @@ def test_a_cycle_that_waits_or_works_is_the_only_one(home: Settings, instance: d
 
 @pytest.mark.unit
 def test_how_a_cycle_ended(home: Settings, instance: dg.DagsterInstance) -> None:
-    for how in ("passed", "blocked", "broken"):
+    for how in ("passed", "blocked", "broken", "delayed"):
         run_id = run_cycle(instance, how)
         last = last_cycle(instance)
         assert last is not None

@@ -1,21 +1,30 @@
 """Case 24: clocks that jump by an hour, an event a day late, one after its day was final. Kept, counted late, never dropped."""
 
+import signal
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 from pyspark.sql import SparkSession
 
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs.context import GateReport
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.broker import Broker
+from wikistream_assets.resources.lakehouse import CATALOG_NAME, Lakehouse
+from wikistream_assets.resources.spark import read_table
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import HOURLY_STATS, RAW_EVENTS
-from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account
+from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, streaming, totals
 from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, lake_of
 from wikistream_assets_tests.jobs.test_backfill import files
+from wikistream_assets_tests.kafka_records import event_message, produce
+from wikistream_assets_tests.producer.samples import ID, line
 from wikistream_assets_tests.quality.samples import clean_rows
+from wikistream_assets_tests.resources.lakes import add, arrow, full_row, set_clock_back
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
@@ -100,6 +109,46 @@ def test_24_late_events_and_clock_jumps(gates: GateLake, settings_factory: Setti
     in_order.add_bronze(sorted(everything, key=lambda row: row["event_timestamp"]))
     assert passed(in_order.cycle())
     assert table_hashes(gates.lake) == table_hashes(in_order.lake)
+
+
+@pytest.mark.kafka
+def test_24_the_clock_is_set_back_under_the_running_stream(
+    settings_factory: SettingsFactory, fresh_topics: Broker, account: Account
+) -> None:
+    """It waits until the clock has passed its newest commit, in the same process, and goes on with the batch that was refused."""
+    settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
+    open_home(settings)
+    lake, ids = Lakehouse.local(settings), [f"id-{number:05d}" for number in range(1_000)]
+    messages = [event_message(i, line().replace(ID, i)) for i in ids]
+    produce(settings.bootstrap_servers, messages[:500])
+    with streaming(settings) as stream:
+        wait_until(lambda: len(event_ids(lake)) == 500, 300)
+        set_clock_back(lake, RAW_EVENTS, 80)
+        produce(settings.bootstrap_servers, messages[500:])
+        wait_until(lambda: "s behind the newest commit of bronze.raw_events" in stream.log, 60)
+        assert len(event_ids(lake)) == 500
+        wait_until(lambda: len(event_ids(lake)) > 500, 120)
+        wait_until(lambda: totals(lake)["records"] == len(ids), 60)
+        stream.signal(signal.SIGTERM)
+        assert stream.exit_code() == 0, stream.log
+    assert stream.log.count("waiting for the clock") == 1, stream.log
+    assert_sound(lake)
+    account.settle("24", "the clock set back under the stream", sent=ids, found=event_ids(lake))
+
+
+def test_24_control_a_catalog_that_commits_at_any_time(spark: SparkSession, lake: Lakehouse, account: Account) -> None:
+    """PyIceberg's own: after a commit at an earlier time than the last one, Spark can read nothing of the table."""
+    ids = ["before", "after"]
+    add(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id=ids[0]))
+    set_clock_back(lake, RAW_EVENTS, 3_600)
+    properties = {"uri": lake.catalog.properties["uri"], "warehouse": lake.catalog.properties["warehouse"]}
+    table = SqlCatalog(CATALOG_NAME, **properties).load_table(RAW_EVENTS.identifier)
+    table.append(arrow(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id=ids[1])))
+    try:
+        found = [row["event_id"] for row in read_table(spark, RAW_EVENTS).collect()]
+    except Exception:
+        found = []
+    account.settle("24", "the clock set back; commits at any time", sent=ids, found=found, control=True)
 
 
 def test_24_control_a_watermark_that_drops(account: Account) -> None:

@@ -1,12 +1,16 @@
 """Small lakes written by PyIceberg, for tests of everything that reads: no Spark, no broker."""
 
+import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.resources.query import local_path
 from wikistream_assets.tables import GOLD_TABLES, TableSpec
 
 AT = datetime(2024, 3, 1, 12, 30, tzinfo=UTC)
@@ -33,6 +37,16 @@ def add(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any], position: Ma
     head = lake.head(spec)
     assert head is not None
     return head.snapshot_id
+
+
+def set_clock_back(lake: Lakehouse, spec: TableSpec, seconds: float) -> None:
+    """Leave the table as if the clock had been set back since its newest commit, which is so far ahead of it now."""
+    path, ahead = Path(local_path(lake.table(spec).metadata_location)), int((time.time() + seconds) * 1000)
+    content = json.loads(path.read_text())
+    content["last-updated-ms"] = ahead
+    for newest in (content["snapshots"][-1], content["snapshot-log"][-1]):
+        newest["timestamp-ms"] = ahead
+    path.write_text(json.dumps(content))
 
 
 def full_row(spec: TableSpec, **values: Any) -> dict[str, Any]:

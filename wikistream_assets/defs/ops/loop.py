@@ -43,6 +43,8 @@ def cycle_loop(
     )
     if decision.key is None:
         return dg.SkipReason(decision.why)
+    if behind := lake.clock_behind():
+        return dg.SkipReason(behind)
     # who stops at everything does not start a killed cycle again either
     once = {MAX_RETRIES_TAG: "0"} if settings.cycle_after_failed_gate == "stop" else {}
     return dg.RunRequest(run_key=decision.key, tags=once)

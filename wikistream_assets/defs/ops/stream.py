@@ -65,6 +65,10 @@ def bronze_freshness(
     except BrokerError as error:
         # nothing can be said about the stream then: the broker's keeper brings the broker back
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
+    if seen.lag and (behind := lake.clock_behind((RAW_EVENTS, DEAD_LETTER))):
+        # the stream waits for the clock: neither a restart nor giving up would help
+        memory = replace(memory, waiting_on=None, waiting_since=None)
+        return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=behind)
     memory, told = watch(remember(memory, seen), seen, control, notifier.open(), settings)
     return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=told)
 
