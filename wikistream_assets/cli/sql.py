@@ -37,15 +37,28 @@ def sql(
             "--limit", "-n", min=0, help=f"most rows shown, 0 shows all (default: {TABLE_ROWS} in a table, else all)"
         ),
     ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="SNAPSHOT|TIME",
+            help="read the lake as of a time (ISO 8601, UTC unless it names a zone), or of the moment a snapshot was published",
+        ),
+    ] = None,
 ) -> None:
-    """Run one read-only query on the lake, e.g. "SELECT domain, count(*) FROM silver.cleaned_events GROUP BY 1"."""
+    """Run one read-only query on the lake, e.g. "SELECT domain, count(*) FROM silver.cleaned_events GROUP BY 1".
+
+    With --as-of every table is read as it was published at that moment, Gold's four at the newest version common to them then.
+    """
+    from wikistream_assets.resources.as_of import versions_as_of
     from wikistream_assets.resources.query import StatementError, query
 
     text = sys.stdin.read() if statement == "-" else statement
     _, lake = open_lake()
     most = limit if limit is not None else TABLE_ROWS if output is Format.TABLE else 0
     try:
-        result = query(lake, text)
+        past = None if as_of is None else lambda lake, tables: versions_as_of(lake, as_of, tables)
+        result = query(lake, text, past)
         rows = islice(result.rows, most) if most else result.rows
         if output is Format.TABLE:
             _print_table(result, rows)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.table import Table
 
 from wikistream_assets.exceptions import LakeError, WikistreamError
-from wikistream_assets.resources.lakehouse import REMEDY, Lakehouse, Version
+from wikistream_assets.resources.lakehouse import MAIN, REMEDY, Lakehouse, Version
 from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES, TableSpec
 from wikistream_assets.tables.spec import ColumnType
 
@@ -49,6 +49,10 @@ _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?", re.IGNORECASE)
 _INDIRECT_NAMES: Final = ("query", "u&")
 
 
+Versions = Callable[[Lakehouse, Sequence[TableSpec]], Mapping[str, Version]]
+"""Says which version of each table is read, by identifier."""
+
+
 class StatementError(WikistreamError):
     """The statement is not one query, or it does not run. The user's to mend: commands exit with 2."""
 
@@ -66,12 +70,13 @@ class QueryResult:
     rows: Iterator[tuple[Any, ...]]
 
 
-def query(lake: Lakehouse, sql: str) -> QueryResult:
+def query(lake: Lakehouse, sql: str, versions: Versions | None = None) -> QueryResult:
     """Run one read-only statement on the lake; only the tables it names are planned.
 
     Args:
         lake: the lake to read.
         sql: one SELECT, WITH, VALUES, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN statement over ``namespace.name`` views.
+        versions: which version of each table is read; those of now, ``readable_versions``, if it is not given.
 
     Raises:
         StatementError: not exactly one statement, not a query, or DuckDB refuses it; one line.
@@ -81,7 +86,7 @@ def query(lake: Lakehouse, sql: str) -> QueryResult:
         check_statement(sql)
         connection = connect(lake)
         mentioned = mentioned_tables(sql)
-        _create_views(connection, lake, mentioned)
+        _create_views(connection, lake, mentioned, (versions or readable_versions)(lake, mentioned))
         _create_empty_views(connection, [spec for spec in ALL_TABLES if spec not in mentioned])
         connection.execute(sql)
         columns = _unique([column[0] for column in connection.description])
@@ -99,7 +104,7 @@ def open_views(lake: Lakehouse, tables: Sequence[TableSpec] = ALL_TABLES) -> duc
     """
     with _one_line_errors():
         connection = connect(lake)
-        _create_views(connection, lake, tables)
+        _create_views(connection, lake, tables, readable_versions(lake, tables))
     return connection
 
 
@@ -185,15 +190,20 @@ def readable_versions(lake: Lakehouse, tables: Sequence[TableSpec] = ALL_TABLES)
     return versions
 
 
-def common_gold_versions(lake: Lakehouse) -> dict[str, Version]:
+def common_gold_versions(lake: Lakehouse, heads: Mapping[str, int] | None = None) -> dict[str, Version]:
     """The newest version of the four Gold tables that was made from one and the same Silver snapshot, by identifier.
+
+    Args:
+        heads: the snapshots to look back from, by identifier; main's heads if it is not given.
 
     A snapshot without a position (compaction) counts as the position of its ancestor: it holds the same rows.
 
     Raises:
         LakeError: no position occurs in the history of all four.
     """
-    by_position = [_newest_by_position(list(lake.history(spec))) for spec in GOLD_TABLES]
+    by_position = [
+        _newest_by_position(list(lake.history(spec, heads[spec.identifier] if heads else MAIN))) for spec in GOLD_TABLES
+    ]
     for position in by_position[0]:
         if all(position in versions for versions in by_position):
             return {
@@ -242,8 +252,12 @@ def local_path(location: str) -> str:
     return re.sub(r"^file:(//)?(?=/)", "", location)
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lakehouse, tables: Sequence[TableSpec]) -> None:
-    versions = readable_versions(lake, tables)
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lakehouse,
+    tables: Sequence[TableSpec],
+    versions: Mapping[str, Version],
+) -> None:
     for spec in tables:
         rows = relation(connection, spec, lake.table(spec), versions[spec.identifier].snapshot_id)
         _create_view(connection, spec, rows)
