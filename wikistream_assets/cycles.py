@@ -5,6 +5,7 @@ from typing import Final
 
 import dagster as dg
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
@@ -14,6 +15,9 @@ from wikistream_assets.operations.cycle_loop import Ended, Last
 
 CYCLE: Final = "cycle"
 """Name of the job."""
+
+STEPS: Final = 4
+"""Its steps one after the other: drain, Bronze gate, Silver, Gold."""
 
 _ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
@@ -28,6 +32,11 @@ def last_cycle(instance: dg.DagsterInstance) -> Last | None:
     at = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp
     seconds = record.end_time - record.start_time if record.end_time and record.start_time else None
     return Last(run.run_id, _ended(instance, run), at, seconds)
+
+
+def cycle_at_work(instance: dg.DagsterInstance) -> bool:
+    """Whether a cycle is queued or at work."""
+    return bool(instance.get_run_records(dg.RunsFilter(job_name=CYCLE, statuses=NOT_FINISHED_STATUSES), limit=1))
 
 
 def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:

@@ -12,7 +12,7 @@ from producer.exceptions import ProducerError
 from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
 from wikistream_assets.alerts.watch import lag
-from wikistream_assets.cycles import last_cycle
+from wikistream_assets.cycles import STEPS, cycle_at_work, last_cycle
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.services import ServiceStatus
@@ -116,7 +116,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
     bronze_at = _moved(lake, RAW_EVENTS)
     gates = gate_states(lake) if lake else ()
     blocked = _blocked(gates)
-    cycle = _last_cycle(settings)
+    cycle, at_work = _cycles(settings)
     problems = [f"{service.name} is {service.state}: {service.detail}" for service in programs if not service.well]
     if chosen is None:
         problems.append("the pipeline was never started: 'make up' starts it")
@@ -138,7 +138,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         )
     problems += [f"a gate is closed by {check}: see 'wikistream gate status'" for check in blocked]
     if lake is not None and not blocked and (cycle is None or cycle.ended is not Ended.BROKEN):
-        problems += _standstill(lake, gates, cycle, settings, moment)
+        problems += _standstill(lake, gates, cycle, settings, moment, at_work=at_work)
     return Health(
         at=moment,
         source=chosen.spec if chosen else None,
@@ -202,11 +202,12 @@ def _budgets(lake: Lakehouse | None) -> tuple[Budget, ...]:
     return tuple(Budget.of(row) for row in verdicts if row["check_name"] in BUDGET_RULES)
 
 
-def _last_cycle(settings: Settings) -> Last | None:
+def _cycles(settings: Settings) -> tuple[Last | None, bool]:
+    """The newest cycle that has ended, and whether another one is queued or at work."""
     if not settings.dagster_home.is_dir():
-        return None
+        return None, False
     with dagster_instance(settings) as instance:
-        return last_cycle(instance)
+        return last_cycle(instance), cycle_at_work(instance)
 
 
 def _uptime(programs: Sequence[ServiceStatus], name: str) -> timedelta:
@@ -218,7 +219,13 @@ def _blocked(gates: Sequence[GateState]) -> tuple[str, ...]:
 
 
 def _standstill(
-    lake: Lakehouse, gates: Sequence[GateState], cycle: Last | None, settings: Settings, moment: datetime
+    lake: Lakehouse,
+    gates: Sequence[GateState],
+    cycle: Last | None,
+    settings: Settings,
+    moment: datetime,
+    *,
+    at_work: bool,
 ) -> list[str]:
     """The first gate that something has waited for longer than a table may be old and a cycle may take, if none has ended since.
 
@@ -228,8 +235,9 @@ def _standstill(
     if bronze is None or bronze.total_records == 0:
         return []
     pause = settings.cycle_first_seconds if cycle is None else settings.cycle_pause_seconds
-    # one that is at work may take as long as it is allowed to
-    longest = timedelta(seconds=max(settings.tables_fresh_seconds, settings.cycle_max_seconds) + pause)
+    # one that is at work may take as long as its steps are allowed to
+    allowed = settings.step_max_seconds * (STEPS if at_work else 1)
+    longest = timedelta(seconds=max(settings.tables_fresh_seconds, allowed) + pause)
     for gate in gates:
         waiting_since = _waiting_since(lake, gate)
         if waiting_since is None:

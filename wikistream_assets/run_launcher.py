@@ -1,12 +1,17 @@
-"""Dagster's default launcher, and two things it does not do: notice that a run's process is gone, and use one that is warm.
+"""Dagster's default launcher, and what it does not do: notice that a run's process is gone, end a step at its time limit, and use
+a process that is warm.
 
 Its code server reports a run whose process it sees die. When both die (a crash of the machine, ``kill -9`` of the whole group)
 the run would stay "started" until its time limit, and the loop would wait for it. ``dagster.yaml`` names this class; run
 monitoring asks it, and run retries start the run again.
 
+Dagster's own limit is for a whole run, and a cycle has as many steps as it has layers. Here each step has one: a run with a step
+that takes longer is ended, with its process and its JVM, and fails with the name of the step and the limit.
+
 A run of a job with the tag ``WARM`` is left to ``run_worker`` if one is there; else it gets a process of its own, as any other.
 """
 
+import time
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -26,6 +31,9 @@ HANDED_OVER: Final = "wikistream/handed-over"
 
 WORKER_LOCK: Final = "run-worker"
 """The home's lock that a worker holds as long as it takes runs."""
+
+TOOK_TOO_LONG: Final = "took longer than its limit of"
+"""In the message of a run that was ended for one of its steps."""
 
 _END_SECONDS: Final = 30.0
 
@@ -55,13 +63,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if run is None or run.is_finished or run.tags.get(HANDED_OVER) != run_id:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]  # Dagster's method has no types
         self._instance.report_run_canceling(run)
-        started = self._started_in(run)
-        if started is not None and (process := self._still_there(*started)) is not None:
-            family = [process, *process.children(recursive=True)]  # its JVM
-            for member in family:
-                with suppress(psutil.NoSuchProcess):
-                    member.kill()
-            psutil.wait_procs(family, timeout=_END_SECONDS)
+        self._kill(run)
         self._instance.report_run_canceled(run)
         return True
 
@@ -70,14 +72,38 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Look for the process that said it had started for this run."""
+        """Look for the process that said it had started for this run, and end it if a step has taken too long."""
         started = self._started_in(run)
         if started is None:
             # monitoring would take "unknown" for "dead"
             return CheckRunHealthResult(WorkerStatus.RUNNING, "no process has reported for the run yet")
-        if self._still_there(*started) is not None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, f"process {started[0]} is gone")
+        if self._still_there(*started) is None:
+            return CheckRunHealthResult(WorkerStatus.FAILED, f"process {started[0]} is gone")
+        if overdue := self._overdue(run):
+            # first the reason: the code server may report the end of its process before run monitoring does
+            self._instance.report_engine_event(overdue, run)
+            self._kill(run)
+            return CheckRunHealthResult(WorkerStatus.FAILED, overdue)
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+    def _overdue(self, run: dg.DagsterRun) -> str | None:
+        """Which step has taken longer than it may; None if none has."""
+        limit = load_settings().step_max_seconds
+        for step in self._instance.get_run_step_stats(run.run_id):
+            if step.start_time and not step.end_time and time.time() - step.start_time > limit:
+                return f"step {step.step_key} {TOOK_TOO_LONG} {limit} s (WIKISTREAM_STEP_MAX_SECONDS) and was ended"
+        return None
+
+    def _kill(self, run: dg.DagsterRun) -> None:
+        """End the run's process and its JVM at once: both may be killed at any moment, and the next run starts clean."""
+        started = self._started_in(run)
+        if started is None or (process := self._still_there(*started)) is None:
+            return
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=_END_SECONDS)
 
     def _started_in(self, run: dg.DagsterRun) -> tuple[int, float] | None:
         """Process id and time of the newest event in which a process says that it executes the run."""

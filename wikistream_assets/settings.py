@@ -32,10 +32,12 @@ PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
         "cycle_first_seconds": 900,
         "cycle_pause_seconds": 600,
         "cycle_after_failed_gate": "stop",
+        "step_max_seconds": 1_380,
     },
 }
 """Defaults by ``WIKISTREAM_PROFILE``; a setting that is given wins. Those of ``source`` are the times that the original
-WikiStream on AWS promises; an event waits up to a trigger's 180 s there, to which the minute is added that is local's limit."""
+WikiStream on AWS promises; an event waits up to a trigger's 180 s there, to which the minute is added that is local's limit. Each
+of its jobs may work for 15 minutes, and each starts cold, which takes EMR 5 to 8 minutes."""
 
 
 class Settings(ProducerSettings):
@@ -231,10 +233,8 @@ class Settings(ProducerSettings):
         description="continue: go on auditing, for the gate may be decided; stop: wait for an operator, also after a run that was"
         " killed or cancelled, which is then not started again",
     )
-    cycle_max_seconds: int = Field(
-        900,
-        ge=60,
-        description="a cycle, or one of its layers' jobs, is cancelled after this, seconds; other jobs after 900",
+    step_max_seconds: int = Field(
+        900, ge=60, description="a step of a run that takes longer than this is ended, and the run fails, seconds"
     )
 
     @model_validator(mode="before")

@@ -13,8 +13,10 @@ import pytest
 import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+from dagster._core.execution.api import create_execution_plan
 
 from wikistream_assets.asset_factory import AFTER_PASSED_GATES, SOURCE_WITHOUT_GAP
+from wikistream_assets.cycles import CYCLE, STEPS
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.definitions import defs
 from wikistream_assets.exceptions import ConfigurationError
@@ -109,10 +111,13 @@ def test_what_is_published_behind_gates_may_follow_them_by_itself(graph: AssetGr
         assert (condition == AFTER_PASSED_GATES) == (spec.namespace in ("silver", "quarantine", "gold"))
 
 
-def test_every_job_has_a_time_limit() -> None:
-    fallback = yaml.safe_load((_ROOT / "wikistream_assets" / "dagster.yaml").read_text())["run_monitoring"]
+def test_the_time_limit_is_that_of_a_step_and_no_runs() -> None:
+    monitoring = yaml.safe_load((_ROOT / "wikistream_assets" / "dagster.yaml").read_text())["run_monitoring"]
+    assert monitoring["enabled"]
+    assert "max_runtime_seconds" not in monitoring
     for job in defs().resolve_all_job_defs():
-        assert int(job.tags.get("dagster/max_runtime", fallback["max_runtime_seconds"])) == 900, job.name
+        assert "dagster/max_runtime" not in job.tags, job.name
+    assert len(create_execution_plan(defs().resolve_job_def(CYCLE)).get_steps_to_execute_by_level()) == STEPS
 
 
 def test_jobs(graph: AssetGraph) -> None:

@@ -156,8 +156,8 @@ def publish(lake: Lakehouse) -> None:
 
 
 def test_what_waits_while_no_cycle_comes(home: Settings) -> None:
-    assert home.cycle_max_seconds > home.tables_fresh_seconds
-    longest = timedelta(seconds=home.cycle_max_seconds + home.cycle_first_seconds)
+    assert home.step_max_seconds > home.tables_fresh_seconds
+    longest = timedelta(seconds=home.step_max_seconds + home.cycle_first_seconds)
     lake = Lakehouse.local(home)
     commit(lake, RAW_EVENTS, {"raw-events": {"0": 1}})
     publish(lake)
@@ -186,7 +186,7 @@ def test_what_waits_is_told_once(home: Settings) -> None:
         instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.SUCCESS))
         passed = examine(home).cycle
         assert passed is not None
-        longest = timedelta(seconds=home.cycle_max_seconds + home.cycle_pause_seconds)
+        longest = timedelta(seconds=home.step_max_seconds + home.cycle_pause_seconds)
         assert problems(examine(home, passed.at + longest)) == [], "cycles come"
         assert "bronze gate" in problems(examine(home, passed.at + longest + timedelta(seconds=1)))[0]
         instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.CANCELED))

@@ -13,6 +13,7 @@ import pytest
 from dagster._core.definitions.reconstruct import reconstructable
 from dagster._core.errors import DagsterInvariantViolationError
 from dagster._core.events import EngineEventData
+from dagster._core.execution.plan.objects import StepSuccessData
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
@@ -102,6 +103,44 @@ def test_who_got_the_id_of_a_dead_process_is_another_one(instance: dg.DagsterIns
         assert monitored(instance, run_id) is dg.DagsterRunStatus.FAILURE
         assert process.stdin is not None
         process.stdin.write(b"\n")
+
+
+def start_step(instance: dg.DagsterInstance, run_id: str, step: str, *, seconds_ago: float, ended: bool) -> None:
+    began = dg.DagsterEvent(dg.DagsterEventType.STEP_START.value, some_job.name, step_key=step)
+    instance.report_dagster_event(began, run_id, timestamp=time.time() - seconds_ago)
+    if ended:
+        data = StepSuccessData(duration_ms=seconds_ago * 1_000.0)
+        success = dg.DagsterEventType.STEP_SUCCESS.value
+        instance.report_dagster_event(
+            dg.DagsterEvent(success, some_job.name, step_key=step, event_specific_data=data), run_id
+        )
+
+
+@pytest.mark.parametrize("instance", ["ours"], indirect=True)
+@pytest.mark.parametrize(("profile", "limit"), [("local", 900), ("source", 1_380)])
+def test_a_step_at_its_limit_ends_and_the_run_says_which(
+    instance: dg.DagsterInstance,
+    home_in_environment: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    profile: str,
+    limit: int,
+) -> None:
+    """However long the steps before it took: together they may take longer than one may."""
+    monkeypatch.setenv("WIKISTREAM_PROFILE", profile)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        run_id = started_run(instance, process.pid)
+        start_step(instance, run_id, "drain", seconds_ago=3 * limit, ended=True)
+        start_step(instance, run_id, "silver", seconds_ago=limit - 30, ended=False)
+        assert monitored(instance, run_id) is dg.DagsterRunStatus.STARTED
+        assert process.poll() is None
+        start_step(instance, run_id, "gold", seconds_ago=limit + 1, ended=False)
+        assert monitored(instance, run_id) is dg.DagsterRunStatus.FAILURE
+        assert not psutil.pid_exists(process.pid)
+    told = f"step gold took longer than its limit of {limit} s (WIKISTREAM_STEP_MAX_SECONDS) and was ended"
+    said = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    assert told in [entry.get_dagster_event().message for entry in said]
+    (failed,) = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert told in failed.get_dagster_event().message
 
 
 HOUR = 3_600.0

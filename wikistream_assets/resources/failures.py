@@ -12,10 +12,11 @@ from wikistream_assets.resources.lakehouse import REMEDY, named_file
 
 _GONE: Final = ("NotFoundException", "FileNotFoundException", "No such file or directory", "No files found that match")
 
-_CLOCK: Final = ("Invalid snapshot timestamp", "Invalid update timestamp")
-"""What Iceberg's Java says when it refuses a commit for the clock. PyIceberg's commits are refused by the lakehouse itself."""
+_CLOCK: Final = ("Invalid snapshot timestamp", "Invalid update timestamp", "[BUG] Expected sorted")
+"""What Iceberg's Java says when a commit's time is too far before the last one's; PyIceberg's the lakehouse refuses."""
 
-_UNSORTED: Final = "Expected sorted snapshot log entries"
+_READING: Final = "TableMetadataParser"
+"""In the stack trace where Java said so while it read: then an earlier commit has made the table unreadable."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -25,13 +26,11 @@ def explained(error: Exception) -> WikistreamError | None:
     """The one line for a failure that is recognized: a file of the lake is gone, or the clock is behind; None for any other."""
     text = f"{type(error).__name__}: {error}"
     if any(words in text for words in _CLOCK):
+        if _READING in text:
+            return LakeError(f"a table was written while the clock was set back, and is not readable since: {REMEDY}")
         return ClockBehindError(
             "the clock is behind the newest commit of a table, so nothing can be committed: set it right, or wait until it has "
             "passed that; 'wikistream health' tells by how much"
-        )
-    if _UNSORTED in text:
-        return LakeError(
-            f"the clock was set back while an earlier version wrote a table, which is not readable since: {REMEDY}"
         )
     file = named_file(error)
     if any(words in text for words in _GONE) and file.startswith("/"):

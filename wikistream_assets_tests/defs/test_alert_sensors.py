@@ -25,6 +25,7 @@ from wikistream_assets.operations.stream_watch import Seen
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, summary_properties
 from wikistream_assets.resources.stream_control import StreamState
+from wikistream_assets.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS, RISK_SCORES, TableSpec
 from wikistream_assets_tests.alerts.servers import http_server
@@ -200,13 +201,17 @@ def test_what_cannot_be_written_down_is_told_by_a_later_tick(
 
 def test_a_run_over_its_time_limit_is_told_as_that(home: Settings, instance: dg.DagsterInstance) -> None:
     sensor = Ticks(sensors.run_alerts, instance)
-    for timed_out in (False, True):
-        run = instance.create_run_for_job(nightly, run_config={"ops": {"work": {"config": {"ok": True}}}})
-        reason = "Canceling due to exceeding maximum runtime of 900 seconds." if timed_out else "a person's wish"
-        instance.report_run_canceling(run, message=reason)
-        instance.report_run_canceled(run)
+    cancelled, ended = (
+        instance.create_run_for_job(nightly, run_config={"ops": {"work": {"config": {"ok": True}}}}) for _ in range(2)
+    )
+    instance.report_run_canceling(cancelled, message="a person's wish")
+    instance.report_run_canceled(cancelled)
+    limit = f"step work {TOOK_TOO_LONG} 900 s (WIKISTREAM_STEP_MAX_SECONDS) and was ended"
+    instance.report_engine_event(limit, ended)
+    instance.report_run_failed(ended, "its process is gone")
     sensor.tick()
     assert told(home) == [("fired", "run_timeout", "nightly")]
+    assert json.loads((home.root / "logs" / "alerts.jsonl").read_text())["message"] == limit
     run_nightly(instance, ok=True)
     sensor.tick()
     assert told(home)[1:] == [("cleared", "run_timeout", "nightly")]

@@ -70,7 +70,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         spark_memory_mb=1024,
         allowed_lateness_hours=48,
         cycle_blocked_seconds=5,
-        cycle_max_seconds=240,
+        step_max_seconds=240,
         stream_restart_tries=1,
         source_silent_seconds=20,
         alert_lag_records=300,

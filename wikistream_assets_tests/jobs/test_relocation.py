@@ -1,16 +1,20 @@
 """A home that was moved or copied: refused before the first write, and at work again after ``wikistream relocate``."""
 
 import json
+import os
 import re
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
+from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import open_home, writer_lock
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs import relocation
@@ -320,6 +324,21 @@ def test_a_home_in_use_is_not_relocated(made: Settings, tmp_path: Path) -> None:
         there = fresh(moved(made, tmp_path / "elsewhere"))
         with pytest.raises(LakeError, match=r"is in use: .*wikistream down"):
             relocate(there)
+    assert relocate(there) is not None
+
+
+@pytest.mark.unit
+def test_what_was_started_before_the_move_is_found_and_ended(made: Settings, tmp_path: Path) -> None:
+    environment = {**os.environ, supervisor.HOME_MARK: str(made.root), supervisor.NAME_MARK: "stream"}
+    with subprocess.Popen(["sleep", "60"], cwd=made.root, env=environment) as process:
+        copy = fresh(copied(made, tmp_path / "copy"))
+        assert services.down(copy) == [], "the original's programs are none of a copy's"
+        assert process.poll() is None
+        there = fresh(moved(made, tmp_path / "elsewhere"))
+        with pytest.raises(LakeError, match="is in use"):
+            relocate(there)
+        assert services.down(there) == ["stream"]
+        assert not psutil.pid_exists(process.pid)
     assert relocate(there) is not None
 
 

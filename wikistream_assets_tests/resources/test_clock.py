@@ -1,14 +1,17 @@
 """A clock that was set back by more than a minute: neither PyIceberg nor Spark commits, and every table stays readable."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
-from wikistream_assets.exceptions import ClockBehindError
+from wikistream_assets.exceptions import ClockBehindError, LakeError
 from wikistream_assets.resources.failures import explained, in_one_line
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.resources.query import local_path
 from wikistream_assets.resources.spark import append_rows, read_table
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.resources.lakes import add, full_row, set_clock_back
@@ -60,6 +63,11 @@ def test_spark_is_understood_and_the_table_stays_readable(lake: Lakehouse, spark
     with pytest.raises(ClockBehindError):
         lake.append(RAW_EVENTS)
     assert read_table(spark, RAW_EVENTS).count() == 1
+    content = json.loads((path := Path(local_path(lake.table(RAW_EVENTS).metadata_location))).read_text())
+    content["last-updated-ms"] = 1  # as PyIceberg by itself would have left it
+    path.write_text(json.dumps(content))
+    with pytest.raises(LakeError, match="was written while the clock was set back"):
+        in_one_line(lambda: read_table(spark, RAW_EVENTS).count())()
 
 
 @pytest.mark.unit

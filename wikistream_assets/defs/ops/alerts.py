@@ -45,14 +45,12 @@ from wikistream_assets.operations.stream_watch import source_is_silent
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
 from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import RAW_EVENTS
 
 _MOST_EVENTS: Final = 2_000
 """Events of a type read in one tick; the next tick goes on."""
-
-_TIMED_OUT: Final = "exceeding maximum runtime"
-"""In the message of a run that the daemon cancels at its limit."""
 
 _GATES_BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "bronze": frozenset(),
@@ -274,13 +272,14 @@ def _tell_of_run(instance: dg.DagsterInstance, alerts: Alerts, entry: EventLogEn
         for kind in (AlertKind.RUN_FAILED, AlertKind.RUN_TIMEOUT):
             alerts.clear(kind, subject, f"{subject} succeeded")
         return
+    if _event(entry).event_type is not DagsterEventType.RUN_FAILURE:
+        return  # cancelled by a person
     log = instance.event_log_storage
-    cancelling = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.RUN_CANCELING)
-    limit = next((text for record in cancelling if _TIMED_OUT in (text := _event(record).message or "")), None)
+    engine = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+    limit = next((text for record in engine if TOOK_TOO_LONG in (text := _event(record).message or "")), None)
     if limit:
-        message = f"{subject} was cancelled at its time limit"
-        alerts.fire(Alert(AlertKind.RUN_TIMEOUT, subject, message, {"cause": limit}, entry.run_id))
-    elif _event(entry).event_type is DagsterEventType.RUN_FAILURE:
+        alerts.fire(Alert(AlertKind.RUN_TIMEOUT, subject, limit, run_id=entry.run_id))
+    else:
         failures = log.get_logs_for_run(entry.run_id, of_type=DagsterEventType.STEP_FAILURE)
         errors = [(_event(record), _event(record).step_failure_data.error) for record in failures]
         broken = [(event, error) for event, error in errors if error is None or error.cls_name != CHECK_FAILED]

@@ -11,42 +11,37 @@ from wikistream_assets.jobs.decisions import Action
 from wikistream_assets.jobs.gate_control import decide_on_failure
 from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark
 from wikistream_assets.run_launcher import WARM
-from wikistream_assets.settings import load_settings
 
-_LIMIT = {
-    # the daemon cancels a run that takes longer
-    "dagster/max_runtime": str(load_settings().cycle_max_seconds),
-    # each step finds its own place in the lake, whatever the run before it did
-    "dagster/retry_strategy": "ALL_STEPS",
-}
+# each step finds its own place in the lake, whatever the run before it did
+_ALL_STEPS = {"dagster/retry_strategy": "ALL_STEPS"}
 
 _BRONZE = dg.AssetSelection.assets(bronze).without_checks()
 
 cycle = dg.define_asset_job(
     CYCLE,
     selection=dg.AssetSelection.assets(bronze, silver, gold),
-    tags={**_LIMIT, "wikistream/job": CYCLE, WARM: "true"},
+    tags={**_ALL_STEPS, "wikistream/job": CYCLE, WARM: "true"},
     description="Drain Kafka, Bronze gate, Silver with its gate, Gold with its gate. Stops at the first gate that blocks.",
 )
 bronze_job = dg.define_asset_job(
-    "bronze", selection=_BRONZE, tags=_LIMIT, description="Drain what is in Kafka now into Bronze."
+    "bronze", selection=_BRONZE, tags=_ALL_STEPS, description="Drain what is in Kafka now into Bronze."
 )
 silver_job = dg.define_asset_job(
     "silver",
     selection=dg.AssetSelection.assets(silver),
-    tags=_LIMIT,
+    tags=_ALL_STEPS,
     description="Bronze to Silver, audited, up to the tag.",
 )
 gold_job = dg.define_asset_job(
     "gold",
     selection=dg.AssetSelection.assets(gold),
-    tags=_LIMIT,
+    tags=_ALL_STEPS,
     description="Silver to Gold, audited, up to Silver's head.",
 )
 gates = dg.define_asset_job(
     "gates",
     selection=dg.AssetSelection.checks(bronze_gate),
-    tags=_LIMIT,
+    tags=_ALL_STEPS,
     description="The Bronze gate alone: audits and tags what has arrived. Silver's and Gold's gates are part of their steps.",
 )
 
