@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from wikistream_assets.embedded.doctor import examine
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import Lakehouse
@@ -51,8 +52,9 @@ def test_a_table_folder_is_gone(made: Settings, command: Command) -> None:
     shutil.rmtree(made.warehouse / "silver/cleaned_events")
     assert_one_line(made, command, "silver.cleaned_events", f"{path} is missing")
     assert not (made.warehouse / "silver/cleaned_events").exists()
-    examined = command(made, "doctor").out
-    assert [line for line in examined.splitlines() if line.startswith("WRONG") and f"{path} is missing" in line]
+    [finding] = [finding for finding in examine(made) if finding.name == "lake"]
+    assert not finding.ok
+    assert f"{path} is missing" in finding.text
 
 
 @pytest.mark.unit
@@ -72,9 +74,19 @@ def test_the_catalog_is_gone_and_no_empty_one_takes_its_place(made: Settings, co
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("pattern", ["metadata/*-m*.avro", "metadata/snap-*.avro", "data/**/*.parquet"])
-def test_a_file_below_the_metadata_is_gone(made: Settings, command: Command, pattern: str) -> None:
-    [victim] = sorted((made.warehouse / "silver/cleaned_events").glob(pattern))[-1:]
+@pytest.mark.parametrize("kind", ["manifest list", "manifest", "data file"])
+def test_a_file_below_the_metadata_is_gone(made: Settings, command: Command, kind: str) -> None:
+    table = Lakehouse.local(made).table(CLEANED_EVENTS)
+    newest = table.current_snapshot()
+    assert newest is not None
+    [manifest] = newest.manifests(table.io)
+    [task] = table.scan().plan_files()
+    named = {
+        "manifest list": newest.manifest_list,
+        "manifest": manifest.manifest_path,
+        "data file": task.file.file_path,
+    }
+    victim = Path(local_path(named[kind]))
     victim.unlink()
     done = command(made, "sql", "select * from silver.cleaned_events")
     assert (done.code, done.err.count("\n")) == (1, 1), done.err

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-from wikistream_assets.embedded import services, supervisor
+from wikistream_assets.embedded import doctor, services, supervisor
 from wikistream_assets.embedded.home import open_home, writer_lock
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs import relocation
@@ -191,8 +191,10 @@ def test_every_command_refuses_in_one_line(made: Settings, tmp_path: Path, comma
 @pytest.mark.unit
 def test_doctor_and_down_work_on_a_moved_home(made: Settings, tmp_path: Path, command: Command) -> None:
     there = fresh(moved(made, tmp_path / "elsewhere"))
-    [finding] = [line for line in command(there, "doctor").out.splitlines() if re.match(r"WRONG +home ", line)]
-    assert "wikistream relocate" in finding
+    findings = {finding.name: finding for finding in doctor.examine(there)}
+    for name in ("home", "lake"):
+        assert not findings[name].ok
+        assert "wikistream relocate" in findings[name].text
     assert command(there, "down").out == "nothing was running\n"
 
 
