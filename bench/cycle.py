@@ -41,6 +41,7 @@ from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, Ta
 from wikistream_assets.transforms.bronze.raw_events import parse, stamp
 from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
 from wikistream_assets.transforms.gold.activity import activity
+from wikistream_assets.transforms.gold.bursts import dates_before
 from wikistream_assets.transforms.silver.cleaned_events import good, split
 
 NEW_EVENTS: Final = 50_000
@@ -224,8 +225,10 @@ class _Plain:
     def run(self, bronze: DataFrame) -> None:
         good(split(bronze, processed_at=_FIRST_DAY)).writeTo("wikistream.plain.cleaned_events").append()
         dates = [row["event_date"] for row in bronze.select("event_date").distinct().collect()]
-        rows = self._spark.table("wikistream.plain.cleaned_events").where(sf.col("event_date").isin(dates))
-        hourly = activity(rows)
+        silver, event_date = self._spark.table("wikistream.plain.cleaned_events"), sf.col("event_date")
+        hourly = activity(
+            silver.where(event_date.isin(dates)), silver.where(event_date.isin(sorted(dates_before(dates))))
+        )
         shared = [frame.persist() for frame in (hourly.users, hourly.pages, hourly.entities)]
         scores = risk_scores.compute(hourly, **self._ARGUMENTS, user_key=b"bench").persist()
         tables = {
@@ -271,9 +274,16 @@ select *, 40 * (speed > 50)::int + 30 * (deletions > 3)::int + 20 * (anonymous >
     select event_date, event_hour, 'page' kind, domain || ':' || title entity from silver
     union all select event_date, event_hour, 'user', u from silver
     union all select event_date, event_hour, 'domain', domain from silver),
-  hours as (select event_date, kind, entity, event_hour, count(*) edits from entities group by all)
-select event_date, kind, entity, sum(edits) edits, sum(edits) / count(*) per_hour, max(edits) / (sum(edits) / 24) trend
-from hours group by event_date, kind, entity
+  hours as (select event_date, kind, entity, event_hour, count(*) edits from entities group by all),
+  bursts as (
+    select event_date, entity, max(edits) burst from (
+      select event_date, domain || ':' || title entity, epoch(event_timestamp)::bigint // 900 - hop start, count(*) edits
+      from silver, range(4) hops(hop)
+      where event_type in ('edit', 'new') and namespace = 0 and not is_bot
+      group by all having count(*) >= 5 and count(distinct u) >= 4)
+    group by all)
+select event_date, kind, entity, sum(edits) edits, sum(edits) / count(*) per_hour, any_value(burst) burst
+from hours left join bursts using (event_date, entity) group by event_date, kind, entity
 qualify row_number() over (partition by event_date, kind order by sum(edits) desc, entity) <= 100""",
     """create or replace temp table daily as select event_date, count(*) events, count(distinct u) users,
   count(distinct domain) domains,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import duckdb
@@ -23,6 +24,7 @@ class LakeSummary:
         breaches: (status, table, check, message) of the newest verdicts that are not PASSED or SKIPPED.
         days: (date, events, health score, peak hour events, high, medium risk users), newest days first.
         risks: (date, entity, score, level, edits, edits per active hour), highest first.
+        trending: (date, page, start of the hour, edits in it, people, ratio to what was expected), newest days first.
         busiest_hours: (date, hour, events, users), busiest first.
     """
 
@@ -33,6 +35,7 @@ class LakeSummary:
     breaches: Sequence[tuple[str, str, str, str]]
     days: Sequence[tuple[str, int, float, int, int, int]]
     risks: Sequence[tuple[str, str, float, str, int, float]]
+    trending: Sequence[tuple[str, str, datetime, int, int, float]]
     busiest_hours: Sequence[tuple[str, int, int, int]]
 
     @property
@@ -82,6 +85,11 @@ def summarize(lake: Lakehouse) -> LakeSummary:
                 connection,
                 "select stat_date, entity_id, risk_score, risk_level, total_edits, edits_per_hour_avg"
                 " from gold.risk_scores where risk_score > 0 order by risk_score desc, total_edits desc, entity_id limit 5",
+            ),
+            trending=_rows(
+                connection,
+                "select stat_date, entity_id, burst_start, burst_edits, burst_editors, trend_ratio from gold.entity_trends"
+                " where trend_rank is not null order by stat_date desc, trend_rank limit 5",
             ),
             busiest_hours=_rows(
                 connection,

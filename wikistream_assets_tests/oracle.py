@@ -49,6 +49,8 @@ REGION = {
 }
 """The 18 followed wikis."""
 
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+
 _LANGUAGE_PROJECTS = {
     "wikipedia", "wiktionary", "wikibooks", "wikinews", "wikiquote", "wikisource", "wikiversity", "wikivoyage",
 }  # fmt: skip
@@ -276,6 +278,7 @@ class Gold:
             "stat_hour": hour,
             "domain": domain,
             "region": REGION.get(domain, "other"),
+            "language": language(domain),
             "total_events": len(rows),
             "unique_users": len({row["user_normalized"] for row in rows} - {None}),
             "unique_pages": len({row["title"] for row in rows} - {None}),
@@ -290,7 +293,7 @@ class Gold:
             "large_deletions": sum(row["is_large_deletion"] for row in rows),
             "large_additions": sum(row["is_large_addition"] for row in rows),
             "is_final": self._is_final(date, hour + 1),
-            "schema_version": "1",
+            "schema_version": "2",
         }
 
     def risk_scores(self) -> list[Row]:
@@ -327,7 +330,7 @@ class Gold:
             "evidence": evidence,
             "alert_triggered": score >= 70,
             "is_final": self._is_final(date, 24),
-            "schema_version": "1",
+            "schema_version": "2",
         }
 
     def entity_trends(self) -> list[Row]:
@@ -339,14 +342,28 @@ class Gold:
         }
         shown = {"page": self.page_without_addresses, "user": self.pseudonym, "domain": str}
         return [
-            self._trend(date, entity_type, shown[entity_type](name), rank, events)
+            self._trend(
+                date, entity_type, shown[entity_type](name), rank, events, bursts.get(name, {}), ranks.get(name)
+            )
             for date, rows in self._by_day.items()
             for entity_type, name_of in names.items()
-            for rank, (name, events) in enumerate(_top(_grouped(rows, name_of), 100), start=1)
+            for bursts in [self._bursts(date) if entity_type == "page" else {}]
+            for ranks in [_trend_ranks(bursts)]
+            for rank, (name, events) in enumerate(_top(_grouped(rows, name_of), None), start=1)
+            if rank <= 100 or name in ranks
         ]
 
-    def _trend(self, date: str, entity_type: str, entity_id: str, rank: int, events: list[Row]) -> Row:
-        hours = Counter(event["event_timestamp"].hour for event in events)
+    def _trend(
+        self,
+        date: str,
+        entity_type: str,
+        entity_id: str,
+        rank: int,
+        events: list[Row],
+        burst: Row,
+        trend_rank: int | None,
+    ) -> Row:
+        hours = {event["event_timestamp"].hour for event in events}
         return {
             "stat_date": date,
             "entity_type": entity_type,
@@ -354,9 +371,23 @@ class Gold:
             "rank": rank,
             "edits": len(events),
             "edits_per_hour": len(events) / len(hours),
-            "trend_ratio": max(hours.values()) / (len(events) / 24),
+            **{name: burst.get(name) for name in ("trend_ratio", "burst_start", "burst_edits", "burst_editors")},
+            "burst_expected": burst.get("burst_expected"),
+            "trend_rank": trend_rank,
             "is_final": self._is_final(date, 24),
-            "schema_version": "1",
+            "schema_version": "2",
+        }
+
+    def _bursts(self, date: str) -> dict[str, Row]:
+        """Of each page with an hour of 5 edits by 4 people on that day the hour that stands out most."""
+        midnight = datetime.fromisoformat(date).replace(tzinfo=UTC)
+        week = [row for row in self.silver if midnight - 7 * _DAY <= row["event_timestamp"] < midnight + _DAY]
+        by_wiki = _grouped([row for row in week if _is_article_edit_by_person(row)], lambda row: row["domain"])
+        return {
+            f"{domain}:{title}": burst
+            for domain, wiki in by_wiki.items()
+            for title, page in _grouped(wiki, lambda row: row["title"]).items()
+            if (burst := _sharpest(midnight, page, wiki))
         }
 
     def daily_analytics_summary(self) -> list[Row]:
@@ -405,7 +436,7 @@ class Gold:
             "avg_events_per_hour": total / len(hours),
             "platform_health_score": health,
             "is_final": self._is_final(date, 24),
-            "schema_version": "1",
+            "schema_version": "2",
         }
 
     def pseudonym(self, user: str) -> str:
@@ -442,8 +473,75 @@ def _grouped(rows: Iterable[Row], key_of: Callable[[Row], Hashable]) -> dict[Any
     return groups
 
 
-def _top(groups: dict[str, list[Row]], count: int) -> list[tuple[str, list[Row]]]:
+def _top(groups: dict[str, list[Row]], count: int | None) -> list[tuple[str, list[Row]]]:
     return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:count]
+
+
+def _trend_ranks(bursts: dict[str, Row]) -> dict[str, int]:
+    trending = [name for name, burst in bursts.items() if burst["trend_ratio"] >= 3]
+    trending.sort(key=lambda name: (-round(bursts[name]["trend_ratio"], 9), name))
+    return {name: rank for rank, name in enumerate(trending[:100], start=1)}
+
+
+def _is_article_edit_by_person(row: Row) -> bool:
+    known = row["title"] is not None and row["user_normalized"] is not None
+    return row["event_type"] in ("edit", "new") and row["namespace"] == 0 and not row["is_bot"] and known
+
+
+def _sharpest(midnight: datetime, page: list[Row], wiki: list[Row]) -> Row | None:
+    """The page's burst with the highest ratio on the day that begins at ``midnight``, the earliest of equal ones.
+
+    Args:
+        page: the page's edits on that day and on the seven days before it.
+        wiki: those of its whole wiki.
+    """
+    today = [row for row in page if row["event_timestamp"] >= midnight]
+    if len(today) < 5:
+        return None
+    others = [row for row in wiki if row["title"] != page[0]["title"]]
+    best: Row | None = None
+    for quarter in range(24 * 4 - 3):
+        start = midnight + quarter * timedelta(minutes=15)
+        burst = [row for row in today if start <= row["event_timestamp"] < start + _HOUR]
+        people = {row["user_normalized"] for row in burst}
+        if len(burst) < 5 or len(people) < 4:
+            continue
+        expected = _expected(start, midnight, Counter(map(_hour_of, page)), others)
+        if best is None or round(len(burst) / expected, 9) > round(best["trend_ratio"], 9):
+            best = {
+                "burst_start": start,
+                "burst_edits": len(burst),
+                "burst_editors": len(people),
+                "burst_expected": expected,
+                "trend_ratio": len(burst) / expected,
+            }
+    return best
+
+
+def _expected(start: datetime, midnight: datetime, page: Counter[datetime], others: list[Row]) -> float:
+    """Edits of a usual hour: one, and what the page usually gets, times how much busier than usual its wiki is."""
+    others_by_hour = Counter(map(_hour_of, others))
+    seen = page.keys() | others_by_hour.keys()
+    touched = {start.replace(minute=0), (start + timedelta(minutes=45)).replace(minute=0)}
+    baseline = {hour for hour in seen if hour < min(touched)}
+    if len(baseline) < 6:
+        baseline = seen - touched
+    usual = max(
+        _mean([page[hour] for hour in baseline]),
+        *(_mean([page[hour] for hour in seen if hour < midnight and hour.hour == same.hour]) for same in touched),
+    )
+    now = sum(start <= row["event_timestamp"] < start + _HOUR for row in others)
+    rise = (now + 10) / (_mean([others_by_hour[hour] for hour in baseline]) + 10)
+    return 1 + usual * max(1, rise)
+
+
+def _hour_of(row: Row) -> datetime:
+    happened: datetime = row["event_timestamp"]
+    return happened.replace(minute=0, second=0, microsecond=0)
+
+
+def _mean(figures: list[int]) -> float:
+    return sum(figures) / len(figures) if figures else 0.0
 
 
 # --- Comparison -----------------------------------------------------------------------------------------------------------

@@ -42,6 +42,39 @@ def test_risk_levels_as_counted_in_the_events(silver: list[oracle.Row]) -> None:
     assert (1_136, 568.0) in {(risk["total_edits"], risk["edits_per_hour_avg"]) for risk in risks}
 
 
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("capture", "trending"),
+    [
+        (
+            CAPTURE.name,
+            {
+                ("2021-10-07", "Newcastle United F.C.", 10, 6),
+                ("2021-10-07", "Don La Greca", 6, 4),
+                ("2021-10-08", "Lee Jung-jae", 24, 4),
+                ("2021-10-08", "Maria Ressa", 12, 6),
+                ("2021-10-08", "Clement Bowman", 11, 4),
+                ("2021-10-08", "Rust (video game)", 7, 5),
+                ("2021-10-08", "Dmitri Andrejewitsch Muratow", 5, 5),
+                ("2021-10-08", "2021 Pacific typhoon season", 7, 4),
+            },
+        ),
+        ("wikiticker_2015-09-12_39244_reenveloped.jsonl.gz", {("2015-09-12", "Anthony Martial", 6, 6)}),
+    ],
+)
+def test_trending_pages_are_the_news_of_their_days(capture: str, trending: set[tuple[str, str, int, int]]) -> None:
+    path = CAPTURE.with_name(capture)
+    if not path.exists():
+        pytest.skip(f"{path} is absent: set WIKISTREAM_DATA to the folder that holds events/")
+    silver = oracle.silver_rows(oracle.bronze_rows(oracle.read_capture(path), domains=None))
+    found = {
+        (row["stat_date"], row["entity_id"].partition(":")[2], row["burst_edits"], row["burst_editors"])
+        for row in oracle.Gold(silver, key=b"key").entity_trends()
+        if row["trend_rank"] is not None
+    }
+    assert found == trending
+
+
 def test_each_event_once_canaries_and_broken_lines_never() -> None:
     event = '{"meta":{"id":"%s","domain":"%s","dt":"%s"},"type":%s}'
     lines = [

@@ -100,6 +100,13 @@ def _print_findings(summary: "LakeSummary") -> None:
     if summary.risks:
         typer.echo("\nTop risks")
         show_table(("date", "user", "score", "level", "edits", "edits/h"), summary.risks)
+    if summary.trending:
+        typer.echo("\nTrending")
+        trending = [
+            (date, page, f"{start:%H:%M}", edits, people, f"{ratio:.1f}")
+            for date, page, start, edits, people, ratio in summary.trending
+        ]
+        show_table(("date", "page", "hour from", "edits", "people", "x usual"), trending, numeric=("x usual",))
     if summary.busiest_hours:
         typer.echo("\nBusiest hours")
         show_table(("date", "hour", "events", "users"), summary.busiest_hours)

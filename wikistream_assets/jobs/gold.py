@@ -5,13 +5,14 @@ was cut in half is rolled forward at the next start, before anything else.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as wall_time
 from itertools import takewhile
 from typing import Any, Final
 
+from pyiceberg.expressions import In
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
@@ -47,6 +48,7 @@ from wikistream_assets.tables import (
 )
 from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
 from wikistream_assets.transforms.gold.activity import activity
+from wikistream_assets.transforms.gold.bursts import dates_after, dates_before
 from wikistream_assets.transforms.shared.users import pseudonym, without_addresses
 
 LAYER: Final = "gold"
@@ -206,7 +208,7 @@ def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates:
 
 
 def _scope(ctx: JobContext, covered: SnapshotRange) -> tuple[Position, list[str]]:
-    """The dates to compute (touched by new rows, or still open) and the position the result stands for."""
+    """The dates to compute (touched by new rows, read again after them, or still open) and the position the result stands for."""
     before = Position.of(ctx.lake.newest_position(HOURLY_STATS)) or Position(covered.start)
     touched = (
         read_range(ctx.spark, CLEANED_EVENTS, covered.start, covered.end)
@@ -216,7 +218,8 @@ def _scope(ctx: JobContext, covered: SnapshotRange) -> tuple[Position, list[str]
     )
     newest = [datetime.fromtimestamp(row["newest"] / 1e6, UTC) for row in touched]
     watermark = max([*newest, *([before.watermark] if before.watermark else [])], default=None)
-    dates = sorted({row["event_date"] for row in touched} | set(before.open_dates))
+    new = {row["event_date"] for row in touched}
+    dates = sorted(new | _read_again(ctx.lake, covered.end, new) | set(before.open_dates))
     still_open = tuple(day for day in dates if not _closed(day, watermark, ctx.settings.allowed_lateness_hours))
     return Position(covered.end, watermark, still_open), dates
 
@@ -232,8 +235,9 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
     Returns:
         Silver rows by date and hour: what the parity check expects Gold to add up to.
     """
-    rows = read_table(ctx.spark, CLEANED_EVENTS, position.silver).where(sf.col("event_date").isin(dates))
-    hourly = activity(rows)
+    silver, event_date = read_table(ctx.spark, CLEANED_EVENTS, position.silver), sf.col("event_date")
+    rows = silver.where(event_date.isin(dates))
+    hourly = activity(rows, silver.where(event_date.isin(sorted(dates_before(dates)))))
     shared = [frame.persist() for frame in (hourly.users, hourly.pages, hourly.entities)]
     timing: dict[str, Any] = {
         # A lake without events has no dates to compute: the value is never looked at.
@@ -257,6 +261,13 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
         for frame in shared:
             frame.unpersist()
     return gate.rows_by_hour(rows)
+
+
+def _read_again(lake: Lakehouse, silver: int, touched: Collection[str]) -> set[str]:
+    """The dates with events whose baselines read ``touched`` dates: late events change what is usual afterwards."""
+    later = dates_after(touched)
+    scan = lake.table(CLEANED_EVENTS).scan(snapshot_id=silver, row_filter=In("event_date", later))  # type: ignore[call-arg]
+    return {task.file.partition[0] for task in scan.plan_files()}
 
 
 def _date_column(spec: TableSpec) -> Column:

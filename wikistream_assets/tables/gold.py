@@ -10,7 +10,7 @@ from wikistream_assets.quality.rules.gold import (
 )
 from wikistream_assets.tables.spec import TableSpec, columns
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
 """``schema_version`` of every Gold row; it grows by one with each change of these contracts."""
 
 _SILVER = ("silver.cleaned_events",)
@@ -24,6 +24,7 @@ HOURLY_STATS = TableSpec(
         ("stat_hour", "int", "UTC hour, 0-23"),
         ("domain", "string", "the wiki's domain"),
         ("region", "string", "the domain's region; partition"),
+        ("language", "string", "the domain's language, ISO 639 code or mul; null in rows of version 1"),
         ("total_events", "long", "events of any type"),
         ("unique_users", "long", "distinct user_normalized"),
         ("unique_pages", "long", "distinct title"),
@@ -79,15 +80,42 @@ RISK_SCORES = TableSpec(
 ENTITY_TRENDS = TableSpec(
     namespace="gold",
     name="entity_trends",
-    description="The top 100 pages, users and domains of each day, with their velocity and their trend.",
+    description="The top 100 pages, users and domains of each day with their velocity, and the pages that trend.",
     columns=columns(
         ("stat_date", "string", "UTC date, yyyy-MM-dd; partition"),
         ("entity_type", "string", "page, user or domain"),
         ("entity_id", "string", "domain:title, user name, or domain; IP addresses in them as ip-<keyed hash>"),
-        ("rank", "int", "1 = most edits of its type on that day; ties in order of the unhashed name"),
+        (
+            "rank",
+            "int",
+            "1 = most edits of its type on that day; ties in order of the unhashed name; above 100 only for pages that trend",
+        ),
         ("edits", "long", "events of any type on that day, bots included"),
         ("edits_per_hour", "double", "edits / hours of the day in which the entity was active"),
-        ("trend_ratio", "double", "edits in its busiest hour / mean edits per hour over all 24 hours of the day"),
+        (
+            "trend_ratio",
+            "double",
+            "burst_edits / burst_expected; null for pages without a burst, users and domains. In rows of version 1: edits in the"
+            " busiest hour / mean edits per hour of the day",
+        ),
+        (
+            "trend_rank",
+            "int",
+            "1 = highest trend_ratio of the day; only pages with a trend_ratio of at least 3, at most 100; all others null",
+        ),
+        (
+            "burst_start",
+            "timestamp",
+            "start of the page's sharpest hour: at least 5 edits of an article (types edit and new) by at least 4 people, no bots"
+            "; null if it has none",
+        ),
+        ("burst_edits", "long", "edits in that hour, without bots"),
+        ("burst_editors", "long", "people who made them"),
+        (
+            "burst_expected",
+            "double",
+            "edits expected in that hour: 1, and the page's usual edits (this day, 7 before) times the wiki's rise",
+        ),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
         ("gold_processed_at", "timestamp", "when the row was computed"),
         ("schema_version", "string", "version of this table's contract"),

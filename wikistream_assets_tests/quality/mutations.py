@@ -1,7 +1,7 @@
 """For each rule that is measured on rows: a fault that breaks this rule and no other."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from wikistream_assets_tests.quality.samples import Row
@@ -43,6 +43,19 @@ def sized(row: Row) -> bool:
 def low(row: Row) -> bool:
     return bool(row["risk_level"] == "LOW")
 
+
+def page(row: Row) -> bool:
+    return bool(row["entity_type"] == "page")
+
+
+BURST = {
+    "burst_start": datetime(2026, 3, 1, 11, 15, tzinfo=UTC),
+    "burst_edits": 5,
+    "burst_editors": 4,
+    "burst_expected": 2.0,
+    "trend_ratio": 2.5,
+}
+"""A burst of a page of the clean rows, too weak to trend: it breaks no rule."""
 
 MUTATIONS: dict[str, dict[str, Mutation]] = {
     "bronze.raw_events": {
@@ -96,6 +109,7 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "total_events_not_null": change(total_events=None),
         "stat_hour_valid": change(stat_hour=24),
         "region_valid": change(region="atlantis"),
+        "language_valid": change(language=None),
         "bot_percentage_valid": change(bot_percentage=100.001),
         "bytes_valid": change(bytes_removed=-1),
         "total_events_covers_users": change(unique_users=plus("total_events", 1)),
@@ -128,7 +142,10 @@ MUTATIONS: dict[str, dict[str, Mutation]] = {
         "entity_type_valid": change(entity_type="planet"),
         "rank_valid": change(rank=0),
         "velocity_valid": change(edits_per_hour=lambda row: row["edits"] + 1.0),
-        "trend_ratio_valid": change(trend_ratio=24.5),
+        "burst_complete": change(of=page, burst_editors=4),
+        "burst_valid": change(of=page, **{**BURST, "burst_editors": 3}),
+        "trend_ratio_valid": change(of=page, **{**BURST, "trend_ratio": 6.0}),
+        "trend_rank_valid": change(of=page, **{**BURST, "trend_rank": 1}),
         "key_unique": repeat(rank=99),
         "rank_unique": repeat(entity_id="another"),
     },

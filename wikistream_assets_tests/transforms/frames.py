@@ -90,6 +90,7 @@ def silver_row(**fields: Any) -> dict[str, Any]:
         "event_type": "edit",
         "domain": "en.wikipedia.org",
         "region": "americas",
+        "language": "en",
         "title": "Tea",
         "namespace": 0,
         "user_normalized": "Ada",

@@ -17,6 +17,11 @@ RISK_LEVELS: Final = ("HIGH", "MEDIUM", "LOW")
 SCORED_USER_KINDS: Final = ("registered", "temporary", "ip4", "ip6")
 TOP_ENTITIES: Final = 100
 """Entities of each type kept per day."""
+BURST_EDITS: Final = 5
+BURST_EDITORS: Final = 4
+TRENDING_RATIO: Final = 3.0
+
+_BURST: Final = ("trend_ratio", "burst_start", "burst_edits", "burst_editors", "burst_expected")
 
 _KEY = "decision: a figure that belongs to nothing cannot be used; the key columns are never null by construction"
 _ONE_ROW = (
@@ -55,6 +60,13 @@ HOURLY_STATS_RULES: Final[tuple[Rule, ...]] = (
         f"region is one of {', '.join(REGIONS)}.",
         f"region IN {sql_list(REGIONS)}",
         "decision: the closed set of the followed wikis; it is a partition column",
+    ),
+    every(
+        "language_valid",
+        Dimension.VALIDITY,
+        "language is an ISO 639 code of two or three letters, or mul.",
+        r"language RLIKE '^[a-z]{2,3}$'",
+        "decision: it is made from the domain, which every row has; projects of several languages are mul",
     ),
     every(
         "bot_percentage_valid",
@@ -216,9 +228,9 @@ ENTITY_TRENDS_RULES: Final[tuple[Rule, ...]] = (
     every(
         "rank_valid",
         Dimension.VALIDITY,
-        f"rank is 1-{TOP_ENTITIES}.",
-        f"rank BETWEEN 1 AND {TOP_ENTITIES}",
-        f"the table keeps the top {TOP_ENTITIES} of each type and day",
+        f"rank is 1-{TOP_ENTITIES}, or more for a page that trends.",
+        f"rank >= 1 AND (rank <= {TOP_ENTITIES} OR trend_rank IS NOT NULL)",
+        f"the table keeps the top {TOP_ENTITIES} of each type and day, and the pages that trend",
     ),
     every(
         "velocity_valid",
@@ -228,11 +240,36 @@ ENTITY_TRENDS_RULES: Final[tuple[Rule, ...]] = (
         "an entity with edits was active in 1 to 24 hours of the day",
     ),
     every(
+        "burst_complete",
+        Dimension.CONSISTENCY,
+        "Only pages have a burst, and a burst has all its figures.",
+        f"({' AND '.join(f'{column} IS NULL' for column in _BURST)})"
+        f" OR (entity_type = 'page' AND {' AND '.join(f'{column} IS NOT NULL' for column in _BURST)})",
+        "decision: a person is no crowd, and a wiki's own ups and downs are its daily rhythm",
+    ),
+    every(
+        "burst_valid",
+        Dimension.VALIDITY,
+        f"A burst lies on its day, has at least {BURST_EDITS} of the day's edits by at least {BURST_EDITORS} people, and at least"
+        " one edit was to be expected.",
+        f"trend_ratio IS NULL OR (CAST(date_from_unix_date(CAST(floor(unix_seconds(burst_start) / 86400) AS INT))"
+        f" AS STRING) = stat_date AND burst_edits BETWEEN {BURST_EDITS} AND edits"
+        f" AND burst_editors BETWEEN {BURST_EDITORS} AND burst_edits AND burst_expected >= 1)",
+        "decision: one person's edits are no burst, however many; measured on the captures, see docs/adr/0017",
+    ),
+    every(
         "trend_ratio_valid",
         Dimension.CONSISTENCY,
-        "trend_ratio is 1-24.",
-        "trend_ratio BETWEEN 1 - 1e-9 AND 24 + 1e-9",
-        "the busiest of 24 hours holds at least their mean and at most all edits, 24 times the mean (within rounding)",
+        "trend_ratio is burst_edits / burst_expected.",
+        "trend_ratio IS NULL OR abs(trend_ratio * burst_expected - burst_edits) <= 1e-6",
+        _DEFINITION,
+    ),
+    every(
+        "trend_rank_valid",
+        Dimension.CONSISTENCY,
+        f"trend_rank is 1-{TOP_ENTITIES} and given only from a trend_ratio of {TRENDING_RATIO:g} on.",
+        f"trend_rank IS NULL OR (trend_rank BETWEEN 1 AND {TOP_ENTITIES} AND trend_ratio >= {TRENDING_RATIO})",
+        "decision: a page that is busy as always does not trend; measured on the captures, see docs/adr/0017",
     ),
     unique("key_unique", ("stat_date", "entity_type", "entity_id"), _ONE_ROW),
     unique(

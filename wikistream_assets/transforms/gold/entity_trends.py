@@ -1,4 +1,4 @@
-"""``gold.entity_trends``: the busiest pages, users and domains of each day, how fast they moved and how sharply they peaked."""
+"""``gold.entity_trends``: the busiest pages, users and domains of each day, how fast they moved, and the pages that trend."""
 
 from datetime import datetime
 from typing import Final
@@ -7,14 +7,16 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as sf
 
 from wikistream_assets.tables.gold import ENTITY_TRENDS, SCHEMA_VERSION
-from wikistream_assets.transforms.gold.activity import PAGE, USER, Activity
+from wikistream_assets.transforms.gold.activity import PAGE, USER, Activity, page_name
+from wikistream_assets.transforms.gold.bursts import RATIO_DIGITS
 from wikistream_assets.transforms.shared.instants import day_is_final, instant
 from wikistream_assets.transforms.shared.users import pseudonym, without_addresses
 
 TOP: Final = 100
-"""Entities of each type that a day keeps."""
+"""Entities of each type that a day keeps for their edits, and pages that it keeps for their trend."""
 
-_HOURS_OF_DAY: Final = 24
+TRENDING_RATIO: Final = 3.0
+"""A page trends from this ratio on: three times the edits that were to be expected."""
 
 
 def compute(
@@ -30,25 +32,45 @@ def compute(
         user_key: the home's secret for the pseudonyms of IP addresses, in user names and in page titles.
 
     Returns:
-        At most 100 rows per day and entity type, bots included; exactly the columns of the contract. Ties go by the entity's name
-        before pseudonyms, in order of code points.
+        Of each day and entity type the 100 with the most edits, bots included, and the 100 pages that trend most; exactly the
+        columns of the contract. Ties go by the entity's name before pseudonyms, in order of code points.
     """
-    by_edits = Window.partitionBy("stat_date", "entity_type").orderBy(sf.desc("edits"), "name")
-    top = activity.entities.withColumn("rank", sf.row_number().over(by_edits)).where(sf.col("rank") <= TOP)
     name = sf.col("name")
+    by_edits = Window.partitionBy("stat_date", "entity_type").orderBy(sf.desc("edits"), "name")
+    by_ratio = Window.partitionBy("stat_date", "_trends").orderBy(
+        sf.desc(sf.round("trend_ratio", RATIO_DIGITS)), "name"
+    )
     entity_id = (
         sf.when(sf.col("entity_type") == PAGE, without_addresses(name, user_key))
         .when(sf.col("entity_type") == USER, pseudonym(name, user_key))
         .otherwise(name)
     )
     final = day_is_final(sf.col("stat_date"), watermark=watermark, allowed_lateness_hours=allowed_lateness_hours)
-    return top.withColumns(
-        {
-            "entity_id": entity_id,
-            "edits_per_hour": sf.col("edits") / sf.col("active_hours"),
-            "trend_ratio": sf.col("busiest_hour") * _HOURS_OF_DAY / sf.col("edits"),
-            "is_final": final,
-            "gold_processed_at": instant(processed_at),
-            "schema_version": sf.lit(SCHEMA_VERSION),
-        }
-    ).select(*ENTITY_TRENDS.column_names)
+    place = sf.row_number().over(by_ratio)
+    return (
+        _with_bursts(activity)
+        .withColumn("rank", sf.row_number().over(by_edits))
+        .where((sf.col("rank") <= TOP) | sf.col("_trends"))
+        .withColumn("trend_rank", sf.when(sf.col("_trends") & (place <= TOP), place))
+        .where((sf.col("rank") <= TOP) | sf.col("trend_rank").isNotNull())
+        .withColumns(
+            {
+                "entity_id": entity_id,
+                "edits_per_hour": sf.col("edits") / sf.col("active_hours"),
+                "is_final": final,
+                "gold_processed_at": instant(processed_at),
+                "schema_version": sf.lit(SCHEMA_VERSION),
+            }
+        )
+        .select(*ENTITY_TRENDS.column_names)
+    )
+
+
+def _with_bursts(activity: Activity) -> DataFrame:
+    """Entities, pages with their burst if they had one; ``_trends`` says whether it is one that stands out."""
+    of_pages = activity.bursts.select(
+        *("stat_date", sf.lit(PAGE).alias("entity_type"), page_name().alias("name")),
+        *("burst_start", "burst_edits", "burst_editors", "burst_expected", "trend_ratio"),
+    )
+    entities = activity.entities.join(sf.broadcast(of_pages), ["stat_date", "entity_type", "name"], "left")
+    return entities.withColumn("_trends", sf.coalesce(sf.col("trend_ratio") >= TRENDING_RATIO, sf.lit(False)))

@@ -45,6 +45,7 @@ def compute(
         .groupBy(*_KEY)
         .agg(
             sf.max("region").alias("region"),
+            sf.max("language").alias("language"),
             sf.sum("events").alias("total_events"),
             sf.count("user_normalized").alias("unique_users"),
             sf.count("page").alias("unique_pages"),

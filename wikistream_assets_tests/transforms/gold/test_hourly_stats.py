@@ -38,6 +38,7 @@ def test_one_hour_by_hand(spark: SparkSession) -> None:
             "stat_hour": 10,
             "domain": "en.wikipedia.org",
             "region": "americas",
+            "language": "en",
             "total_events": 6,
             "unique_users": 4,
             "unique_pages": 3,
@@ -56,7 +57,7 @@ def test_one_hour_by_hand(spark: SparkSession) -> None:
             "large_additions": 1,
             "is_final": True,
             "gold_processed_at": PROCESSED_AT,
-            "schema_version": "1",
+            "schema_version": "2",
         }
     ]
 
