@@ -37,6 +37,9 @@ COMMANDS: Final = {
     "health": _Command("services", "health", "Tell whether the pipeline is well: programs, lag, gates."),
     "doctor": _Command("services", "doctor", "Check this machine, and say how to mend what is wrong."),
     "sql": _Command("sql", "sql", "Run one read-only query on the lake."),
+    "queries": _Command(
+        "queries", "queries", "List the named queries, or run one: trends, vandalism, languages, bots."
+    ),
     "tables": _Command("tables", "tables", "Show every table: rows, files, size, newest snapshot, hash."),
     "snapshots": _Command("history", "snapshots", "List a table's snapshots, newest first."),
     "diff": _Command("history", "diff", "Show which rows differ between two snapshots of a table."),

@@ -37,7 +37,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("command", ["sql", "tables", "trace", "dlq", "dictionary"])
+@pytest.mark.parametrize("command", ["sql", "queries", "tables", "trace", "dlq", "dictionary"])
 def test_read_commands_never_load_spark_or_dagster(command: str, settings: Settings) -> None:
     code = (
         f"import sys; from wikistream_assets.cli import {command}\n"
@@ -67,7 +67,9 @@ def test_unknown_setting_is_one_line_and_exit_2() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [("sql", "SELECT 1"), ("tables",), ("trace", "x"), ("dlq", "list")])
+@pytest.mark.parametrize(
+    "arguments", [("sql", "SELECT 1"), ("queries", "bots"), ("tables",), ("trace", "x"), ("dlq", "list")]
+)
 def test_reading_where_no_lake_is_says_so_and_makes_none(settings: Settings, arguments: tuple[str, ...]) -> None:
     done = wikistream(*arguments, settings=settings)
     assert done.returncode == 1
