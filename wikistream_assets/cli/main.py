@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "queries": _Command(
         "queries", "queries", "List the named queries, or run one: trends, vandalism, languages, bots."
     ),
+    "quality": _Command("quality", "quality", "Show pass rates of the checks by day, table and check, worst first."),
     "tables": _Command("tables", "tables", "Show every table: rows, files, size, newest snapshot, hash."),
     "snapshots": _Command("history", "snapshots", "List a table's snapshots, newest first."),
     "diff": _Command("history", "diff", "Show which rows differ between two snapshots of a table."),

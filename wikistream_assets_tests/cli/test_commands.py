@@ -37,10 +37,11 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("command", ["sql", "queries", "tables", "trace", "dlq", "dictionary"])
+@pytest.mark.parametrize("command", ["sql", "queries", "quality", "tables", "trace", "dlq", "dictionary"])
 def test_read_commands_never_load_spark_or_dagster(command: str, settings: Settings) -> None:
     code = (
         f"import sys; from wikistream_assets.cli import {command}\n"
+        "import wikistream_assets.resources.quality_report\n"
         "import wikistream_assets.resources.table_hash, wikistream_assets.resources.trace\n"
         "print(sorted({'pyspark', 'dagster', 'pydeequ'} & set(sys.modules)))"
     )
@@ -68,7 +69,7 @@ def test_unknown_setting_is_one_line_and_exit_2() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("sql", "SELECT 1"), ("queries", "bots"), ("tables",), ("trace", "x"), ("dlq", "list")]
+    "arguments", [("sql", "SELECT 1"), ("queries", "bots"), ("quality",), ("tables",), ("trace", "x"), ("dlq", "list")]
 )
 def test_reading_where_no_lake_is_says_so_and_makes_none(settings: Settings, arguments: tuple[str, ...]) -> None:
     done = wikistream(*arguments, settings=settings)
