@@ -8,6 +8,7 @@
     │   ├── ClockBehindError   the machine's clock is behind a table's newest commit
     │   ├── WriterBusyError    another process owns the table's only writer's place
     │   └── BranchOutdatedError  main has moved since the audit branch was built
+    ├── ConditionError         a condition on rows is not of the grammar
     ├── GateError              a gate's operation (a decision, a publication) cannot be carried out
     ├── NewsNotKeptError       an alert cannot be written to the home's store
     └── DeliveryError          an alert cannot be sent
@@ -48,6 +49,10 @@ class WriterBusyError(LakeError):
 
 class BranchOutdatedError(LakeError):
     """Main has moved since the audit branch was built, so it cannot be fast-forwarded: build the branch again."""
+
+
+class ConditionError(WikistreamError):
+    """A condition on rows is not of the grammar in ``quality.conditions``. The text says why; the caller says which."""
 
 
 class GateError(WikistreamError):

@@ -80,7 +80,7 @@ class Health:
         verdict_at: when a gate last wrote down its verdicts.
         quarantine: how much went to quarantine, by the newest verdict on each budget; also by one that closed the gate.
         cycle: the newest cycle that has ended.
-        blocked: the checks that keep a gate closed.
+        blocked: what keeps a gate closed: its checks, and decisions that it cannot obey.
         problems: what is wrong, one line each; empty means well.
     """
 
@@ -215,7 +215,8 @@ def _uptime(programs: Sequence[ServiceStatus], name: str) -> timedelta:
 
 
 def _blocked(gates: Sequence[GateState]) -> tuple[str, ...]:
-    return tuple(f"{failure['table_name']}.{failure['check_name']}" for state in gates for failure in state.failures)
+    checks = (f"{failure['table_name']}.{failure['check_name']}" for state in gates for failure in state.failures)
+    return (*checks, *("a decision that is refused" for state in gates for _ in state.refusals))
 
 
 def _standstill(

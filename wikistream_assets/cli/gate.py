@@ -17,13 +17,15 @@ _Reason = Annotated[str, typer.Option("--reason", help="why; recorded with the d
 _By = Annotated[str | None, typer.Option("--by", help="who decides; default: the login name")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="show what the decision would cover, record nothing")]
 
+_WHERE = "SQL condition that names the rows; docs/RUNBOOK.md says what it may hold"
+
 BLOCKED_EXIT_CODE = 3
 
 
 @app.command()
 def status() -> None:
     """Show for each layer what waits for its gate and which checks block it. Exit code 3 if something is blocked."""
-    from wikistream_assets.jobs.gate_control import gate_states
+    from wikistream_assets.jobs.gate_control import gate_states, rollback_target
 
     _, lake = open_lake()
     states = gate_states(lake)
@@ -35,12 +37,20 @@ def status() -> None:
                 f"        {failure['status']} {failure['table_name']} {failure['check_name']}"
                 f" (attempt {failure['attempt']}, run {failure['run_id']}): {printable(str(failure['message']))}"
             )
+        for refusal in state.refusals:
+            typer.echo(f"        REFUSED {printable(refusal)}")
     if any(state.blocked for state in states):
         typer.echo(
             "Mend the rule or the data's cause and run the layer again, or decide:\n"
             "  wikistream gate accept TABLE CHECK --reason '...'\n"
             "  wikistream gate reject TABLE CHECK --where 'SQL condition' --reason '...'"
         )
+        for target in filter(None, (rollback_target(lake, state) for state in states)):
+            typer.echo(
+                "Rows written twice: reject with --where true keeps one of each. Or have the records read from Kafka again:\n"
+                "  wikistream down\n"
+                f"  wikistream rollback bronze.raw_events {target} --reason '...'"
+            )
         raise typer.Exit(BLOCKED_EXIT_CODE)
 
 
@@ -54,13 +64,44 @@ def accept(table: _Table, check: _Check, reason: _Reason, by: _By = None, dry_ru
 def reject(
     table: _Table,
     check: _Check,
-    where: Annotated[str, typer.Option("--where", help="Spark SQL condition that names the rows")],
+    where: Annotated[str, typer.Option("--where", help=_WHERE)],
     reason: _Reason,
     by: _By = None,
     dry_run: _DryRun = False,
 ) -> None:
-    """Send the matching rows of the failed range to quarantine; the next run of the layer audits the rest."""
+    """Send the matching rows of the failed range to quarantine; the next run of the layer audits the rest.
+
+    About a check that looks for repeated rows, one of each repetition stays.
+    """
     _decide("reject", table, check, reason, by, dry_run, where)
+
+
+@app.command()
+def correct(
+    decision: Annotated[str, typer.Argument(help="id of the decision, as shown by: wikistream gate status")],
+    where: Annotated[str, typer.Option("--where", help=_WHERE)],
+    reason: _Reason,
+    by: _By = None,
+    dry_run: _DryRun = False,
+) -> None:
+    """Give a recorded decision whose condition is refused another condition; 'false' rejects nothing."""
+    from wikistream_assets.jobs.gate_control import correct as correct_decision
+    from wikistream_assets.resources.spark import local_session
+
+    settings, lake = open_lake()
+    corrected = correct_decision(
+        lake,
+        lambda: local_session(settings),
+        decision,
+        where,
+        reason=reason,
+        decided_by=by or getpass.getuser(),
+        dry_run=dry_run,
+    )
+    typer.echo(
+        f"{_said(dry_run)}: decision {corrected.decision_id} on {corrected.table_name}.{corrected.check_name} rejects"
+        f" {printable(str(corrected.predicate))}"
+    )
 
 
 def _decide(
@@ -87,4 +128,8 @@ def _decide(
         predicate=where,
         dry_run=dry_run,
     )
-    typer.echo(("dry run, nothing recorded: " if dry_run else "recorded: ") + printable(preview.text))
+    typer.echo(f"{_said(dry_run)}: {printable(preview.text)}")
+
+
+def _said(dry_run: bool) -> str:
+    return "dry run, nothing recorded" if dry_run else "recorded"

@@ -13,13 +13,14 @@ from pyspark.sql import functions as sf
 from wikistream_assets.exceptions import ConfigurationError, GateError
 from wikistream_assets.jobs import gold
 from wikistream_assets.jobs.context import GateReport, JobContext
-from wikistream_assets.jobs.gate import Hour
+from wikistream_assets.jobs.gate import Hour, rows_by_hour
 from wikistream_assets.jobs.silver import consumed
 from wikistream_assets.resources.spark import read_table
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
-from wikistream_assets.transforms.silver.cleaned_events import good, split
+from wikistream_assets.transforms.silver.cleaned_events import DUPLICATE_EVENT_ID, FAILED_RULES, split
 
 _CLOCK_TIMES = ("silver_processed_at",)
+_ROW = ("event_id", "event_date", "event_timestamp")
 
 
 def days(first: str, last: str) -> list[str]:
@@ -40,8 +41,8 @@ def days(first: str, last: str) -> list[str]:
 def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
     """Rows of Silver that Bronze does not give, or Bronze gives and neither Silver nor the quarantine has, by date and hour.
 
-    Columns are compared as they are, all but the time of processing. Rows in the quarantine are taken as they are: a decision may
-    have put them there.
+    Columns of Silver are compared as they are, all but the time of processing. Rows in the quarantine are counted by their ids: a
+    decision may have put them there, or another row of the same id that came first.
     """
     newest = ctx.lake.newest_position(CLEANED_EVENTS)
     source = consumed(newest)
@@ -49,13 +50,13 @@ def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
         return Counter()
     on_dates = sf.col("event_date").isin(list(dates))
     kept = [name for name in CLEANED_EVENTS.column_names if name not in _CLOCK_TIMES]
-    quarantine = read_table(ctx.spark, QUARANTINE).where(on_dates).select("event_id")
-    bronze = read_table(ctx.spark, RAW_EVENTS, source).where(on_dates).join(quarantine, "event_id", "left_anti")
-    expected = good(split(bronze, processed_at=datetime.now(UTC))).select(*kept)
-    actual = read_table(ctx.spark, CLEANED_EVENTS, newest.snapshot_id).where(on_dates).select(*kept)
-    different = expected.exceptAll(actual).unionAll(actual.exceptAll(expected))
-    counted = different.groupBy("event_date", sf.hour("event_timestamp").alias("hour")).count().collect()
-    return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
+    marked = split(read_table(ctx.spark, RAW_EVENTS, source).where(on_dates), processed_at=datetime.now(UTC))
+    given = marked.where(sf.coalesce(FAILED_RULES, sf.lit(DUPLICATE_EVENT_ID)) == DUPLICATE_EVENT_ID).select(*kept)
+    silver = read_table(ctx.spark, CLEANED_EVENTS, newest.snapshot_id).where(on_dates)
+    quarantine = read_table(ctx.spark, QUARANTINE).where(on_dates)
+    there = silver.select(*_ROW).unionAll(quarantine.select(*_ROW))
+    wrong, missing = silver.select(*kept).exceptAll(given), marked.select(*_ROW).exceptAll(there)
+    return rows_by_hour(wrong.select(*_ROW).unionAll(missing))
 
 
 def run(ctx: JobContext, dates: Sequence[str]) -> GateReport:

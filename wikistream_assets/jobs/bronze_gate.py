@@ -7,14 +7,12 @@ pinned by the tag ``auditing`` until it passes, so that a failed range is not he
 from dataclasses import replace
 from typing import Final
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as sf
-
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.jobs import gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
-from wikistream_assets.jobs.decisions import Decision, decisions_on, waived_checks
+from wikistream_assets.jobs.decisions import decisions_on, waived_checks
 from wikistream_assets.jobs.failpoints import GATE_AFTER_PUBLISH, GATE_AFTER_RESULTS, failpoint
+from wikistream_assets.jobs.rejections import read_marked
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import profile
@@ -22,8 +20,8 @@ from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.quality.rules.bronze import EVENT_TIMELINESS, PARITY_KAFKA_BRONZE
 from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
-from wikistream_assets.resources.spark import read_range
 from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.transforms.silver.cleaned_events import REJECTED_BY
 
 LAYER: Final = "bronze"
 AUDITING_TAG: Final = "auditing"
@@ -67,9 +65,8 @@ def run(ctx: JobContext) -> GateReport:
 
 def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
     decisions = decisions_on(ctx.lake, RAW_EVENTS, covered)
-    rows = _kept(read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end), decisions)
-    enough = gate.rows_for_ratios(ctx, RAW_EVENTS, covered)
-    earlier = gate.rows_that_may_repeat(ctx, RAW_EVENTS, covered, gate.rows_by_hour(rows))
+    # What a decision rejects goes to quarantine when Silver reads the range.
+    rows = read_marked(ctx.spark, ctx.lake, covered, decisions).where(f"{REJECTED_BY} is null").drop(REJECTED_BY)
     waived = waived_checks(decisions)
     measured = evaluate(
         ctx.spark,
@@ -78,19 +75,11 @@ def _audit(ctx: JobContext, covered: SnapshotRange) -> gate.AuditedTable:
         table=RAW_EVENTS.identifier,
         key_columns=RAW_EVENTS.key,
         waived=waived,
-        ratio_df=enough if enough is None else _kept(enough, decisions),
-        unique_df=earlier if earlier is None else _kept(earlier, decisions),
+        ratio_df=gate.rows_for_ratios(ctx, RAW_EVENTS, covered, rows),
+        unique_df=gate.rows_that_may_repeat(ctx, RAW_EVENTS, covered, rows, gate.rows_by_hour(rows)),
     )
     outcomes = (*(_explained(outcome) for outcome in measured), _parity(ctx, covered, waived))
     return gate.AuditedTable(RAW_EVENTS, outcomes, tuple(profile(rows, RAW_EVENTS.profiled)))
-
-
-def _kept(rows: DataFrame, decisions: list[Decision]) -> DataFrame:
-    """Rows that no decision rejects; the rejected ones go to quarantine when Silver reads the range."""
-    for decision in decisions:
-        if decision.predicate:
-            rows = rows.where(~sf.coalesce(sf.expr(decision.predicate), sf.lit(False)))
-    return rows
 
 
 def _explained(outcome: CheckOutcome) -> CheckOutcome:

@@ -8,11 +8,12 @@ from functools import reduce
 from operator import or_
 
 from pyiceberg.expressions import In
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from wikistream_assets.jobs import audit_log
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
+from wikistream_assets.jobs.decisions import decisions_of
 from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome
@@ -56,16 +57,28 @@ def ratio_range(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> Sna
     return SnapshotRange(start, covered.end)
 
 
-def rows_for_ratios(ctx: JobContext, spec: TableSpec, covered: SnapshotRange) -> DataFrame | None:
-    """The rows for ratio checks; None if the range alone has enough of them, or is all there is."""
+def rows_for_ratios(ctx: JobContext, spec: TableSpec, covered: SnapshotRange, rows: DataFrame) -> DataFrame:
+    """The rows for ratio checks: ``rows``, those of the range, and earlier ones if these are not enough."""
     widened = ratio_range(ctx.lake, spec, covered)
-    return None if widened == covered else read_range(ctx.spark, spec, widened.start, widened.end)
+    if widened == covered:
+        return rows
+    return _with_earlier(rows, read_range(ctx.spark, spec, widened.start, covered.start))
+
+
+def _with_earlier(rows: DataFrame, earlier: DataFrame) -> DataFrame:
+    # An earlier version may be older than a column.
+    return rows.unionByName(earlier, allowMissingColumns=True)
 
 
 def rows_by_hour(rows: DataFrame) -> Counter[Hour]:
     """Number of rows by (event date, hour of event_timestamp); as small as the number of hours."""
     counted = rows.groupBy("event_date", sf.hour("event_timestamp").alias("hour")).count().collect()
     return Counter({(row["event_date"], row["hour"]): row["count"] for row in counted})
+
+
+def dates_of(hours: Collection[Hour]) -> list[str]:
+    """The dates of ``hours``, in order. A null is a breach of its own, and names no partition."""
+    return sorted({day for day, _ in hours if day is not None})
 
 
 def differences(expected: Counter[Hour], found: Counter[Hour]) -> dict[str, int]:
@@ -84,20 +97,28 @@ def _hour_name(hour: Hour) -> str:
 
 
 def rows_that_may_repeat(
-    ctx: JobContext, spec: TableSpec, covered: SnapshotRange, hours: Collection[Hour]
-) -> DataFrame | None:
-    """The rows among which a repetition is looked for: the range and what stood before it in the partitions it touches.
+    ctx: JobContext, spec: TableSpec, covered: SnapshotRange, rows: DataFrame, hours: Collection[Hour]
+) -> DataFrame:
+    """The rows among which a repetition is looked for: ``rows``, those of the range, and what stood before in ``hours``."""
+    before = rows_before(ctx.spark, ctx.lake, spec, covered, hours)
+    if before is None:
+        return rows
+    # Repetitions that someone has decided on stay in the table. Only a new row may breach the check again.
+    for columns in {decision.repeated_columns for decision in decisions_of(ctx.lake, spec)} - {()}:
+        before = before.dropDuplicates(list(columns))
+    return _with_earlier(rows, before)
 
-    None if nothing stood there, which the manifests tell: the range alone is enough then.
-    """
-    dates = sorted(
-        {day for day, _ in hours if day is not None}
-    )  # a null is a breach of its own, and names no partition
+
+def rows_before(
+    spark: SparkSession, lake: Lakehouse, spec: TableSpec, covered: SnapshotRange, hours: Collection[Hour]
+) -> DataFrame | None:
+    """What stood before the range in the partitions of ``hours``; None if nothing did, which the manifests tell."""
+    dates = dates_of(hours)
     on_dates = In("event_date", dates)  # type: ignore[call-arg]  # mypy misreads PyIceberg's expressions
-    before = ctx.lake.table(spec).scan(row_filter=on_dates, snapshot_id=covered.start)
+    before = lake.table(spec).scan(row_filter=on_dates, snapshot_id=covered.start)
     if not dates or next(iter(before.plan_files()), None) is None:
         return None
-    rows = read_table(ctx.spark, spec, covered.end).where(sf.col("event_date").isin(dates))
+    rows = read_table(spark, spec, covered.start).where(sf.col("event_date").isin(dates))
     if "event_hour" not in spec.partition_by:
         return rows
     by_date = {day: [hour for date, hour in hours if date == day] for day in dates}

@@ -36,7 +36,7 @@ from wikistream_assets.quality.rules.common import UPSTREAM_GATES_PASSED
 from wikistream_assets.quality.rules.gold import PARITY_HOURLY_DAILY, PARITY_SILVER_GOLD
 from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, Lakehouse, Version, summary_properties
-from wikistream_assets.resources.spark import overwrite_rows, read_range, read_table
+from wikistream_assets.resources.spark import among, overwrite_rows, read_range, read_table
 from wikistream_assets.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,
@@ -212,6 +212,7 @@ def _scope(ctx: JobContext, covered: SnapshotRange) -> tuple[Position, list[str]
     before = Position.of(ctx.lake.newest_position(HOURLY_STATS)) or Position(covered.start)
     touched = (
         read_range(ctx.spark, CLEANED_EVENTS, covered.start, covered.end)
+        .where("event_date is not null")  # a breach of Silver, and no day of Gold's
         .groupBy("event_date")
         .agg(sf.unix_micros(sf.max("event_timestamp")).alias("newest"))
         .collect()
@@ -230,17 +231,22 @@ def _closed(day: str, watermark: datetime | None, allowed_lateness_hours: int) -
 
 
 def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: datetime) -> Counter[gate.Hour]:
-    """Compute the four tables for ``dates`` and write each to its audit branch.
+    """Compute the four tables for ``dates`` and write each to its audit branch; without dates, the position alone.
 
     Returns:
         Silver rows by date and hour: what the parity check expects Gold to add up to.
     """
+    properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}})
+    if not dates:  # a range of dead letters or quarantined rows: there is nothing to compute
+        for spec in GOLD_TABLES:
+            ctx.lake.append(spec, properties=properties, branch=AUDIT_BRANCH)
+        return Counter()
     silver, event_date = read_table(ctx.spark, CLEANED_EVENTS, position.silver), sf.col("event_date")
     rows = silver.where(event_date.isin(dates))
     hourly = activity(rows, silver.where(event_date.isin(sorted(dates_before(dates)))))
     shared = [frame.persist() for frame in (hourly.users, hourly.pages, hourly.entities)]
     timing: dict[str, Any] = {
-        # A lake without events has no dates to compute: the value is never looked at.
+        # Dates to recompute may be asked for before the first event: no row looks at the value then.
         "watermark": position.watermark or ran_at,
         "allowed_lateness_hours": ctx.settings.allowed_lateness_hours,
         "processed_at": ran_at,
@@ -254,7 +260,6 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
             DAILY_ANALYTICS_SUMMARY: daily_analytics_summary.compute(hourly, scores, **timing),
         }
         for spec, rows_of_table in computed_tables.items():
-            properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}})
             overwrite_rows(rows_of_table, spec, _date_column(spec).isin(dates), properties, AUDIT_BRANCH)
         scores.unpersist()
     finally:
@@ -281,7 +286,7 @@ def _audit(
     candidates = {
         # a row without a date belongs to none of them, and must not be passed over for that
         spec: read_table(ctx.spark, spec, ctx.lake.head_id(spec, AUDIT_BRANCH)).where(
-            _date_column(spec).isin(dates) | _date_column(spec).isNull()
+            among(_date_column(spec), dates) | _date_column(spec).isNull()
         )
         for spec in GOLD_TABLES
     }

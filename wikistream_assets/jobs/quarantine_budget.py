@@ -6,14 +6,12 @@ What has been spent stands in the quarantine's own snapshot summaries: it costs 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, Final
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
 from wikistream_assets.jobs.context import JobContext, SnapshotRange
-from wikistream_assets.jobs.decisions import acceptances_of
 from wikistream_assets.jobs.gate import Hour
 from wikistream_assets.quality.quarantine import (
     BUDGET_RULES,
@@ -28,7 +26,7 @@ from wikistream_assets.quality.quarantine import (
 from wikistream_assets.quality.rule import MAX_FAILING_KEYS, CheckOutcome
 from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.resources.spark import read_range
-from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE
 from wikistream_assets.transforms.silver.cleaned_events import DUPLICATE_EVENT_ID, FAILED_RULES, REJECTED_PREFIX
 
 _SPENT: Final = "budget"
@@ -77,13 +75,18 @@ def of_hours(set_aside: Reasons) -> Counter[Hour]:
 
 
 def range_budget(
-    lake: Lakehouse, covered: SnapshotRange, hours: Counter[Hour], set_aside: Reasons, waived: Mapping[str, str]
+    lake: Lakehouse,
+    hours: Counter[Hour],
+    set_aside: Reasons,
+    waived_in_bronze: Mapping[str, str],
+    waived: Mapping[str, str],
 ) -> RangeBudget:
     """Add a range to what has been spent.
 
     Args:
         hours: Bronze rows of the range by hour.
-        waived: the checks whose breach an operator has accepted for this range.
+        waived_in_bronze: the checks of Bronze whose breach an operator has accepted within this range.
+        waived: the checks of Silver whose breach was accepted for this range.
     """
     read: Counter[str] = Counter()
     for (day, _), rows in hours.items():
@@ -93,34 +96,20 @@ def range_budget(
         reasons[day or NO_DATE, failed_rules] += rows
     newest = lake.newest_position(QUARANTINE)
     before = Spent.of((newest.counts or {}).get(_SPENT) if newest else None)
-    days = tallies(read, reasons, _excused(lake, covered, set_aside))
+    days = tallies(read, reasons, _excused(waived_in_bronze))
     spent = add_range(before, days)
     carried = forgiven(before, days) if waived.keys() & set(BUDGET_RULES) else spent
     return RangeBudget(days, spent, {_SPENT: carried.as_json()})
 
 
-def _excused(lake: Lakehouse, covered: SnapshotRange, set_aside: Reasons) -> Callable[[str], bool]:
+def _excused(waived_in_bronze: Mapping[str, str]) -> Callable[[str], bool]:
     """Whether rows with these reasons are in quarantine by decision: rejected, or for what was accepted in Bronze."""
-    reasons = {name for _, failed_rules in set_aside for name in failed_rules.split(",")}
-    accepted = _accepted_in_bronze(lake, covered) if reasons & ACCEPTED_WITH.keys() else set()
+    accepted = {reason for reason, names in ACCEPTED_WITH.items() if waived_in_bronze.keys() & set(names)}
 
     def excused(failed_rules: str) -> bool:
         return REJECTED_PREFIX in failed_rules or accepted.issuperset(failed_rules.split(","))
 
     return excused
-
-
-def _accepted_in_bronze(lake: Lakehouse, covered: SnapshotRange) -> set[str]:
-    """The reasons that go with the checks of Bronze whose breach was accepted within the range."""
-    snapshots = covered_snapshots(lake, covered)
-    checks = {d.check_name for d in acceptances_of(lake, RAW_EVENTS) if d.range.end in snapshots}
-    return {reason for reason, names in ACCEPTED_WITH.items() if checks.intersection(names)}
-
-
-def covered_snapshots(lake: Lakehouse, covered: SnapshotRange) -> set[int]:
-    """The Bronze snapshots of the range."""
-    versions = lake.history(RAW_EVENTS, covered.end)
-    return {version.snapshot_id for version in takewhile(lambda v: v.snapshot_id != covered.start, versions)}
 
 
 def judge_budget(

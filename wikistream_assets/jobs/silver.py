@@ -15,7 +15,7 @@ from pyspark.sql import functions as sf
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.jobs import audit_log, gate
 from wikistream_assets.jobs.context import GateReport, JobContext, SnapshotRange
-from wikistream_assets.jobs.decisions import decisions_on, rejections_of, waived_checks
+from wikistream_assets.jobs.decisions import decisions_on, decisions_within, waived_checks
 from wikistream_assets.jobs.event_hours import completed_hours, judge_hours
 from wikistream_assets.jobs.failpoints import (
     SILVER_AFTER_BRANCHES,
@@ -27,19 +27,18 @@ from wikistream_assets.jobs.failpoints import (
 from wikistream_assets.jobs.ownership import main_of, only_run
 from wikistream_assets.jobs.quarantine_budget import (
     RangeBudget,
-    covered_snapshots,
     judge_budget,
     of_hours,
     range_budget,
     reasons_by_hour,
 )
+from wikistream_assets.jobs.rejections import read_marked
 from wikistream_assets.quality.audit_rows import GateContext
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, earlier_counts
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import category_counts, profile
 from wikistream_assets.quality.rule import CheckOutcome
-from wikistream_assets.quality.rules.bronze import KAFKA_PLACE
 from wikistream_assets.quality.rules.silver import DRIFT_CATEGORIES, PARITY_BRONZE_SILVER
 from wikistream_assets.resources.failures import in_one_line
 from wikistream_assets.resources.lakehouse import (
@@ -49,7 +48,7 @@ from wikistream_assets.resources.lakehouse import (
     Version,
     summary_properties,
 )
-from wikistream_assets.resources.spark import append_rows, read_range, read_table
+from wikistream_assets.resources.spark import among, append_rows, read_range, read_table
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS, TableSpec
 from wikistream_assets.transforms.silver.cleaned_events import (
     Rejection,
@@ -152,25 +151,26 @@ def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
 
 def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Built:
     """Write the range's good rows to Silver's audit branch and the others to the quarantine's."""
-    bronze = read_range(ctx.spark, RAW_EVENTS, covered.start, covered.end)
+    in_bronze = decisions_within(ctx.lake, covered)
+    in_silver = decisions_on(ctx.lake, CLEANED_EVENTS, covered)
+    bronze = read_marked(ctx.spark, ctx.lake, covered, in_bronze)
     hours = gate.rows_by_hour(bronze)
-    dates = sorted({date for date, _ in hours})
-    decisions = decisions_on(ctx.lake, CLEANED_EVENTS, covered)
-    bronze, bronze_rejections = _marked_rejections(ctx, bronze, covered)
+    on_dates = among(sf.col("event_date"), gate.dates_of(hours))
     marked = split(
         bronze,
         processed_at=ran_at,
-        bronze_rejections=bronze_rejections,
-        silver_rejections=[
-            Rejection(decision.decision_id, decision.predicate) for decision in decisions if decision.predicate
+        rejections=[
+            Rejection(decision.decision_id, decision.condition) for decision in in_silver if decision.action == "reject"
         ],
-        existing_ids=read_table(ctx.spark, CLEANED_EVENTS).where(sf.col("event_date").isin(dates)).select("event_id"),
+        # Rows that repeat each other in all that Kafka says have passed the Bronze gate only if someone has accepted them.
+        copies=any(decision.action == "accept" and decision.repeated_columns for decision in in_bronze),
+        existing_ids=read_table(ctx.spark, CLEANED_EVENTS).where(on_dates).select("event_id"),
     ).persist()
     try:
         set_aside = reasons_by_hour(marked)
         bad = set_aside.total()
         position = {RAW_EVENTS.identifier: covered.end}
-        budget = range_budget(ctx.lake, covered, hours, set_aside, waived_checks(decisions))
+        budget = range_budget(ctx.lake, hours, set_aside, waived_checks(in_bronze), waived_checks(in_silver))
         summary = _summary(ctx.lake, QUARANTINE, position, bad, **budget.carried)
         if bad:
             append_rows(_gathered(quarantined(marked, processed_at=ran_at)), QUARANTINE, summary, AUDIT_BRANCH)
@@ -195,20 +195,6 @@ def _summary(lake: Lakehouse, spec: TableSpec, position: dict[str, int], rows: i
     return summary_properties(position, {"batch": {"rows": rows}, "total": {"rows": total + rows}, **more})
 
 
-def _marked_rejections(ctx: JobContext, bronze: DataFrame, covered: SnapshotRange) -> tuple[DataFrame, list[Rejection]]:
-    """Mark the rows that decisions on Bronze reject. A decision speaks of its own range only, so its rows are looked up there."""
-    snapshots = covered_snapshots(ctx.lake, covered)
-    decisions = [decision for decision in rejections_of(ctx.lake, RAW_EVENTS) if decision.range.end in snapshots]
-    for decision in decisions:
-        named = (
-            read_range(ctx.spark, RAW_EVENTS, decision.range.start, decision.range.end)
-            .where(sf.expr(str(decision.predicate)))
-            .select(*KAFKA_PLACE, sf.lit(True).alias(f"_{decision.decision_id}"))
-        )
-        bronze = bronze.join(sf.broadcast(named), list(KAFKA_PLACE), "left")
-    return bronze, [Rejection(decision.decision_id, f"_{decision.decision_id}") for decision in decisions]
-
-
 def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built: Built) -> gate.AuditedTable:
     lake = ctx.lake
     written = SnapshotRange(lake.head_id(CLEANED_EVENTS), lake.head_id(CLEANED_EVENTS, AUDIT_BRANCH))
@@ -221,8 +207,8 @@ def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built:
         table=CLEANED_EVENTS.identifier,
         key_columns=CLEANED_EVENTS.key,
         waived=waived,
-        ratio_df=gate.rows_for_ratios(ctx, CLEANED_EVENTS, written),
-        unique_df=gate.rows_that_may_repeat(ctx, CLEANED_EVENTS, written, built.bronze_hours),
+        ratio_df=gate.rows_for_ratios(ctx, CLEANED_EVENTS, written, rows),
+        unique_df=gate.rows_that_may_repeat(ctx, CLEANED_EVENTS, written, rows, built.bronze_hours),
     )
     columns = tuple(profile(rows, CLEANED_EVENTS.profiled))
     drifted = drift_outcomes(

@@ -7,7 +7,7 @@ bound to the session's configuration. That is why a test suite, or a Dagster pro
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Final
 from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
+from pyspark.sql import functions as sf
 
 from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.jars import ensure_jars
@@ -178,6 +179,14 @@ def read_range(spark: SparkSession, spec: TableSpec, start: int, end: int) -> Da
     if start == end:
         return read_table(spark, spec, end).limit(0)
     return spark.read.option("start-snapshot-id", start).option("end-snapshot-id", end).table(table_name(spec))
+
+
+def among(column: Column, values: Collection[str]) -> Column:
+    """Whether ``column`` is one of ``values``; false for every row if there are none.
+
+    An ``isin`` without values is no condition to every reader of it: as an overwrite's filter it is an internal error of Spark.
+    """
+    return column.isin(list(values)) if values else sf.lit(False)
 
 
 def append_rows(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str | None = None) -> None:

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -13,9 +15,10 @@ from pyspark.sql import functions as sf
 from producer.wikis import REGION_BY_DOMAIN
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.asset_factory import tell_about_gate
+from wikistream_assets.definitions import defs
 from wikistream_assets.exceptions import GateError
-from wikistream_assets.jobs import bronze_gate, gold, silver
-from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
+from wikistream_assets.jobs import backfill, bronze_gate, gold, silver
+from wikistream_assets.jobs.gate_control import correct, decide_on_failure, gate_states, rollback_target
 from wikistream_assets.quality.rule import Holds, Status
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
 from wikistream_assets.resources.table_hash import table_hashes
@@ -24,6 +27,7 @@ from wikistream_assets.tables import (
     ALL_TABLES,
     CLEANED_EVENTS,
     FAILING_ROWS,
+    GATE_DECISIONS,
     GOLD_TABLES,
     HOURLY_STATS,
     PROFILE_METRICS,
@@ -32,6 +36,8 @@ from wikistream_assets.tables import (
     RAW_EVENTS,
     TableSpec,
 )
+from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.conftest import child_environment
 from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, blocking, lake_of
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -117,6 +123,34 @@ def test_an_empty_lake_has_nothing_to_audit(gates: GateLake) -> None:
     assert not any(report.advanced for report in reports)
 
 
+def test_a_first_range_without_rows_publishes_its_position_and_what_comes_next_goes_on(
+    gates: GateLake, calm: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a lake that an earlier version left with its range pinned, its branches made and nothing on them."""
+    gates.add_bronze([], records=3, dead_letters=2, duplicates=1)
+    assert [report.advanced for report in (gates.bronze_gate(), gates.silver())] == [True, True]
+    with monkeypatch.context() as fault:
+        fault.setattr(gold, "_build", _die)
+        with pytest.raises(Killed):
+            gates.gold()
+    assert gates.lake.head(HOURLY_STATS, AUDIT_BRANCH) is not None
+    report = gates.gold()
+    assert (report.passed, report.advanced) == (True, True)
+    silver_head = gates.lake.head(CLEANED_EVENTS)
+    assert silver_head is not None
+    for spec in GOLD_TABLES:
+        version = gates.lake.head(spec)
+        assert version is not None
+        assert version.position == {
+            "silver.cleaned_events": silver_head.snapshot_id,
+            "watermark": None,
+            "open_dates": [],
+        }
+    gates.add_bronze(_rows_with_one_for_quarantine())
+    assert all(report.passed and report.advanced for report in gates.cycle())
+    assert table_hashes(gates.lake) == calm
+
+
 # ---- Bronze -----------------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +196,153 @@ def test_a_batch_that_was_written_twice_is_found_in_the_later_range(gates: GateL
     gates.add_bronze(rows[600:])
     report = gates.bronze_gate()
     assert blocking(report) == {"kafka_position_unique": Status.FAILED, "event_id_unique": Status.FAILED}
+
+
+SECOND_HALF = "kafka_offset between 200 and 299"
+
+
+@pytest.mark.parametrize(
+    ("decided", "reason"),
+    [
+        ([("reject", "kafka_position_unique", SECOND_HALF)], "rejected:"),
+        pytest.param(
+            [("accept", "kafka_position_unique", None), ("accept", "event_id_unique", None)],
+            "duplicate_event_id",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            [("reject", "event_id_unique", "kafka_partition = 0"), ("reject", "kafka_position_unique", "true")],
+            "rejected:",
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["reject", "accept", "two rejects"],
+)
+def test_of_a_batch_that_was_written_twice_one_copy_stays(
+    gates: GateLake, calm: dict[str, str], decided: list[tuple[str, str, str | None]], reason: str
+) -> None:
+    rows = _rows_with_one_for_quarantine()
+    gates.add_bronze(rows)
+    gates.add_bronze(rows[600:])  # partitions 0 to 2, offsets 200 to 299
+    assert set(blocking(gates.bronze_gate())) == {"kafka_position_unique", "event_id_unique"}
+    for action, check, where in decided:
+        preview = _decide(gates, action, "bronze.raw_events", check, where, dry_run=True)
+        assert preview.rows in ((300, 100) if action == "reject" and where != "true" else (200, 300, None))
+        _decide(gates, action, "bronze.raw_events", check, where)
+    assert all(report.passed and report.advanced for report in gates.cycle())
+    copies = sorted(row["event_id"] for row in rows[600:])
+    sent_away = gates.rows("select event_id, failed_rules from quarantine.cleaned_events order by 1")
+    assert [event_id for event_id, rules in sent_away if rules != "negative_length"] == copies
+    assert all(rules.startswith(reason) for _, rules in sent_away if rules != "negative_length")
+    hashes = table_hashes(gates.lake)
+    assert {name: hashes[name] for name in hashes if name.startswith(("silver", "gold"))} == {
+        name: calm[name] for name in calm if name.startswith(("silver", "gold"))
+    }
+    assert backfill.silver_differences(gates.ctx, [rows[0]["event_date"]]) == {}
+    late = rows[-1] | {"event_id": "00000000-0000-4000-8000-00000000late", "kafka_offset": 99_999}
+    gates.add_bronze([late])
+    assert gates.bronze_gate().passed, "what was decided does not close the gate to the rest of the hour"
+
+
+@pytest.mark.long
+def test_a_copy_of_what_was_audited_before_can_be_rejected(gates: GateLake, calm: dict[str, str]) -> None:
+    """The rows that stay are of an earlier range, and Silver reads both ranges at once."""
+    rows = _rows_with_one_for_quarantine()
+    gates.add_bronze(rows)
+    assert gates.bronze_gate().passed
+    gates.add_bronze(rows[600:])
+    assert not gates.bronze_gate().passed
+    target = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
+    assert target is not None
+    assert rollback_target(gates.lake, gate_states(gates.lake)[0]) == target.snapshot_id
+    assert _decide(gates, "reject", "bronze.raw_events", "event_id_unique", "true").rows == 300
+    assert all(report.passed for report in gates.cycle())
+    assert gates.rows("select count(*) from quarantine.cleaned_events where failed_rules like 'rejected:%'") == [(300,)]
+    hashes = table_hashes(gates.lake)
+    assert (hashes["silver.cleaned_events"], hashes["gold.hourly_stats"]) == (
+        calm["silver.cleaned_events"],
+        calm["gold.hourly_stats"],
+    )
+
+
+CALLS_JAVA = "reflect('java.lang.System', 'getProperty', 'user.home') is not null"
+
+
+def _forge(gates: GateLake, decision_id: str, predicate: str | None) -> None:
+    """Write a decision's row anew by hand, with a condition that nobody has looked at."""
+    table = gates.lake.table(GATE_DECISIONS)
+    rows = table.scan(row_filter=f"decision_id == '{decision_id}'").to_arrow().sort_by("decided_at").to_pylist()
+    later = rows[-1]["decided_at"] + timedelta(hours=1)
+    forged = rows[-1] | {"predicate": predicate, "decided_at": later}
+    gates.lake.append(GATE_DECISIONS, pa.Table.from_pylist([forged], schema=table.schema().as_arrow()))
+
+
+def test_a_stored_condition_that_is_refused_closes_the_gate_until_it_is_corrected(gates: GateLake) -> None:
+    rows = clean_rows(RAW_EVENTS)
+    rows[7]["event_type"] = "flow!"
+    gates.add_bronze(rows)
+    assert not gates.bronze_gate().passed
+    where = "event_type = 'flow!'"
+    decision = _decide(gates, "reject", "bronze.raw_events", "event_type_valid", where).decision.decision_id
+    refused = (
+        f"decision {decision} on bronze.raw_events.event_type_valid is refused: the function reflect is not allowed"
+    )
+
+    def corrected(predicate: str) -> None:
+        correct(gates.lake, lambda: gates.ctx.spark, decision, predicate, reason="a slip", decided_by="ada")
+
+    with pytest.raises(GateError, match="nothing to correct"):
+        corrected("event_type = 'log'")
+    _forge(gates, decision, CALLS_JAVA)
+    with pytest.raises(GateError, match=refused):
+        gates.bronze_gate()
+    [bronze, _, _] = gate_states(gates.lake)
+    assert refused in bronze.refusals[0]
+    assert f"wikistream gate correct {decision}" in bronze.refusals[0]
+    with pytest.raises(GateError, match="the function java_method"):
+        corrected("java_method('a', 'b') is null")
+    with pytest.raises(GateError, match="not a valid condition"):
+        corrected("event_type")
+    corrected(where)
+    assert gates.bronze_gate().passed
+
+    _forge(gates, decision, None)  # as masking leaves it behind
+    with pytest.raises(GateError, match=f"decision {decision} .* is refused: it is empty"):
+        gates.silver()
+    assert gate_states(gates.lake)[1].blocked
+    corrected(where)
+    assert gates.silver().passed
+    assert gates.rows("select event_id from quarantine.cleaned_events") == [(rows[7]["event_id"],)]
+
+
+def test_no_way_in_takes_any_sql(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clean_rows(RAW_EVENTS)[:50]
+    rows[7]["event_type"] = "flow!"
+    gates.add_bronze(rows)
+    assert not gates.bronze_gate().passed
+    asked = {"table": "bronze.raw_events", "check": "event_type_valid", "reason": "a test"}
+    command = ("gate", "reject", asked["table"], asked["check"], "--reason", "a test", "--where")
+    refused = "--where is not a valid condition on bronze.raw_events: the function reflect is not allowed"
+    told = wikistream(*command, CALLS_JAVA, settings=gates.ctx.settings)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith(f"error: {refused}")
+    assert len(told.stderr.splitlines()) == 1
+
+    for name, value in child_environment(gates.ctx.settings).items():
+        monkeypatch.setenv(name, value)
+    config = {**asked, "action": "reject", "decided_by": "ada", "where": CALLS_JAVA, "dry_run": False}
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(GateError, match="the function reflect"):
+        defs().resolve_job_def("gate_decision").execute_in_process(
+            run_config={"ops": {"decide": {"config": config}}}, instance=instance
+        )
+    for where, reason in (
+        ("event_type", "BOOLEAN"),
+        ("event_type rlike '('", "[Uu]nclosed group"),
+    ):
+        with pytest.raises(GateError, match=reason) as told_of:
+            _decide(gates, "reject", asked["table"], asked["check"], where)
+        assert len(str(told_of.value).splitlines()) == 1
+    assert gates.rows("select count(*) from dq_audit.gate_decisions") == [(0,)]
 
 
 def test_accepting_a_breach_lets_the_range_through(gates: GateLake) -> None:

@@ -55,7 +55,7 @@ class DecisionConfig(dg.Config):
         check: name of the failed check.
         reason: why, in the operator's words.
         decided_by: who decides.
-        where: SQL condition on the audited rows; for reject.
+        where: SQL condition on the audited rows, of the grammar in docs/RUNBOOK.md; for reject.
         dry_run: show what the decision would cover, record nothing.
     """
 

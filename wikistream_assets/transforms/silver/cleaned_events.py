@@ -7,7 +7,7 @@ from functools import reduce
 from operator import and_
 from typing import Final
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
 
 from wikistream_assets.tables.silver import CLEANED_EVENTS, QUARANTINE
@@ -25,10 +25,14 @@ LARGE_ADDITION_BYTES: Final = 50_000
 DUPLICATE_EVENT_ID: Final = "duplicate_event_id"
 REJECTED_PREFIX: Final = "rejected:"
 
+REJECTED_BY: Final = "_rejected_by"
+"""An optional column of Bronze rows: id of the operator's decision that keeps the row from Silver, or null."""
+
 FAILED_RULES: Final = "failed_rules"
 """The column ``split`` adds: comma-separated reasons, null for a good row."""
 
 _BRONZE_REASONS: Final = "_bronze_reasons"
+_COPY: Final = "_copy"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Rejection:
 
     Attributes:
         decision_id: id of the row in ``dq_audit.gate_decisions``.
-        predicate: SQL condition of the rows to reject; null counts as no match.
+        predicate: SQL condition on the cleaned row; null counts as no match.
     """
 
     decision_id: str
@@ -128,29 +132,37 @@ def split(
     bronze: DataFrame,
     *,
     processed_at: datetime | Column,
-    bronze_rejections: Sequence[Rejection] = (),
-    silver_rejections: Sequence[Rejection] = (),
+    rejections: Sequence[Rejection] = (),
     existing_ids: DataFrame | None = None,
+    copies: bool = False,
 ) -> DataFrame:
     """Clean Bronze rows and say of each whether it may enter Silver.
 
     ``good`` and ``quarantined`` are the two filters of the result: together they hold each input row exactly once.
 
     Args:
-        bronze: rows of ``bronze.raw_events``.
+        bronze: rows of ``bronze.raw_events``, with ``REJECTED_BY`` if some are rejected.
         processed_at: becomes ``silver_processed_at``.
-        bronze_rejections: their predicates see the Bronze row, before cleaning.
-        silver_rejections: their predicates see the cleaned row.
+        rejections: of cleaned rows.
         existing_ids: column ``event_id`` of what Silver holds already on the dates of ``bronze``.
+        copies: whether rows may have both event id and place in Kafka in common. Looking for them shuffles the wide rows.
 
     Returns:
         The columns of ``silver.cleaned_events`` and ``failed_rules``. Of several rows with one ``event_id`` the first in Kafka's
-        order (partition, offset) is kept, and none if Silver already holds the id; the others fail ``duplicate_event_id``.
+        order (partition, offset) that is not rejected is kept, and none if Silver already holds the id; the others fail
+        ``duplicate_event_id``.
     """
+    if REJECTED_BY not in bronze.columns:
+        bronze = bronze.withColumn(REJECTED_BY, sf.lit(None).cast("string"))
+    number = sf.lit(1)
+    if copies:
+        alike = Window.partitionBy("event_id", place())
+        number = sf.row_number().over(alike.orderBy(sf.col(REJECTED_BY).isNotNull(), "bronze_processed_at", "payload"))
+    bronze = bronze.withColumn(_COPY, number)
     first = _first_of_repeated(bronze, existing_ids)
     bronze_reasons = [
-        sf.when(place() != sf.col("_first"), sf.lit(DUPLICATE_EVENT_ID)),
-        *(_reason(rejection) for rejection in bronze_rejections),
+        sf.when((place() != sf.col("_first")) | (sf.col(_COPY) > 1), sf.lit(DUPLICATE_EVENT_ID)),
+        sf.concat(sf.lit(REJECTED_PREFIX), sf.col(REJECTED_BY)),
     ]
     # Only the few repeated ids are joined, by broadcast: the wide rows are neither shuffled nor sorted.
     marked = bronze.join(sf.broadcast(first), "event_id", "left").withColumn(
@@ -160,7 +172,7 @@ def split(
     reasons = [
         *(sf.when(~sf.coalesce(sf.expr(rule.predicate), sf.lit(False)), sf.lit(rule.name)) for rule in ROW_RULES),
         _unless_empty(sf.col(_BRONZE_REASONS)),
-        *(_reason(rejection) for rejection in silver_rejections),
+        *(_reason(rejection) for rejection in rejections),
     ]
     return cleaned.withColumn(FAILED_RULES, _unless_empty(sf.concat_ws(",", *reasons))).drop(_BRONZE_REASONS)
 
@@ -186,7 +198,7 @@ def _reason(rejection: Rejection) -> Column:
 
 def _first_of_repeated(bronze: DataFrame, existing_ids: DataFrame | None) -> DataFrame:
     """``event_id`` and ``_first``, the place of the row to keep, of each id that occurs more than once."""
-    places = bronze.select("event_id", place().alias("_place"))
+    places = bronze.where(sf.col(REJECTED_BY).isNull()).select("event_id", place().alias("_place"))
     if existing_ids is not None:
         known = existing_ids.select("event_id").join(places.select("event_id"), "event_id", "left_semi")
         # No Kafka record has this place, and it comes before all: of an id that Silver holds no row is kept.

@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
 
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE
 from wikistream_assets.transforms.silver import cleaned_events
-from wikistream_assets.transforms.silver.cleaned_events import ROW_RULES, Rejection
+from wikistream_assets.transforms.silver.cleaned_events import REJECTED_BY, ROW_RULES, Rejection
 from wikistream_assets_tests.transforms.frames import (
     BRONZE_PROCESSED_AT,
     PROCESSED_AT,
@@ -195,19 +196,34 @@ def test_what_silver_holds_already_is_a_duplicate(spark: SparkSession) -> None:
     assert _reasons(spark, *rows, existing_ids=existing.limit(0)) == [(1, None), (2, duplicate), (3, None)]
 
 
-def test_rejections_see_the_bronze_row_or_the_cleaned_row(spark: SparkSession) -> None:
+def test_rejected_rows_are_told_apart_and_none_of_them_is_the_first_of_its_id(spark: SparkSession) -> None:
     rows = [
-        bronze_row(rc_id=1, event_id="a", comment="spam", user="192.0.2.1"),
-        bronze_row(rc_id=2, event_id="b", comment=None, user="Ada"),
-        bronze_row(rc_id=3, event_id="c", comment="spam, spam", user=None),
+        bronze_row(rc_id=1, event_id="a", kafka_offset=1, user="192.0.2.1", comment="spam"),
+        bronze_row(rc_id=2, event_id="b", kafka_offset=2, user="Ada"),
+        bronze_row(rc_id=3, event_id="c", kafka_offset=3, user=None, comment="spam"),
+        bronze_row(rc_id=4, event_id="a", kafka_offset=4, user="Bo"),
+        bronze_row(rc_id=5, event_id="a", kafka_offset=5, user="Cy"),
     ]
-    reasons = _reasons(
-        spark,
-        *rows,
-        bronze_rejections=[Rejection("d1", "comment like '%spam%'"), Rejection("d2", "kafka_offset > 5")],
-        silver_rejections=[Rejection("d3", "user_kind = 'ip4'")],
+    spam = sf.when(sf.col("comment") == "spam", sf.lit("d1"))
+    marked = cleaned_events.split(
+        bronze_frame(spark, *rows).withColumn(REJECTED_BY, spam),
+        processed_at=PROCESSED_AT,
+        rejections=[Rejection("d3", "user_kind = 'ip4'")],
     )
-    assert reasons == [(1, "rejected:d1,rejected:d3"), (2, None), (3, "missing_user,rejected:d1")]
+    assert {row["rc_id"]: row["failed_rules"] for row in marked.collect()} == {
+        1: "duplicate_event_id,rejected:d1,rejected:d3",
+        2: None,
+        3: "missing_user,rejected:d1",
+        4: None,
+        5: "duplicate_event_id",
+    }
+
+
+def test_of_rows_at_one_place_one_is_kept_where_they_may_occur(spark: SparkSession) -> None:
+    twice = [bronze_row(rc_id=1, event_id="a", kafka_offset=1), bronze_row(rc_id=2, event_id="b", kafka_offset=1)] * 2
+    marked = cleaned_events.split(bronze_frame(spark, *twice), processed_at=PROCESSED_AT, copies=True)
+    found = sorted((row["event_id"], row["failed_rules"] or "") for row in marked.collect())
+    assert found == [("a", ""), ("a", "duplicate_event_id"), ("b", ""), ("b", "duplicate_event_id")]
 
 
 def test_good_and_quarantined_hold_every_row_once(spark: SparkSession) -> None:
