@@ -4,8 +4,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo dev up down health test check audit faults soak bench bench-long doctor clean
 
-SOURCE ?=
-EVENTS ?=
+# Values from the command line reach the recipes through the environment, letter by letter: pasted into a recipe, a file's name would
+# be a piece of shell, and make itself would expand a '$' in it.
+$(foreach name,SOURCE EVENTS CONFIRM $(filter WIKISTREAM_%,$(.VARIABLES)),\
+  $(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
 
 # With PYTHONHOME Python does not start at all; what else was meant for another Python or Spark, the programs drop themselves.
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
@@ -27,13 +29,13 @@ help: ## Show the targets
 	@echo "  Settings are WIKISTREAM_* variables, e.g. make demo WIKISTREAM_HOME=/tmp/lake WIKISTREAM_KAFKA_PORT=19192"
 
 demo: $(READY) ## Run the whole job once: events in, audited tables out, a summary at the end
-	$(WIKISTREAM) demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(EVENTS),--events $(EVENTS))
+	$(WIKISTREAM) demo $${SOURCE:+"--source=$$SOURCE"} $${EVENTS:+"--events=$$EVENTS"}
 
 dev: $(READY) ## Start the whole pipeline, with the Dagster UI in front; Ctrl-C stops the UI only
-	$(WIKISTREAM) dev $(if $(SOURCE),--source "$(SOURCE)")
+	$(WIKISTREAM) dev $${SOURCE:+"--source=$$SOURCE"}
 
 up: $(READY) ## Start the whole pipeline without the UI: broker, source, producer, Bronze stream, Dagster
-	$(WIKISTREAM) up $(if $(SOURCE),--source "$(SOURCE)")
+	$(WIKISTREAM) up $${SOURCE:+"--source=$$SOURCE"}
 
 down: $(READY) ## Stop everything of this home; the data stays
 	$(WIKISTREAM) down
@@ -45,15 +47,15 @@ test: $(READY) ## Run the tests on two cores, without the long fault cases
 	$(PYTHON_ENV)/python -m pytest -m "not (faults or long) or short" -n 2 --dist loadfile
 
 check: $(READY) ## Lint, check the format and the types, look for secrets, check that the generated documents are fresh
-	$(PYTHON_ENV)/ruff check
-	$(PYTHON_ENV)/ruff format --check
-	$(PYTHON_ENV)/mypy
+	$(PYTHON_ENV)/python -m ruff check
+	$(PYTHON_ENV)/python -m ruff format --check
+	$(PYTHON_ENV)/python -m mypy
 	$(WIKISTREAM) dictionary --check
 	$(WIKISTREAM) metrics document --check
-	git ls-files -z | xargs -0 $(PYTHON_ENV)/detect-secrets-hook
+	git ls-files -z | xargs -0 $(PYTHON_ENV)/python -m detect_secrets.pre_commit_hook
 
 audit: $(READY) ## Look the dependencies up in the lists of known holes (needs the network)
-	$(PYTHON_ENV)/pip-audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
+	$(PYTHON_ENV)/python -m pip_audit --progress-spinner off --no-deps --disable-pip -r requirements.lock
 
 faults: $(READY) ## Run every fault case in full, going on where a run was broken off; writes docs/RELIABILITY.md
 	failed=0; \
@@ -75,4 +77,4 @@ doctor: $(READY) ## Check this machine and say how to mend what is wrong
 	$(WIKISTREAM) doctor
 
 clean: ## Remove .venv and caches; the lake only after a question, or with CONFIRM=1
-	@CONFIRM="$(CONFIRM)" infra/scripts/clean.sh
+	@infra/scripts/clean.sh

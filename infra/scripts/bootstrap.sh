@@ -1,9 +1,9 @@
 #!/bin/sh
 # Make .venv ready: Python 3.11, the pinned packages, the pinned jars, the record of classes. Run by make, which compares dates
 # with the stamp that is written last: whatever was cut short before it is built anew. Works with uv when there is one, with pip
-# otherwise.
+# otherwise. A second one in the same folder waits for the first.
 set -eu
-cd "$(dirname "$0")/../.."
+. "$(dirname -- "$0")/project.sh"
 
 # What a shell profile has for another Python: where to look for modules, where and what to install. Settings of the network and of
 # the registry (PIP_INDEX_URL, PIP_CERT ..) stay.
@@ -16,13 +16,13 @@ export PIP_USER=0 # also where pip's own file of settings says otherwise
 
 venv=.venv
 stamp=$venv/.ready
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 
-fail() {
-    echo "error: $1" >&2
-    exit 1
-}
+# Before anything is written: what neither Python's environments nor Java's class path can hold.
+case $PWD in
+*:*) fail "the folder $PWD has a ':' in its name, which Java and Python's environments take for a separator: rename or move it" ;;
+*[[:cntrl:]]*) fail "the folder's path has a line break or another control character in it: rename or move it" ;;
+esac
+pwd | LC_ALL=C.UTF-8 grep -qax '.*' || fail "the folder's path is not UTF-8: rename or move it"
 
 find_python() {
     for candidate in "${PYTHON:-python3.11}" python3.11 python3 python; do
@@ -37,6 +37,15 @@ find_python() {
 reason() {
     grep -ohE "(Failed to establish a new connection: |Tunnel connection failed|Cannot connect to proxy|certificate verify failed|Name or service not known|Temporary failure in name resolution|Connection refused|No space left on device|dns error|timed out)[^'\")(,]*" "$log" | head -n 1 | grep . ||
         grep -E "^(ERROR|error|  ×)" "$log" | tail -n 1 | cut -c 1-200 | grep . || tail -n 1 "$log"
+}
+
+# Take the lock on this file, which the kernel frees whatever becomes of us; "$@" may ask not to wait.
+take_lock() {
+    if command -v flock >/dev/null 2>&1; then
+        flock "$@" 9
+    else
+        "$(find_python)" -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX | (fcntl.LOCK_NB if sys.argv[1:] else 0))' "$@" 2>/dev/null
+    fi
 }
 
 create_venv() {
@@ -67,16 +76,44 @@ install_packages() {
     fi
 }
 
-# An environment without a stamp was cut short, or belongs to a folder that was moved.
-if [ ! -e "$stamp" ] || [ "$(cat "$stamp")" != "$(pwd)" ]; then
-    rm -rf "$venv"
-    create_venv
+# pip writes the folder's path into the first line of its scripts, where not every character is safe and not every length.
+write_command() {
+    cat >"$venv/bin/wikistream" <<'END'
+#!/bin/sh
+# Written by infra/scripts/bootstrap.sh. Isolated: no module in the current folder or in PYTHONPATH takes the place of ours.
+exec "$(dirname -- "$(readlink -f -- "$0")")/python" -I -X utf8 -m wikistream_assets "$@"
+END
+    chmod +x "$venv/bin/wikistream"
+}
+
+set_up() {
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    # An environment without a stamp was cut short, or belongs to a folder that was moved.
+    if [ ! -e "$stamp" ] || [ "$(cat "$stamp")" != "$(pwd)" ]; then
+        rm -rf "$venv"
+        create_venv
+    fi
+    rm -f "$stamp"
+    install_packages
+    write_command
+    echo "[3/4] fetching the jars"
+    "$venv/bin/python" -I -m wikistream_assets.embedded.jars
+    echo "[4/4] recording the classes that Spark loads, so that it starts faster from now on (a small demo, one to two minutes)"
+    "$venv/bin/python" -I -X utf8 -m wikistream_assets.record_classes || echo "no class archive: everything works, and Spark starts some seconds later each time"
+    pwd >"$stamp"
+    echo "ready"
+}
+
+# Whether another 'make' has finished since ours looked.
+is_ready() {
+    [ "$(cat "$stamp" 2>/dev/null)" = "$(pwd)" ] &&
+        [ -z "$(find pyproject.toml requirements.lock wikistream_assets/embedded/jars.lock infra/scripts/bootstrap.sh -newer "$stamp")" ]
+}
+
+exec 9<infra/scripts/bootstrap.sh
+if ! take_lock -n; then
+    echo "another 'make' is setting up $(pwd): waiting until it is done"
+    take_lock || true # without flock and without Python there is no lock, and no Python to set up with either
 fi
-rm -f "$stamp"
-install_packages
-echo "[3/4] fetching the jars"
-"$venv/bin/python" -m wikistream_assets.embedded.jars
-echo "[4/4] recording the classes that Spark loads, so that it starts faster from now on (a small demo, one to two minutes)"
-"$venv/bin/python" -m wikistream_assets.record_classes || echo "no class archive: everything works, and Spark starts some seconds later each time"
-pwd >"$stamp"
-echo "ready"
+is_ready || set_up 9<&- # what set-up starts must not hold the lock after it

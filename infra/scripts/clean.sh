@@ -1,10 +1,13 @@
 #!/bin/sh
 # Remove what WikiStream made: its services, .venv, the caches in the repository and, if confirmed, the lake in WIKISTREAM_HOME.
 set -eu
-cd "$(dirname "$0")/../.."
+. "$(dirname -- "$0")/project.sh"
 
 home=${WIKISTREAM_HOME:-.wikistream}
-case $home in "~"*) home=$HOME${home#\~} ;; esac
+case $home in
+"~" | "~/"*) home=$HOME${home#\~} ;;
+-*) home=./$home ;;
+esac
 
 if [ -e "$home/lake.json" ] && [ -x .venv/bin/wikistream ]; then
     echo "stopping the services of $home"

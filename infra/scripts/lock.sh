@@ -1,7 +1,7 @@
 #!/bin/sh
 # Write requirements.lock anew: the versions that a clean environment resolves to from pyproject.toml today.
 set -eu
-cd "$(dirname "$0")/../.."
+. "$(dirname -- "$0")/project.sh"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
