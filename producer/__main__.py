@@ -6,7 +6,6 @@ producer of the same source.
 
 import json
 import logging
-import signal
 from typing import Annotated, get_args
 
 import typer
@@ -17,6 +16,7 @@ from producer.envelope import SourceMode
 from producer.exceptions import ProducerConfigError, ProducerError
 from producer.pipeline import Stop
 from producer.settings import ProducerSettings
+from producer.signals import on_stop
 
 
 def produce(
@@ -47,8 +47,7 @@ def produce(
         max_events=max_events,
     )
     stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.request())
+    on_stop(stop.request)
     report = service.run(job, settings, stop)
     typer.echo(json.dumps(report.as_dict()))
 

@@ -7,7 +7,6 @@ here: the broker, and what is done with the events afterwards.
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from producer.envelope import SourceMode
 from producer.eventstreams import capture
 from producer.eventstreams.generator import Generator
 from producer.exceptions import ProducerConfigError, ProducerError, SourceError
+from producer.paths import absolute
+from producer.python import module_command
 from producer.settings import ProducerSettings, child_environment
 
 _STOP_SECONDS: Final = 30.0
@@ -98,7 +99,7 @@ def capture_path(spec: str) -> Path:
             advice = "copy the capture to this machine and give its path"
         raise ProducerConfigError(f"SOURCE={word} is an address, not a file: {advice}")
     try:
-        path = Path(spec).expanduser().resolve()
+        path = absolute(spec)
         known = path.exists()
     except (OSError, RuntimeError, ValueError) as error:
         raise ProducerConfigError(f"SOURCE={spec!r} is no path ({error}): check it") from None
@@ -132,7 +133,7 @@ def served(source: Source, settings: ProducerSettings, speed: float = 0.0) -> It
     if source.url is not None:
         yield source.url
         return
-    command = [sys.executable, "-m", "producer.eventstreams", *source.serve, "--speed", str(speed)]
+    command = module_command("producer.eventstreams", *source.serve, "--speed", str(speed))
     with _child(command, settings, stdout=subprocess.PIPE) as server:
         first = server.stdout.readline() if server.stdout else ""
         if not first:
@@ -167,7 +168,7 @@ def run_producer(
 
 def producer_command(source: Source, url: str, *, max_events: int | None = None) -> list[str]:
     """The command line of a producer on this source."""
-    command = [sys.executable, "-m", "producer", "--url", url, "--source-id", source.identity, "--mode", source.mode]
+    command = module_command("producer", "--url", url, "--source-id", source.identity, "--mode", source.mode)
     if source.mode != "live":
         command.append("--until-end")
     if max_events is not None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import signal
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from producer.eventstreams.generator import DEFAULT_START, Generator
 from producer.eventstreams.recording import Captured, Recording, Synthetic
 from producer.eventstreams.server import Behaviour, EventStreamsServer
 from producer.exceptions import ProducerConfigError, ProducerError, SourceError
+from producer.signals import on_stop
 
 _DEFAULT = Generator()
 
@@ -92,8 +92,7 @@ def serve(
 
 def _run(recording: Recording, behaviour: Behaviour, port: int) -> None:
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_stop(stop.set)
     try:
         server = EventStreamsServer(recording, behaviour, port)
     except OSError as error:

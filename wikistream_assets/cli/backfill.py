@@ -1,6 +1,5 @@
 """``wikistream backfill``: a piece of the stream's history into Kafka, beside the running producer."""
 
-import signal
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from producer import service
 from producer.pipeline import Stop
+from producer.signals import on_stop
 from wikistream_assets.cli.console import fail, printable
 from wikistream_assets.settings import load_settings
 
@@ -27,8 +27,7 @@ def backfill(
     if begin >= end:
         fail(f"--since {begin.isoformat()} is not before {'--until ' if until else ''}{end.isoformat()}", 2)
     stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.request())
+    on_stop(stop.request)
     url = settings.stream_url if source == "live" else source
     job = service.Job(
         url=url,

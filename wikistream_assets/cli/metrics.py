@@ -1,12 +1,12 @@
 """``wikistream metrics``: the figures of the lake for Prometheus, and the list of all metrics."""
 
-import signal
 import threading
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from producer.signals import on_stop
 from wikistream_assets.cli.console import fail, write_document
 
 DOCUMENT: Final = Path("docs/METRICS.md")
@@ -39,8 +39,7 @@ def serve() -> None:
     if not settings.metrics_port:
         fail("WIKISTREAM_METRICS_PORT is 0: set it to the port to listen on, for example 9464", 2)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_stop(stop.set)
     with served_or_refused(LakeMetrics(settings).registry, settings.metrics_port, "WIKISTREAM_METRICS_PORT"):
         typer.echo(f"http://127.0.0.1:{settings.metrics_port}/metrics; Ctrl-C stops it")
         stop.wait()

@@ -1,6 +1,5 @@
 """``wikistream record``: keep a piece of the live stream as a capture that ``SOURCE=`` understands."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,6 +10,7 @@ from producer import service
 from producer.eventstreams.capture import Writer
 from producer.pipeline import Stop
 from producer.reader import Reader
+from producer.signals import on_stop
 from producer.sse import Frame
 from wikistream_assets.settings import load_settings
 
@@ -29,8 +29,7 @@ def record(
     """Record a stream to a capture file until --events, --seconds, its end, or Ctrl-C; what was received is kept."""
     settings = load_settings()
     stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.request())
+    on_stop(stop.request)
     endpoint = url or settings.stream_url
     reader = Reader(endpoint, service.user_agent(settings, endpoint), None, service.policy(settings, until_end=True))
     deadline = time.monotonic() + seconds if seconds else None

@@ -5,7 +5,6 @@ stopping (``services``), supervisord's mechanics (``supervisor``).
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from producer.launch import producer_command
+from producer.python import module_command
 from producer.settings import ENV_PREFIX, ProducerSettings
 from wikistream_assets.embedded import kafka, supervisor
 from wikistream_assets.embedded.home import is_locked
@@ -94,7 +94,7 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
 def ui_command(settings: Settings) -> list[str]:
     """The command line of the Dagster UI, which runs in front and not under supervisord."""
     given = ("--port", str(settings.dagster_port), "--workspace", str(_workspace(settings)))
-    return [sys.executable, "-m", "wikistream_assets.ui_server", *given]
+    return module_command("wikistream_assets.ui_server", *given)
 
 
 def ui_environment(settings: Settings) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _source(settings: Settings, chosen: PipelineSource) -> Program:
     serve = (*chosen.source.serve, *speed, "--port", str(settings.source_port))
     return Program(
         name="source",
-        command=lambda: [sys.executable, "-m", "producer.eventstreams", *serve],
+        command=lambda: module_command("producer.eventstreams", *serve),
         wait_ready=_answers(settings.source_port),
         settled_seconds=2,
         ports={"WIKISTREAM_SOURCE_PORT": settings.source_port},
@@ -150,7 +150,7 @@ def _producer(settings: Settings, chosen: PipelineSource) -> Program:
 def _stream(settings: Settings) -> Program:
     return Program(
         name="stream",
-        command=lambda: [sys.executable, "-m", "wikistream_assets.jobs.bronze_stream"],
+        command=lambda: module_command("wikistream_assets.jobs.bronze_stream"),
         wait_ready=lambda seconds, still_alive: _wait_for_writer(settings, seconds, still_alive),
         settled_seconds=20,
         environment=_variables(settings, Settings),
@@ -162,7 +162,7 @@ def _code(settings: Settings) -> Program:
     port = str(settings.code_port)
     return Program(
         name="code",
-        command=lambda: [sys.executable, "-m", "wikistream_assets.code_server", "--port", port],
+        command=lambda: module_command("wikistream_assets.code_server", "--port", port),
         wait_ready=_answers(settings.code_port),
         settled_seconds=10,
         ports={"WIKISTREAM_CODE_PORT": settings.code_port},
@@ -175,7 +175,7 @@ def _code(settings: Settings) -> Program:
 def _worker(settings: Settings) -> Program:
     return Program(
         name="worker",
-        command=lambda: [sys.executable, "-m", "wikistream_assets.run_worker"],
+        command=lambda: module_command("wikistream_assets.run_worker"),
         wait_ready=None,  # who launches a run before it is ready starts a process of its own
         settled_seconds=20,
         environment=_dagster_variables(settings),
@@ -186,7 +186,7 @@ def _worker(settings: Settings) -> Program:
 def _daemon(settings: Settings) -> Program:
     return Program(
         name="daemon",
-        command=lambda: [sys.executable, "-m", "dagster._daemon", "run", "-w", str(_workspace(settings))],
+        command=lambda: module_command("dagster._daemon", "run", "-w", str(_workspace(settings))),
         wait_ready=None,
         settled_seconds=10,
         environment=_dagster_variables(settings),
@@ -198,7 +198,7 @@ def _daemon(settings: Settings) -> Program:
 def _metrics(settings: Settings) -> Program:
     return Program(
         name="metrics",
-        command=lambda: [sys.executable, "-m", "wikistream_assets", "metrics", "serve"],
+        command=lambda: module_command("wikistream_assets", "metrics", "serve"),
         wait_ready=_answers(settings.metrics_port),
         settled_seconds=10,
         ports={"WIKISTREAM_METRICS_PORT": settings.metrics_port},

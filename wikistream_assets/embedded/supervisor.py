@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
@@ -21,6 +20,7 @@ from xmlrpc.client import Fault, ServerProxy, Transport
 import psutil
 from pydantic import SecretStr
 
+from producer.python import module_command
 from producer.settings import ENV_PREFIX
 from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import SetupError
@@ -52,8 +52,8 @@ def start(settings: Settings, configuration: Path) -> None:
         SetupError: it does not start; the text has its reason.
     """
     _make_socket_folder(settings)
-    # -P: without the current directory on the module path, a file there must not be taken for a part of supervisord
-    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)]
+    # relative to the home: supervisord expands '%' in the configuration's own path
+    command = module_command("supervisor.supervisord", "-c", str(configuration.relative_to(settings.root)))
     result = subprocess.run(
         command, cwd=settings.root, env=inherited(settings), capture_output=True, text=True, timeout=60, check=False
     )
@@ -196,11 +196,15 @@ def program_name(process: psutil.Process) -> str | None:
 
 
 class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")  # the host of the requests' header; a path may hold what no host name can
+        self._path = path
+
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_RPC_SECONDS)
         try:
-            self.sock.connect(self.host)
+            self.sock.connect(self._path)
         except OSError:
             self.sock.close()
             raise

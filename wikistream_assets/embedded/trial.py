@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from producer.paths import absolute
+from producer.python import module_command
 from producer.settings import ENV_PREFIX
 from wikistream_assets.embedded import kafka
 from wikistream_assets.embedded.causes import advice_for, cause_of
@@ -38,11 +40,11 @@ def try_session(settings: Settings) -> str:
         others = {name: value for name, value in built(os.environ).items() if not name.startswith(ENV_PREFIX)}
         environment = others | {
             f"{ENV_PREFIX}HOME": str(Path(folder) / "home"),
-            f"{ENV_PREFIX}CACHE": str(settings.cache.expanduser().resolve()),
+            f"{ENV_PREFIX}CACHE": str(absolute(settings.cache)),
             f"{ENV_PREFIX}SPARK_CORES": str(settings.spark_cores),
             f"{ENV_PREFIX}SPARK_MEMORY_MB": str(settings.spark_memory_mb),
         }
-        command = [sys.executable, "-P", "-m", "wikistream_assets.embedded.trial"]
+        command = module_command("wikistream_assets.embedded.trial")
         try:
             done = subprocess.run(
                 command,
@@ -85,7 +87,9 @@ def try_broker(settings: Settings) -> str:
         said = Path(folder) / "output"
         with (
             said.open("wb") as output,
-            subprocess.Popen(kafka.command(of_trial), env=built(os.environ), stdout=output, stderr=output) as broker,
+            subprocess.Popen(
+                kafka.command(of_trial), cwd=of_trial.root, env=built(os.environ), stdout=output, stderr=output
+            ) as broker,
         ):
 
             def still_alive() -> None:

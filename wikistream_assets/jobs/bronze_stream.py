@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from producer.signals import on_stop
 from producer.topics import EVENT_TOPICS, FETCH_WAIT_MS
 from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.exceptions import BrokerError, ClockBehindError, LakeError, WikistreamError, WriterBusyError
@@ -388,8 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("py4j").setLevel(logging.WARNING)  # it tells of every batch
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_stop(stop.set)
     try:
         settings = load_settings()
         lake = Lakehouse.local(settings)

@@ -274,7 +274,7 @@ def test_a_drain_that_comes_first_costs_the_stream_no_second_jvm(lake: Lakehouse
             assert event_ids(lake) == []
         wait_until(lambda: len(event_ids(lake)) == 1)
         assert stream.jvms() == [jvm]
-        stream.signal(signal.SIGTERM)
+        stream.signal(signal.SIGHUP)
         assert stream.exit_code() == 0, stream.log
     assert_sound(lake)
 
