@@ -15,6 +15,7 @@ from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.limits import ensure_open_files
 from wikistream_assets.embedded.source import demo_source
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.jobs.gate_control import waiting_layers
@@ -74,6 +75,7 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
     for remark in found.remarks:
         report(remark)
     limit = None if synthetic else events or (LIVE_EVENTS if found.mode == "live" else None)
+    ensure_open_files()
     open_home(settings)
     with ExitStack() as at_hand:
         with _stage(result, "broker", report):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from producer.signals import clean_up_when_stopped
 from wikistream_assets.cli.console import printable, show_table
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def demo(
     from wikistream_assets.settings import load_settings
 
     settings = load_settings()
+    clean_up_when_stopped()
     result = run_demo(source, events, settings, lambda line: typer.echo(printable(line), err=True))
     _print(result)
     typer.echo(f"\nThe lake is in {settings.home}. Where to look next:")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from producer.signals import clean_up_when_stopped
 from producer.topics import RAW_EVENTS
 from wikistream_assets.cli.console import json_text, printable, terminal
 from wikistream_assets.embedded import doctor as examination
@@ -50,6 +51,7 @@ def up(source: SourceOption = None) -> None:
     other ports let two homes run side by side.
     """
     settings = load_settings()
+    clean_up_when_stopped()
     services.up(settings, source or _source_of(settings))
     for service in services.status(settings):
         typer.echo(f"{service.name:<8} {service.state}" + (f" on 127.0.0.1:{service.port}" if service.port else ""))
@@ -60,10 +62,11 @@ def dev(source: SourceOption = None) -> None:
     """Start the whole pipeline, with the Dagster UI in front. Ctrl-C stops the UI only, 'wikistream down' stops all."""
     settings = load_settings()
     refuse_taken_port("Dagster UI", "WIKISTREAM_DAGSTER_PORT", settings.dagster_port)
+    clean_up_when_stopped()
     services.up(settings, source or _source_of(settings))
     typer.echo(f"Dagster UI on http://127.0.0.1:{settings.dagster_port}; Ctrl-C stops it, the pipeline goes on")
     with subprocess.Popen(ui_command(settings), env=ui_environment(settings)) as ui:
-        signal.signal(signal.SIGTERM, lambda *_: ui.terminate())
+        signal.signal(signal.SIGTERM, lambda *_: ui.terminate())  # and a hang-up with it
         try:
             code = ui.wait()
         except KeyboardInterrupt:  # the UI got it too
@@ -112,7 +115,7 @@ def health(json: JsonOption = False) -> None:
 
 
 def doctor() -> None:
-    """Check this machine: Python, packages, Java, jars, home, disk, ports; then start Spark and a broker for a moment.
+    """Check this machine: Python, packages, Java, jars, home, disk, open files, ports; then start Spark and a broker.
 
     They run in a temporary folder; nothing stays, and the home is not touched. Exit code 1 if something is wrong.
     """

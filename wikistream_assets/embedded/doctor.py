@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from wikistream_assets.embedded.home import inspect_home
 from wikistream_assets.embedded.jars import JarSet, find_broken, jar_folder, pinned_jars
 from wikistream_assets.embedded.java import find_java
+from wikistream_assets.embedded.limits import ensure_open_files
 from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
 from wikistream_assets.embedded.programs import programs
 from wikistream_assets.embedded.services import status
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> list[Finding]:
         "home": inspect_home,
         "lake": _lake,
         "disk": _disk,
+        "open files": lambda _: f"{ensure_open_files()} allowed",
         "services and ports": _services,
         "port of the UI": _ui_port,
     }
