@@ -8,15 +8,34 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
+from producer.paths import absolute, fault_in
 from producer.settings import ProducerSettings
 from wikistream_assets.exceptions import ConfigurationError
 
 ALERT_CHANNELS: Final = ("log", "slack", "email", "sns")
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+_UNUSABLE: Final[Mapping[str, Mapping[str, str]]] = {
+    "home": {
+        "?": "would end the name of Dagster's database file",
+        "\\*": "DuckDB cannot tell from a pattern",
+        "\\[": "DuckDB cannot tell from a pattern",
+    },
+    "cache": {":": "separates the entries of a Java class path"},
+}
+"""Characters that a path may not contain, or not together, although the file system allows them, by setting."""
 
 _EVEN_MINUTES: Final = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 """Each N for which the minutes of cron's ``*/N`` are equally far apart, over the full hour too."""
@@ -43,9 +62,13 @@ of its jobs may work for 15 minutes, and each starts cold, which takes EMR 5 to 
 class Settings(ProducerSettings):
     """All settings. ``WIKISTREAM_<NAME>`` in upper case sets the field ``<name>``; an unknown name is refused."""
 
-    home: Path = Field(Path(".wikistream"), description="folder that holds all that the embedded default writes")
+    home: Path = Field(
+        Path(".wikistream"), validate_default=True, description="folder that holds all that the embedded default writes"
+    )
     data: Path = Field(Path("../shared/data"), description="folder of public captures, used by tests only")
-    cache: Path = Field(Path("~/.cache/wikistream"), description="folder of fetched jars, shared by all homes")
+    cache: Path = Field(
+        Path("~/.cache/wikistream"), validate_default=True, description="folder of fetched jars, shared by all homes"
+    )
     kafka_port: int = Field(19092, gt=0, lt=65536, description="the embedded broker's port on loopback")
     kafka_controller_port: int = Field(
         19093, gt=0, lt=65536, description="the embedded broker's controller port on loopback"
@@ -147,6 +170,18 @@ class Settings(ProducerSettings):
         gt=0,
         description="a producer that uses more than 80 % of a processor for so long, twice in a row, is an alert",
     )
+
+    @field_validator("home", "cache")
+    @classmethod
+    def _usable_path(cls, path: Path, info: ValidationInfo) -> Path:
+        resolved = absolute(path)
+        fault = fault_in(resolved)
+        for characters, reason in _UNUSABLE[info.field_name or ""].items():
+            if all(character in str(resolved) for character in characters):
+                fault = fault or f"contains {' and '.join(characters)}, which {reason}"
+        if fault is not None:
+            raise ValueError(f"{str(resolved)!r} {fault}: choose another folder")
+        return path
 
     @field_validator("maintenance_every_minutes")
     @classmethod
@@ -252,7 +287,7 @@ class Settings(ProducerSettings):
     @cached_property
     def root(self) -> Path:
         """``home`` as an absolute path, so that it means the same from every working directory of a child process."""
-        return self.home.expanduser().resolve()
+        return absolute(self.home)
 
     def names_kept_since(self, today: date) -> str:
         """The first day (yyyy-MM-dd) whose names are not to be masked, counted from the UTC date ``today``; "" masks none."""
@@ -287,14 +322,17 @@ def _is_safe_url(url: str) -> bool:
     )
 
 
-def load_settings() -> Settings:
+def load_settings(**given: object) -> Settings:
     """Read the settings from the environment.
+
+    Args:
+        given: values of fields that take precedence over it.
 
     Raises:
         ConfigurationError: one line that names each wrong or unknown setting and what it must be.
     """
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         raise ConfigurationError("; ".join(_one_line(item) for item in error.errors())) from None
 

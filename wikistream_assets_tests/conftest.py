@@ -82,7 +82,10 @@ def settings(settings_factory: SettingsFactory) -> Settings:
 def broker_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Return the settings of the suite's one broker: a real Kafka, started at its first use, stopped at the end."""
     settings = Settings(
-        home=tmp_path_factory.mktemp("broker") / "home", kafka_port=free_port(), kafka_controller_port=free_port()
+        # a name that .properties, supervisord's format, a shell or a URL would take for something else
+        home=tmp_path_factory.mktemp("broker") / "a b, ü #c ;d 100% 'x' $y",
+        kafka_port=free_port(),
+        kafka_controller_port=free_port(),
     )
     try:
         services.up(settings)

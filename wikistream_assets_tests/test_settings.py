@@ -1,9 +1,15 @@
 """Settings: one class, unknown names refused, errors that name the variable."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+from producer.exceptions import SourceError
+from producer.launch import source_from
 from producer.settings import OTHER_SETTINGS, ProducerSettings
-from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.exceptions import ConfigurationError, LakeError
 from wikistream_assets.settings import load_settings
 
 pytestmark = pytest.mark.unit
@@ -61,3 +67,56 @@ def test_the_producer_knows_the_names_of_the_other_settings_and_leaves_them_alon
     monkeypatch.setenv("WIKISTREAM_HOMES", "/somewhere")
     with pytest.raises(ValueError, match="unknown setting WIKISTREAM_HOMES"):
         ProducerSettings()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "reason"),
+    [
+        ("HOME", "one\ntwo", "contains a control character (a line break or a tab, for example)"),
+        ("HOME", "bell\x07", "contains a control character (a line break or a tab, for example)"),
+        ("HOME", os.fsdecode(b"latin\xfc"), "is not UTF-8"),
+        ("HOME", "what?", "contains ?, which would end the name of Dagster's database file"),
+        ("HOME", "back\\slash [1]", "contains \\ and [, which DuckDB cannot tell from a pattern"),
+        ("CACHE", "a:b", "contains :, which separates the entries of a Java class path"),
+        ("CACHE", "one\ttwo", "contains a control character (a line break or a tab, for example)"),
+    ],
+)
+def test_a_folder_that_cannot_work_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, folder: str, reason: str
+) -> None:
+    monkeypatch.setenv(f"WIKISTREAM_{name}", str(tmp_path / folder))
+    with pytest.raises(ConfigurationError) as error:
+        load_settings()
+    text = str(error.value)
+    assert text.startswith(f"WIKISTREAM_{name}: {str(tmp_path / folder)!r} {reason}: choose another folder")
+    assert text.isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_behind_a_link_is_judged_by_its_own_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "what?").mkdir()
+    (tmp_path / "plain").symlink_to(tmp_path / "what?")
+    monkeypatch.setenv("WIKISTREAM_HOME", str(tmp_path / "plain" / "lake"))
+    with pytest.raises(ConfigurationError, match="contains"):
+        load_settings()
+    monkeypatch.chdir(tmp_path / "what?")
+    monkeypatch.delenv("WIKISTREAM_HOME")
+    with pytest.raises(ConfigurationError, match=r"WIKISTREAM_HOME: '.*/what\?/\.wikistream' contains"):
+        load_settings()
+
+
+def test_a_loop_of_links_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("WIKISTREAM_HOME", str(tmp_path / "loop"))
+    with pytest.raises(LakeError, match=r"loop cannot be written \(Too many levels of symbolic links\)"):
+        open_home(load_settings())
+    with pytest.raises(SourceError, match="loop"):
+        source_from(str(tmp_path / "loop"), ProducerSettings())
+
+
+def test_a_tilde_is_a_home_folder_or_part_of_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    for written, meant in {"~/lake": "user/lake", "~nobody here": "~nobody here", "-x": "-x", " x": " x"}.items():
+        monkeypatch.setenv("WIKISTREAM_HOME", written)
+        assert load_settings().root == tmp_path / meant

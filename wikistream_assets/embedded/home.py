@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final, TextIO
 
 from wikistream_assets.embedded.causes import with_advice
@@ -118,7 +119,7 @@ def former_place(root: Path) -> Path | None:
         return None
     if (root / BACKUP_MARK).exists():
         raise LakeError(
-            f"{root} is a backup of the lake in {place}: make a home of it with 'wikistream restore {root} --home NEW'"
+            f"{root} is a backup of {place}: make a home of it with 'wikistream restore {quote(str(root))} --home NEW'"
         )
     return place
 
@@ -165,7 +166,7 @@ def user_key(settings: Settings) -> bytes:
     if len(key) != 32:
         raise LakeError(
             f"{path} is missing or damaged: restore it from a backup, or write a new one with "
-            f"'openssl rand -hex 32 > {path}' (IP users then get new hashes)"
+            f"'openssl rand -hex 32 > {quote(str(path))}' (IP users then get new hashes)"
         )
     return key
 
@@ -257,7 +258,7 @@ def _read_description(root: Path) -> dict[str, Any]:
         return {}
     except (ValueError, KeyError, TypeError):
         raise LakeError(
-            f"{path} is damaged: restore it from a backup, or start anew after 'rm -r {root}' (this deletes the lake)"
+            f"{path} is damaged: restore it from a backup, or start anew after 'rm -r {quote(str(root))}' (this deletes the lake)"
         ) from None
     return dict(known)
 

@@ -23,6 +23,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
+from producer.paths import absolute
 from wikistream_assets.embedded.causes import with_advice
 from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.embedded.java import find_java, java_options
@@ -71,7 +72,7 @@ def pinned_jars(names: JarSet) -> tuple[Jar, ...]:
 
 def jar_folder(settings: Settings, names: JarSet) -> Path:
     """Return the folder of a set inside the cache, whether it exists or not."""
-    return settings.cache.expanduser().resolve() / "jars" / names
+    return absolute(settings.cache) / "jars" / names
 
 
 def ensure_jars(names: JarSet, settings: Settings, report: Report | None = None) -> tuple[Path, ...]:
@@ -176,20 +177,22 @@ def _fetch(names: JarSet, broken: dict[Jar, str], folder: Path, report: Report) 
 def _run_ivy(jars: Sequence[Jar], work: Path, folder: Path, report: Report) -> None:
     (work / "settings.xml").write_text(_IVY_SETTINGS, encoding="utf-8")
     (work / "ivy.xml").write_text(_ivy_module(jars), encoding="utf-8")
+    # Relative to the work folder: Ivy gives brackets, parentheses and '$' in a path a meaning.
     command = [
         str(find_java().executable),
         *java_options(work),
         *trust_options(work),
         *_proxy_options(),
-        f"-Divy.default.ivy.user.dir={work}",
+        f"-Divy.default.ivy.user.dir={work}",  # absolute: Ivy insists
         *("-jar", str(_ivy_jar())),
-        *("-settings", str(work / "settings.xml"), "-ivy", str(work / "ivy.xml"), "-cache", str(work / "cache")),
-        *("-retrieve", str(work / "out" / "[artifact]-[revision].[ext]")),
+        *("-settings", "settings.xml", "-ivy", "ivy.xml", "-cache", "cache"),
+        *("-retrieve", "out/[artifact]-[revision].[ext]"),
     ]
     output: list[str] = []
     done = 0
     with subprocess.Popen(
         command,
+        cwd=work,
         env=built(os.environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,5 +1,8 @@
 """The embedded broker: a single Kafka node (KRaft, broker and controller in one JVM) with all its data in the home.
 
+It runs in the home and is given relative paths only. Not every path could stand in its ``.properties``: they are ISO-8859-1 with
+escapes, and ``log.dirs`` is a list separated by commas.
+
 Belongs here: its configuration files, its command line, formatting its storage once. Does not belong here: keeping it running
 (``services``) and talking to it (``resources.broker``).
 """
@@ -21,17 +24,23 @@ from wikistream_assets.settings import Settings
 
 _FORMAT_TIMEOUT_SECONDS: Final = 120
 
+# from the home on
+_DATA: Final = "kafka/data"
+_SCRATCH: Final = "kafka/tmp"
+_PROPERTIES: Final = "kafka/server.properties"
+_LOG4J_PROPERTIES: Final = "kafka/log4j.properties"
+
 
 def command(settings: Settings, report: Report | None = None) -> list[str]:
-    """Return the broker's command line; fetches the jars if they are not in the cache."""
-    return [*_java(settings, report), "kafka.Kafka", str(_properties(settings))]
+    """Return the broker's command line, to be run in the home; fetches the jars if they are not in the cache."""
+    return [*_java(settings, report), "kafka.Kafka", _PROPERTIES]
 
 
 def files(settings: Settings) -> dict[Path, str]:
     """Return the broker's configuration files and their text, as the settings want them."""
     return {
-        _properties(settings): _server_properties(settings),
-        _log4j(settings): _LOG4J.format(log=settings.root / "logs" / "broker.log"),
+        settings.root / _PROPERTIES: _server_properties(settings),
+        settings.root / _LOG4J_PROPERTIES: _LOG4J,
     }
 
 
@@ -46,10 +55,11 @@ def format_storage(settings: Settings, report: Report | None = None) -> None:
     tool = [
         *_java(settings, report),
         *("kafka.tools.StorageTool", "format", "--ignore-formatted"),
-        *("-t", _cluster_id(settings), "-c", str(_properties(settings))),
+        *("-t", _cluster_id(settings), "-c", _PROPERTIES),
     ]
     result = subprocess.run(
         tool,
+        cwd=settings.root,
         env=built(os.environ),
         capture_output=True,
         text=True,
@@ -64,15 +74,7 @@ def format_storage(settings: Settings, report: Report | None = None) -> None:
 
 
 def _data(settings: Settings) -> Path:
-    return settings.kafka_dir / "data"
-
-
-def _properties(settings: Settings) -> Path:
-    return settings.kafka_dir / "server.properties"
-
-
-def _log4j(settings: Settings) -> Path:
-    return settings.kafka_dir / "log4j.properties"
+    return settings.root / _DATA
 
 
 def _cluster_id(settings: Settings) -> str:
@@ -88,7 +90,7 @@ def _cluster_id(settings: Settings) -> str:
 def _java(settings: Settings, report: Report | None) -> list[str]:
     jars = ensure_jars("kafka", settings, report)
     # of its own if it can be: zstd's native library is unpacked there, and stays if the broker is killed
-    scratch = scratch_folder(settings.kafka_dir / "tmp", temporary_folder())
+    scratch = scratch_folder(settings.root / _SCRATCH, temporary_folder())
     return [
         str(find_java().executable),
         "-Xms64m",
@@ -97,9 +99,9 @@ def _java(settings: Settings, report: Report | None) -> list[str]:
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",  # a broker without memory is restarted, not left half alive
         "-XX:-UsePerfData",
-        f"-XX:ErrorFile={settings.root / 'logs' / 'broker-crash.log'}",
+        "-XX:ErrorFile=logs/broker-crash.log",
         *java_options(scratch),
-        f"-Dlog4j.configuration={_log4j(settings).as_uri()}",
+        f"-Dlog4j.configuration=file:{_LOG4J_PROPERTIES}",
         "-cp",
         ":".join(str(jar) for jar in jars),
     ]
@@ -109,7 +111,7 @@ def _server_properties(settings: Settings) -> str:
     return _SERVER.format(
         port=settings.kafka_port,
         controller_port=settings.kafka_controller_port,
-        data=_data(settings),
+        data=_DATA,
         retention=settings.kafka_retention_hours,
         max_message=max_message_bytes(settings),
     )
@@ -158,7 +160,7 @@ log4j.rootLogger=WARN, file, console
 log4j.logger.kafka.server.KafkaRaftServer=INFO
 log4j.logger.kafka.log.LogManager=INFO
 log4j.appender.file=org.apache.log4j.RollingFileAppender
-log4j.appender.file.File={log}
+log4j.appender.file.File=logs/broker.log
 log4j.appender.file.MaxFileSize=5MB
 log4j.appender.file.MaxBackupIndex=2
 log4j.appender.file.layout=org.apache.log4j.PatternLayout

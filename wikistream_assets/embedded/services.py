@@ -1,7 +1,9 @@
 """The programs of a home, kept running by supervisord: started in order, watched, restarted when they die, stopped together.
 
-Each program has a configuration file of its own in ``run/programs``; supervisord reads them put together. A start compares them
-with what it would write: what is the same is left alone, what has changed is restarted, what is no longer wanted is stopped.
+Each program has its own configuration file in ``run/programs``; supervisord reads all of them as one. Beside it is a shell script
+with the program's variables and command line: the shell can quote any text, supervisord's format cannot (it expands ``%``, and
+``;`` or ``#`` after a space begins a comment). A start compares these files with what it would write: what is the same is left
+alone, what has changed is restarted, what is no longer wanted is stopped.
 
 The broker alone can also be lent to whoever needs it for a while (``broker_at_hand``): a file in ``run`` says that it is, and a
 lock that all of them share says whether anybody still needs it.
@@ -19,6 +21,7 @@ from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report, to_stderr
+from wikistream_assets.embedded.limits import OPEN_FILES, ensure_open_files
 from wikistream_assets.embedded.locks import alone, exclusive, shared
 from wikistream_assets.embedded.ports import refuse_taken_port
 from wikistream_assets.embedded.programs import STOPPED_LAST_TO_FIRST, Program, programs
@@ -80,12 +83,13 @@ def up(settings: Settings, source: str | None = None, report: Report | None = No
 
     Raises:
         BrokerError: a port is taken, or the broker does not come up.
-        SetupError: Java, the jars, supervisord or a program are not as needed.
+        SetupError: Java, the jars, the limit of open files, supervisord or a program are not as needed.
         LakeError: the home cannot be used.
 
         Where nothing had run before, or everything is started anew, what was started is stopped again then.
     """
     tell = report or to_stderr
+    ensure_open_files()
     root = open_home(settings)
     with exclusive(root / "run" / "services.lock"):
         _lent(settings).unlink(missing_ok=True)
@@ -257,7 +261,7 @@ class _Start:
                 supervisor.start(self._settings, self._whole_conf)
             self._load()
             self._start_rows()
-        except WikistreamError:
+        except BaseException:  # also when it is told to end meanwhile
             if anew:
                 supervisor.stop(self._settings)
             raise
@@ -269,10 +273,17 @@ class _Start:
         return changed | (set(infos) - set(texts) if whole else set())
 
     def _texts(self, program: Program) -> dict[Path, str]:
-        return {self._conf(program.name): _section(program), **program.files}
+        return {
+            self._conf(program.name): _section(program),
+            self._script(program.name): _script(program),
+            **program.files,
+        }
 
     def _conf(self, name: str) -> Path:
         return self._folder / f"{name}.conf"
+
+    def _script(self, name: str) -> Path:
+        return self._folder / f"{name}.sh"
 
     def _refuse_taken_ports(self) -> None:
         running = _alive(self._settings)
@@ -284,11 +295,12 @@ class _Start:
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in stale - {program.name for program in self._rows}:
             self._conf(name).unlink(missing_ok=True)
+            self._script(name).unlink(missing_ok=True)
         for program in self._rows:
             for path, text in self._texts(program).items():
                 if _read(path) != text:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(text, encoding="utf-8")
+                    path.write_text(text, encoding="utf-8", errors="surrogateescape")
         sections = [path.read_text(encoding="utf-8") for path in sorted(self._folder.glob("*.conf"))]
         self._whole_conf.write_text(_supervisord_section(self._settings) + "".join(sections), encoding="utf-8")
 
@@ -354,12 +366,9 @@ class _Start:
 
 def _section(program: Program) -> str:
     """The program's part of supervisord's configuration."""
-    # Paths are relative to the home, where supervisord is started: it expands some of them twice, and a '%' would not survive.
-    variables = [f"{name}={value}" for name, value in program.environment.items()]
-    command = [*(("/usr/bin/env", *variables) if variables else ()), *program.command()]
     lines = [
         f"[program:{program.name}]",
-        f"command={_escaped(shlex.join(command))}",
+        f"command=/bin/sh run/programs/{program.name}.sh",  # relative to the home, where supervisord is started
         "autostart=false",  # what needs another program is started after it
         f"autorestart={'unexpected' if program.may_end else 'true'}",
         "exitcodes=0",
@@ -376,14 +385,21 @@ def _section(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _script(program: Program) -> str:
+    """The shell script that becomes the program."""
+    variables = [f"export {name}={shlex.quote(value)}" for name, value in program.environment.items()]
+    return "\n".join(["# written by WikiStream at each start", *variables, f"exec {shlex.join(program.command())}", ""])
+
+
 def _supervisord_section(settings: Settings) -> str:
     lines = [
         "[unix_http_server]",
-        f"file={_escaped(supervisor.socket_path(settings))}",
+        f"file={_socket(settings)}",
         "chmod=0700",
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         "[supervisord]",
+        f"minfds={OPEN_FILES}",
         "pidfile=run/supervisord.pid",
         "logfile=logs/supervisord.log",
         "logfile_maxbytes=1MB",
@@ -392,12 +408,13 @@ def _supervisord_section(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _escaped(value: object) -> str:
-    return str(value).replace("%", "%%")
+def _socket(settings: Settings) -> Path:
+    path = supervisor.socket_path(settings)
+    return path.relative_to(settings.root) if path.is_relative_to(settings.root) else path
 
 
 def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else None
 
 
 def _alive(settings: Settings) -> set[str]:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import TableMetadata
 
+from producer.paths import absolute
 from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.embedded.home import BACKUP_MARK, FOLDERS, open_home, settle, user_key
 from wikistream_assets.embedded.source import SOURCE_FILE
@@ -33,8 +33,8 @@ from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs.ownership import only_maintenance
 from wikistream_assets.jobs.relocation import metadata_locations, rewrite_paths
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
-from wikistream_assets.resources.query import local_path
-from wikistream_assets.settings import Settings
+from wikistream_assets.resources.local_files import LocalFileIO, local_path, location_of
+from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 LAYERS: Final = ("bronze", "silver", "gold", "dq_audit")
@@ -75,7 +75,7 @@ def back_up(
         LakeError: the folder holds something else or the backup of another lake, or cannot be written.
         WriterBusyError: maintenance is at work.
     """
-    root, folder = open_home(settings), folder.expanduser().resolve()
+    root, folder = open_home(settings), absolute(folder)
     lake = _Identity(root, _fingerprint(user_key(settings)))
     _check_folder(lake, folder)
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
@@ -111,8 +111,9 @@ def restore(
 
     Raises:
         LakeError: the folder is no backup, or there is a lake in ``home`` already.
+        ConfigurationError: ``home`` is a path that no lake can have.
     """
-    folder, home = folder.expanduser().resolve(), home.expanduser().resolve()
+    folder, home = absolute(folder), load_settings(home=home).root
     origin = Path(_read_mark(folder)["origin"])
     if (home / "lake.json").exists() or (home / _CATALOG).exists():
         raise LakeError(f"there is a lake in {home} already: restore to a new folder, or move that one away")
@@ -160,7 +161,7 @@ def _freeze(root: Path, folder: Path) -> tuple[Path, set[str]]:
 
 def _reachable(root: Path, folder: Path, metadata_files: Iterable[str]) -> set[str]:
     """What the metadata files name, as they were copied to ``folder``: at the source they may be gone by now."""
-    io = PyArrowFileIO()
+    io = LocalFileIO()
     files: set[str] = set()
     for name in metadata_files:
         manifests: dict[str, Any] = {}
@@ -178,7 +179,7 @@ def _relative(root: Path, location: str) -> str:
 
 
 def _metadata(io: FileIO, path: Path) -> TableMetadata:
-    return FromInputFile.table_metadata(io.new_input(f"file://{path}"))
+    return FromInputFile.table_metadata(io.new_input(location_of(path)))
 
 
 # ---- whose backup it is -----------------------------------------------------------------------------------------------

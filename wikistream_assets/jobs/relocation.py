@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyiceberg.avro.file import AvroFile, AvroOutputFile
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.manifest import ManifestEntryStatus
 from pyiceberg.schema import Schema
 from pyiceberg.types import IcebergType, StructType
@@ -31,7 +30,7 @@ from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.jobs.failpoints import RELOCATE_AFTER_CATALOG, RELOCATE_AFTER_TABLE, failpoint
 from wikistream_assets.resources.lakehouse import REMEDY, named_file
-from wikistream_assets.resources.query import local_path
+from wikistream_assets.resources.local_files import LocalFileIO, local_path, location_of
 from wikistream_assets.settings import Settings
 
 _AVRO_KEYS: Final = ("avro.schema", "avro.codec")
@@ -115,7 +114,7 @@ class _Table:
     """One table's metadata: its newest metadata file, the manifest lists it names, the manifests these name."""
 
     def __init__(self, home: Path, metadata_location: str) -> None:
-        self._home, self._io = home, PyArrowFileIO()
+        self._home, self._io = home, LocalFileIO()
         self._metadata = self._path(metadata_location)
 
     @cached_property
@@ -165,13 +164,13 @@ class _Table:
         return Path(local_path(_placed(self._home, location)))
 
     def _values(self, path: Path, field: str) -> list[str]:
-        with AvroFile[Any](self._io.new_input(_location(path))) as file:
+        with AvroFile[Any](self._io.new_input(location_of(path))) as file:
             place = _index(file.schema, field)
             return [record[place] for record in file]
 
     def _data_files(self, path: Path) -> Iterator[str]:
         """The data files that a manifest adds or keeps; those that it only says to be deleted may be gone."""
-        with AvroFile[Any](self._io.new_input(_location(path))) as file:
+        with AvroFile[Any](self._io.new_input(location_of(path))) as file:
             status, data_file = _index(file.schema, "status"), _index(file.schema, "data_file")
             place = _index(file.schema.find_type("data_file"), "file_path")
             for record in file:
@@ -180,13 +179,13 @@ class _Table:
 
     def _rewrite(self, path: Path, name: str, change: Callable[[Schema, Any], None]) -> int:
         """Rewrite one Avro file in its own schema, with its own header; returns its new length in bytes."""
-        with AvroFile[Any](self._io.new_input(_location(path))) as file:
+        with AvroFile[Any](self._io.new_input(location_of(path))) as file:
             records, schema = list(file), file.schema
             header = {key: value for key, value in file.header.meta.items() if key not in _AVRO_KEYS}
         for record in records:
             change(schema, record)
         part = _part(path)
-        with AvroOutputFile[Any](self._io.new_output(_location(part)), schema, name, metadata=header) as output:
+        with AvroOutputFile[Any](self._io.new_output(location_of(part)), schema, name, metadata=header) as output:
             output.write_block(records)
         _put(part, path)
         return path.stat().st_size
@@ -214,11 +213,7 @@ def _placed(home: Path, location: str) -> str:
     if not location.startswith("file:/"):
         return location
     _, below, rest = location.rpartition("/warehouse/")
-    return _location(home / "warehouse" / rest) if below else location
-
-
-def _location(path: Path) -> str:
-    return f"file://{path}"
+    return location_of(home / "warehouse" / rest) if below else location
 
 
 def _part(path: Path) -> Path:

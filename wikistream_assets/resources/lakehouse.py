@@ -41,6 +41,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from wikistream_assets.embedded.home import check_home
 from wikistream_assets.exceptions import BranchOutdatedError, ClockBehindError, LakeError
+from wikistream_assets.resources.local_files import IO_PROPERTY, location_of
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, DEAD_LETTER, TABLE_BY_IDENTIFIER, TableSpec
 from wikistream_assets.tables.spec import Column, ColumnType
@@ -225,7 +226,12 @@ class Lakehouse:
     @classmethod
     def _of(cls, settings: Settings) -> "Lakehouse":
         return cls(
-            _Catalog(CATALOG_NAME, uri=f"sqlite:///{settings.catalog_db}", warehouse=f"file://{settings.warehouse}")
+            _Catalog(
+                CATALOG_NAME,
+                uri=f"sqlite:///{settings.catalog_db.as_uri()}?uri=true",  # as a URI: a '?' may stand in a path
+                warehouse=location_of(settings.warehouse),
+                **IO_PROPERTY,
+            )
         )
 
     # ---- tables -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from pyiceberg.table import Table
 
 from wikistream_assets.exceptions import LakeError, WikistreamError
 from wikistream_assets.resources.lakehouse import MAIN, REMEDY, Lakehouse, Version
+from wikistream_assets.resources.local_files import local_path
 from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES, TableSpec
 from wikistream_assets.tables.spec import ColumnType
 
@@ -245,11 +246,6 @@ def check_statement(sql: str) -> None:
         f"{kind.name.replace('_', ' ')} is refused: the lake is read-only here "
         "(SELECT, WITH, VALUES, FROM, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN)"
     )
-
-
-def local_path(location: str) -> str:
-    """The file system path of an Iceberg location. Iceberg does not percent-encode, so nothing is decoded."""
-    return re.sub(r"^file:(//)?(?=/)", "", location)
 
 
 def _create_views(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from py4j.java_gateway import JavaObject
@@ -21,9 +22,11 @@ from pyspark.sql import functions as sf
 from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.jars import ensure_jars
 from wikistream_assets.embedded.java import class_archive
+from wikistream_assets.embedded.limits import ensure_open_files
 from wikistream_assets.exceptions import SetupError, WriterBusyError
 from wikistream_assets.resources.gateway import start_jvm
 from wikistream_assets.resources.lakehouse import CATALOG_NAME
+from wikistream_assets.resources.local_files import location_of
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import TableSpec
 
@@ -42,7 +45,7 @@ def local_session(settings: Settings, *, lasting: bool = False, jvm_options: Seq
         jvm_options: more of Java's options, ignored by later calls too.
 
     Raises:
-        SetupError: no Java 17, the jars cannot be fetched, or Spark does not start.
+        SetupError: no Java 17, too few open files allowed, the jars cannot be fetched, or Spark does not start.
     """
     return _session(_application(settings, lasting, jvm_options), settings.catalog_db, settings.warehouse)
 
@@ -54,8 +57,8 @@ def _session(application: SparkSession, catalog_db: Path, warehouse: Path) -> Sp
     session.conf.set(catalog, "org.apache.iceberg.spark.SparkCatalog")
     session.conf.set(f"{catalog}.catalog-impl", "org.apache.iceberg.jdbc.JdbcCatalog")
     # Without write-ahead logging every second commit fails with SQLITE_BUSY.
-    session.conf.set(f"{catalog}.uri", f"jdbc:sqlite:{catalog_db}?journal_mode=WAL&busy_timeout=30000")
-    session.conf.set(f"{catalog}.warehouse", f"file://{warehouse}")
+    session.conf.set(f"{catalog}.uri", f"jdbc:sqlite:{catalog_db.as_uri()}?journal_mode=WAL&busy_timeout=30000")
+    session.conf.set(f"{catalog}.warehouse", location_of(warehouse))
     session.conf.set(f"{catalog}.jdbc.schema-version", "V1")
     # Tables change under this session (PyIceberg moves tags and branches): never answer from a cache.
     session.conf.set(f"{catalog}.cache-enabled", "false")
@@ -63,6 +66,7 @@ def _session(application: SparkSession, catalog_db: Path, warehouse: Path) -> Sp
 
 
 def _application(settings: Settings, lasting: bool, jvm_options: Sequence[str]) -> SparkSession:
+    ensure_open_files()
     archive = class_archive()
     start_jvm(
         settings,
@@ -146,7 +150,9 @@ def lock_in_jvm(spark: SparkSession, path: Path) -> Iterator[None]:
         deadline = time.monotonic() + _ORPHAN_SECONDS
         while not _try_lock(file):
             if time.monotonic() > deadline:
-                raise WriterBusyError(f"a Java process still holds {path}: find it with 'fuser {path}' and stop it")
+                raise WriterBusyError(
+                    f"a Java process still holds {path}: find it with 'fuser {quote(str(path))}' and stop it"
+                )
             threading.Event().wait(_POLL_SECONDS)
         yield
     finally:

@@ -19,7 +19,8 @@ from pyiceberg.table import Table
 
 from wikistream_assets.pseudonyms import address_pseudonym
 from wikistream_assets.resources.lakehouse import Lakehouse, Version
-from wikistream_assets.resources.query import common_gold_versions, connect, local_path, relation
+from wikistream_assets.resources.local_files import local_path
+from wikistream_assets.resources.query import common_gold_versions, connect, relation
 from wikistream_assets.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -124,6 +126,16 @@ def test_a_damaged_format_file_is_refused(settings: Settings, text: str) -> None
     (settings.root / "lake.json").write_text(text)
     with pytest.raises(LakeError, match=r"lake\.json is damaged: .*rm -r"):
         open_home(settings)
+
+
+def test_an_advised_command_is_safe_to_paste(settings_factory: SettingsFactory, tmp_path: Path) -> None:
+    settings = settings_factory(home=tmp_path / "a b; $(touch pwned)")
+    open_home(settings)
+    (settings.root / "lake.json").write_text("{")
+    with pytest.raises(LakeError) as error:
+        open_home(settings)
+    (command,) = re.findall(r"after '(rm -r .*)' \(this deletes", str(error.value))
+    assert shlex.split(command) == ["rm", "-r", str(settings.root)]
 
 
 def test_a_folder_of_something_else_is_left_alone(settings: Settings) -> None:

@@ -20,13 +20,14 @@ SMALL = "spark-token-provider-kafka-0-10_2.12-3.5.7.jar"
 
 @pytest.fixture
 def own_cache(settings_factory: SettingsFactory, tmp_path: Path) -> Iterator[Settings]:
-    """Settings with a copy of the machine's verified cache, to damage."""
+    """Settings with a copy of the machine's verified cache, to damage, in a folder whose name means something to Ivy."""
+    cache = tmp_path / "cache [x] (y) ${z} %20 ü #"
     for path in ensure_jars("spark", Settings()):
-        copy = tmp_path / "cache" / "jars" / "spark" / path.name
+        copy = cache / "jars" / "spark" / path.name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    yield settings_factory(cache=tmp_path / "cache")
-    shutil.rmtree(tmp_path / "cache")  # 70 MB
+    yield settings_factory(cache=cache)
+    shutil.rmtree(cache)  # 70 MB
 
 
 @pytest.fixture

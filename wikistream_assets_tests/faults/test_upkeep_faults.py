@@ -15,7 +15,7 @@ import pytest
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.jobs import failpoints
 from wikistream_assets.resources.lakehouse import Lakehouse, Masked
-from wikistream_assets.resources.query import local_path
+from wikistream_assets.resources.local_files import local_path
 from wikistream_assets.resources.spark import local_session
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings

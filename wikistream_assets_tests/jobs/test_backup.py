@@ -15,7 +15,7 @@ from wikistream_assets.asset_factory import asset_key
 from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source, chosen_source
-from wikistream_assets.exceptions import LakeError
+from wikistream_assets.exceptions import ConfigurationError, LakeError
 from wikistream_assets.jobs import backup
 from wikistream_assets.jobs.backup import MARK, back_up, restore
 from wikistream_assets.jobs.bronze_stream import drain
@@ -173,6 +173,9 @@ def test_what_is_no_backup_or_would_overwrite_is_refused(lake: Lakehouse, settin
     back_up(settings, tmp_path / "backup")
     with pytest.raises(LakeError, match="there is a lake in"):
         restore(tmp_path / "backup", settings.root)
+    with pytest.raises(ConfigurationError, match="contains a control character"):
+        restore(tmp_path / "backup", tmp_path / "line\nbreak")
+    assert not (tmp_path / "line\nbreak").exists()
     (tmp_path / "backup" / MARK).unlink()
     with pytest.raises(LakeError, match="no complete backup"):
         restore(tmp_path / "backup", tmp_path / "new")

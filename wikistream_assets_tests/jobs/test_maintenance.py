@@ -13,7 +13,7 @@ from wikistream_assets.jobs.maintenance import MaintenanceReport, condition_on, 
 from wikistream_assets.jobs.silver import consumed
 from wikistream_assets.resources import procedures
 from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
-from wikistream_assets.resources.query import local_path
+from wikistream_assets.resources.local_files import local_path
 from wikistream_assets.resources.spark import read_range, read_table
 from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
