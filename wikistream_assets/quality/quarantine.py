@@ -40,7 +40,7 @@ class Tally:
     @property
     def kept(self) -> float:
         """Share of the rows that reached Silver; 1 if none was read."""
-        return 1 - self.quarantined / self.read if self.read else 1.0
+        return (self.read - self.quarantined) / self.read if self.read else 1.0
 
     def as_json(self) -> dict[str, Any]:
         return {"read": self.read, "quarantined": self.quarantined, "rules": dict(self.rules)}
@@ -131,7 +131,7 @@ def budget_outcomes(
         table: ``namespace.name`` of the audited table.
         spent: ``add_range`` of this range.
         days: ``tallies`` of this range.
-        keys: asked for the keys of quarantined rows of the range, where a bound is exceeded.
+        keys: returns the keys of quarantined rows of the range; called only where a bound is exceeded.
         waived: check name -> id of the operator's decision that accepts its breach in this range.
 
     Returns:

@@ -24,7 +24,8 @@ _R = TypeVar("_R")
 
 def explained(error: Exception) -> WikistreamError | None:
     """The one line for a failure that is recognized: a file of the lake is gone, or the clock is behind; None for any other."""
-    text = f"{type(error).__name__}: {error}"
+    # PySpark keeps Java's stack trace apart from the text of the errors that it knows
+    text = f"{type(error).__name__}: {error}\n{getattr(error, 'stackTrace', '')}"
     if any(words in text for words in _CLOCK):
         if _READING in text:
             return LakeError(f"a table was written while the clock was set back, and is not readable since: {REMEDY}")
@@ -32,7 +33,7 @@ def explained(error: Exception) -> WikistreamError | None:
             "the clock is behind the newest commit of a table, so nothing can be committed: set it right, or wait until it has "
             "passed that; 'wikistream health' tells by how much"
         )
-    file = named_file(error)
+    file = named_file(text)
     if any(words in text for words in _GONE) and file.startswith("/"):
         return LakeError(f"{file} is missing from the lake: {REMEDY}")
     return None

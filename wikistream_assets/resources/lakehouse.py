@@ -498,8 +498,8 @@ def _clock_behind(table: Table) -> str | None:
     )
 
 
-def named_file(error: Exception) -> str:
-    """The file that an error of PyIceberg, Spark or DuckDB names, or else all that it says, in one line."""
+def named_file(error: Exception | str) -> str:
+    """The file of the lake that an error of PyIceberg, Spark or DuckDB names, or else all that it says, in one line."""
     found = _FILE.search(str(error))
     return f"/{found[0].lstrip('/')}" if found else " ".join(str(error).split())
 

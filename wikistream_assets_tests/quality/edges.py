@@ -148,10 +148,30 @@ _SCORES: Final = (
     _scored(50.0, "MEDIUM", evidence='{"edits_per_hour": {"value": 1, "points": 49.9901}}'),
 )
 
+
+def _burst(edits: int = 5, editors: int = 4, expected: float = 1.0, hour: int = 0, **columns: Any) -> Row:
+    """Columns of a page with a burst on a date that no clean row has."""
+    return {
+        "stat_date": "2026-03-02",
+        "edits": 5,
+        "edits_per_hour": 5.0,
+        "burst_start": datetime(2026, 3, 2, hour, tzinfo=UTC),
+        "burst_edits": edits,
+        "burst_editors": editors,
+        "burst_expected": expected,
+        "trend_ratio": edits / expected,
+        **columns,
+    }
+
+
 _TRENDS: Final = (
-    {"rank": 1, "edits": 1, "edits_per_hour": 1.0, "trend_ratio": 1.0, "stat_date": "2026-03-02"},
-    {"rank": 100, "edits": 24, "edits_per_hour": 1.0, "trend_ratio": 24.0, "stat_date": "2026-03-02"},
-    *({"rank": 2, "entity_type": each, "stat_date": "2026-03-02"} for each in ("page", "user", "domain")),
+    {"rank": 1, "edits": 1, "edits_per_hour": 1.0, "stat_date": "2026-03-02"},
+    {"rank": 100, "edits": 24, "edits_per_hour": 1.0, "stat_date": "2026-03-02"},
+    _burst(rank=2, trend_rank=1),
+    _burst(editors=5, hour=23, rank=3, trend_rank=100),
+    _burst(expected=5 / 3, trend_ratio=3.0, rank=101, trend_rank=50),
+    _burst(expected=2.0, trend_ratio=2.5 + 4e-7, rank=4),
+    *({"rank": 5, "entity_type": each, "stat_date": "2026-03-02"} for each in ("page", "user", "domain")),
 )
 
 _NOBODY: Final = {"bot_percentage": 0.0, "anonymous_percentage": 0.0, "registered_user_percentage": 0.0}
@@ -223,6 +243,28 @@ BEYOND: Final[dict[str, dict[str, tuple[Mapping[str, Any], ...]]]] = {
         ),
         "evidence_adds_up": (_scored(50.0, "MEDIUM", evidence='{"edits_per_hour": {"value": 1, "points": 49.989}}'),),
     },
+    "gold.entity_trends": {
+        "rank_valid": ({"rank": 101},),
+        "burst_complete": (_burst(rank=1, trend_ratio=None), _burst(rank=1, entity_type="user")),
+        "burst_valid": (
+            _burst(rank=2, burst_start=datetime(2026, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC)),
+            _burst(rank=3, burst_start=datetime(2026, 3, 3, tzinfo=UTC)),
+            _burst(rank=4, edits=4),
+            _burst(rank=5, edits=6),
+            _burst(rank=6, editors=3),
+            _burst(rank=7, editors=6),
+            _burst(rank=8, expected=0.999),
+        ),
+        "trend_ratio_valid": (
+            _burst(rank=9, expected=2.0, trend_ratio=2.5 + 6e-7),
+            _burst(rank=10, expected=2.0, trend_ratio=2.5 - 6e-7),
+        ),
+        "trend_rank_valid": (
+            _burst(rank=11, trend_rank=0),
+            _burst(rank=12, trend_rank=101),
+            _burst(rank=13, expected=5 / 2.999, trend_rank=1),
+        ),
+    },
     "gold.daily_analytics_summary": {
         "percentages_valid": (
             {"large_deletion_rate": -0.001},
@@ -249,6 +291,11 @@ BEYOND: Final[dict[str, dict[str, tuple[Mapping[str, Any], ...]]]] = {
 
 def plant(table: str, rows: list[Row]) -> None:
     """Add the rows of ``BEYOND``, with keys that no other row has."""
-    key = {"silver.cleaned_events": "event_id", "gold.hourly_stats": "domain", "gold.risk_scores": "entity_id"}
+    key = {
+        "silver.cleaned_events": "event_id",
+        "gold.hourly_stats": "domain",
+        "gold.risk_scores": "entity_id",
+        "gold.entity_trends": "entity_id",
+    }
     for planted in BEYOND[table].values():
         _more(key.get(table, "summary_date"), *planted)(rows)
