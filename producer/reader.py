@@ -126,7 +126,7 @@ class Reader:
         """Why reading ended, if it was not the stream's end. Known once ``ended`` is true."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._received = 0
-        self._error_told = ""
+        self._told = ""
         self._past_until = 0
         self.connections = 0
 
@@ -198,7 +198,7 @@ class Reader:
         if self._stop.is_set():
             return
         received = self._received
-        self._error_told = ""
+        self._told = ""
         with SseSession(self._url, self._user_agent) as session:
             source = self._event_source(session)
             self._open(source, session)
@@ -211,7 +211,7 @@ class Reader:
                 source.close()
         _LOGGER.info("connection closed after %d events", self._received - received)
         if self._received == received and not self._stop.is_set():
-            told = f': "{self._error_told}"' if self._error_told else ""
+            told = f': "{self._told}"' if self._told else ""
             remedy = "check the address (WIKISTREAM_STREAM_URL), then start again"
             raise _RefusedError(Refusal(f"the connection was closed before any event{told}", remedy))
 
@@ -272,11 +272,13 @@ class Reader:
 
     def _tell(self, frame: Frame) -> None:
         """A frame that is no event: EventStreams says in one why it is about to close the connection."""
+        if self._told:
+            return  # the first one tells why, and a hostile server sends many
         if frame.kind == ERROR:
-            self._error_told = refusals.from_frame(frame.data)
-            _LOGGER.warning('the server reports an error: "%s"', self._error_told)
+            self._told = refusals.from_frame(frame.data)
+            _LOGGER.warning('the server reports an error: "%s"', self._told)
         else:
-            self._error_told = self._error_told or f"frames of the kind {refusals.one_line(frame.kind)!r}"
+            self._told = f"frames of the kind {refusals.one_line(frame.kind)!r}"
 
     def _position(self, event_id: str, *, warn: bool) -> str:
         """The id, or the last good one if a server could not go on from it: events come twice then, which ``meta.id`` tells.
