@@ -28,7 +28,7 @@ pytestmark = pytest.mark.unit
         ("HTTP://127.0.0.1:1/x", "WIKISTREAM_STREAM_URL"),
         ("s3://bucket/x.jsonl", "copy the capture"),
         ("file:///tmp/x.jsonl", "give its path"),
-        ("~nobody-of-this-name/x.jsonl", "is no path"),
+        ("~nobody-of-this-name/x.jsonl", "there is no folder"),
         ("a\0b", "is no path"),
     ],
 )
