@@ -62,8 +62,8 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     ),
     AlertKind.RUN_TIMEOUT: KindInfo(
         "job, or partition of it",
-        "a run was cancelled at its time limit; it is started again, three times at most",
-        "open the linked run, see which step was slow",
+        "a step of a run took longer than its limit and was ended; the run is started again, three times at most",
+        "the message names step and limit",
     ),
     AlertKind.FRESHNESS: KindInfo(
         "table",

@@ -225,6 +225,8 @@ def _put(part: Path, path: Path) -> None:
     shutil.copymode(path, part)
     with part.open("rb") as file:
         os.fsync(file.fileno())
+    # Hadoop's checksum of the old content, beside each file that Spark wrote: it would refuse the new one.
+    path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
     part.replace(path)
 
 

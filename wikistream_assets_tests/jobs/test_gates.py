@@ -331,7 +331,7 @@ def test_no_way_in_takes_any_sql(gates: GateLake, monkeypatch: pytest.MonkeyPatc
     for name, value in child_environment(gates.ctx.settings).items():
         monkeypatch.setenv(name, value)
     config = {**asked, "action": "reject", "decided_by": "ada", "where": CALLS_JAVA, "dry_run": False}
-    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(GateError, match="the function reflect"):
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="the function reflect"):
         defs().resolve_job_def("gate_decision").execute_in_process(
             run_config={"ops": {"decide": {"config": config}}}, instance=instance
         )
