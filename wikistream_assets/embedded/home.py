@@ -81,7 +81,11 @@ def inspect_home(settings: Settings) -> str:
     parent = next(folder for folder in (root, *root.parents) if folder.is_dir())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise unusable(root, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    return f"{root}, lake format {FORMAT_VERSION}" if check_home(root) else f"{root}, not created yet"
+    try:
+        known = check_home(root)
+    except OSError as error:
+        raise unusable(root, error) from None
+    return f"{root}, lake format {FORMAT_VERSION}" if known else f"{root}, not created yet"
 
 
 def check_home(root: Path) -> bool:
@@ -299,6 +303,8 @@ def _home_of(location: str) -> Path:
 def _refuse_foreign_folder(root: Path) -> None:
     if not root.exists():
         return
+    if not root.is_dir():
+        raise LakeError(f"{root} is not a folder: set WIKISTREAM_HOME to a new or empty one")
     ours = {*FOLDERS, "secrets", _LAKE}  # another process may have completed the home a moment ago
     foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in ours and not _is_own_file(entry))
     if foreign:

@@ -193,8 +193,8 @@ class Lakehouse:
         Raises:
             LakeError: the home is not where it was made, the catalog cannot be opened, or a table's metadata cannot be read.
         """
-        check_home(settings.root)
         try:
+            check_home(settings.root)
             settings.warehouse.mkdir(parents=True, exist_ok=True)
             if not settings.catalog_db.exists() and any(settings.warehouse.iterdir()):
                 raise LakeError(

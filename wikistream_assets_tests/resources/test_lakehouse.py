@@ -228,7 +228,7 @@ def test_an_unknown_table_is_named_with_the_known_ones() -> None:
 def test_a_home_that_cannot_hold_a_catalog_is_one_line(settings: Settings, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("not a folder")
-    with pytest.raises(LakeError, match="cannot open the catalog"):
+    with pytest.raises(LakeError, match="file is not a folder: set WIKISTREAM_HOME"):
         Lakehouse.local(settings.model_copy(update={"home": in_the_way}))
 
 
