@@ -15,6 +15,7 @@ from wikistream_assets.alerts import Alert, Alerts
 from wikistream_assets.alerts.watch import lag, watch_lag
 from wikistream_assets.cli.metrics import DOCUMENT
 from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.embedded.home import open_home
 from wikistream_assets.metrics.catalogue import document
 from wikistream_assets.metrics.lake import LakeMetrics
 from wikistream_assets.resources.broker import Broker
@@ -111,13 +112,14 @@ def test_the_share_that_went_to_quarantine(settings: Settings, lake: Lakehouse) 
 
 @pytest.mark.unit
 def test_a_broken_catalog_is_told_and_takes_nothing_else_away(settings: Settings) -> None:
-    settings.root.mkdir(parents=True)
+    open_home(settings)
     settings.catalog_db.write_bytes(b"not a database, whatever its name says" * 100)
     found = figures(settings)
     assert found == {
         'wikistream_source_up{source="lake"}': 0.0,
         'wikistream_source_up{source="kafka"}': 0.0,
         'wikistream_source_up{source="alerts"}': 1.0,
+        'wikistream_source_up{source="dagster"}': 1.0,
         'wikistream_alerts_waiting{channel="log"}': 0.0,
     }
 
