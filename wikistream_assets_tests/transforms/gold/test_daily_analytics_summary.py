@@ -83,7 +83,7 @@ def test_one_day_by_hand(spark: SparkSession) -> None:
             "platform_health_score": pytest.approx(40 * 2 / 3 + 21.6, abs=1e-9),
             "is_final": True,
             "gold_processed_at": PROCESSED_AT,
-            "schema_version": "1",
+            "schema_version": "2",
         }
     ]
 
