@@ -29,7 +29,11 @@ def test_the_doctor_ends_with_1_when_something_is_wrong(
 ) -> None:
     doctor = wikistream("doctor", settings=settings, JAVA_HOME=str(tmp_path_factory.mktemp("java")))
     assert doctor.returncode == 1
-    assert [line.split()[1] for line in doctor.stdout.splitlines() if line.startswith("WRONG")] == ["java", "spark", "broker"]
+    assert [line.split()[1] for line in doctor.stdout.splitlines() if line.startswith("WRONG")] == [
+        "java",
+        "spark",
+        "broker",
+    ]
 
 
 def test_status_of_a_running_broker(broker: Broker, broker_settings: Settings) -> None:
