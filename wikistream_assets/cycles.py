@@ -55,7 +55,7 @@ def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Ended:
 
 
 def _innermost(error: SerializableErrorInfo | None) -> str | None:
-    """The class of what was raised in the step; Dagster wraps it in errors of its own, and they wrap what it was raised from."""
+    """The class of what was raised in the step; Dagster wraps it in its own errors, and they wrap what it was raised from."""
     while error is not None and error.cls_name not in (CHECK_FAILED, ClockBehindError.__name__) and error.cause:
         error = error.cause
     return error.cls_name if error else None

@@ -44,7 +44,7 @@ def restore(
 def relocate() -> None:
     """Make a home that was moved or copied work in its new place: all paths in Iceberg's metadata are rewritten.
 
-    A copy becomes a lake of its own. The original's files are not touched. Killed half way, run it again.
+    A copy becomes a separate lake. The original's files are not touched. Killed half way, run it again.
     """
     from wikistream_assets.jobs.relocation import relocate as make_at_home
     from wikistream_assets.settings import load_settings

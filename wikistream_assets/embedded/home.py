@@ -101,7 +101,7 @@ def check_home(root: Path) -> bool:
     if is_copy(root, former):
         raise LakeError(
             f"the lake in {root} is a copy of the one in {former}, whose files it would change: set WIKISTREAM_HOME to the "
-            "original, or make the copy a lake of its own with 'wikistream relocate'; nothing was changed"
+            "original, or make the copy a separate lake with 'wikistream relocate'; nothing was changed"
         )
     raise LakeError(
         f"the lake in {root} was moved there from {former}: run 'wikistream relocate' to make it work in its new place, or move "
@@ -262,7 +262,7 @@ def _read_description(root: Path) -> dict[str, Any]:
         return {}
     except (ValueError, KeyError, TypeError):
         raise LakeError(
-            f"{path} is damaged: restore it from a backup, or start anew after 'rm -r {quote(str(root))}' (this deletes the lake)"
+            f"{path} is damaged: restore it from a backup, or start over after 'rm -r {quote(str(root))}' (this deletes the lake)"
         ) from None
     return dict(known)
 

@@ -89,7 +89,7 @@ def _cluster_id(settings: Settings) -> str:
 
 def _java(settings: Settings, report: Report | None) -> list[str]:
     jars = ensure_jars("kafka", settings, report)
-    # of its own if it can be: zstd's native library is unpacked there, and stays if the broker is killed
+    # in the home if it can be: zstd's native library is unpacked there, and stays if the broker is killed
     scratch = scratch_folder(settings.root / _SCRATCH, temporary_folder())
     return [
         str(find_java().executable),

@@ -1,6 +1,6 @@
-"""What the doctor really starts: Spark with a lake of its own, and a broker. Nothing of the home is touched, nothing is left.
+"""What the doctor really starts: Spark with a separate lake, and a broker. Nothing of the home is touched, nothing is left.
 
-``python -m wikistream_assets.embedded.trial`` is the session's half, in a process of its own, on the lake that its settings name.
+``python -m wikistream_assets.embedded.trial`` is the session's half, in a separate process, on the lake that its settings name.
 """
 
 import os

@@ -18,7 +18,7 @@ _TOOLS: Final = (
     *("SPARK_", "PYSPARK_", "HADOOP_", "HDFS_", "YARN_", "MAPRED_", "HIVE_", "KAFKA_", "PYICEBERG_"),
     *("_JAVA_", "CLASSPATH", "BASH_ENV", "BASH_FUNC_", "BASHOPTS", "SHELLOPTS"),
 )
-_DAGSTER: Final = "DAGSTER_"  # each home has an instance of its own
+_DAGSTER: Final = "DAGSTER_"  # each home has its own instance
 _LOCALE: Final = ("LANG", "LC_")  # and LANGUAGE
 
 _PYTHON: Final = "PYTHON"

@@ -44,7 +44,7 @@ def completed_hours(lake: Lakehouse, arrived: Counter[Hour]) -> tuple[tuple[date
     open_before = (newest.counts or {}).get(_OPEN_HOURS, {}) if newest else {}
     complete, still_open = completed(
         {datetime.fromisoformat(hour): rows for hour, rows in open_before.items()},
-        # a row without a time is a breach of its own, and of no hour
+        # a row without a time is its own breach, and of no hour
         {_begin(*hour): rows for hour, rows in arrived.items() if None not in hour},
     )
     return tuple(complete), {_OPEN_HOURS: {hour.isoformat(): rows for hour, rows in still_open.items()}}

@@ -77,7 +77,7 @@ def rows_by_hour(rows: DataFrame) -> Counter[Hour]:
 
 
 def dates_of(hours: Collection[Hour]) -> list[str]:
-    """The dates of ``hours``, in order. A null is a breach of its own, and names no partition."""
+    """The dates of ``hours``, in order. A null is its own breach, and names no partition."""
     return sorted({day for day, _ in hours if day is not None})
 
 

@@ -1,4 +1,4 @@
-"""A lake in another place than the one its metadata names: every path in the catalog and in Iceberg's files is written anew.
+"""A lake in another place than the one its metadata names: every path in the catalog and in Iceberg's files is rewritten.
 
 Iceberg's metadata holds absolute paths. They are rewritten file by file: Iceberg's own procedure for that
 (``rewrite_table_path``) reads the table at its old place, which is gone, or is another lake's. Where a file lies below
@@ -42,7 +42,7 @@ class Relocation:
 
     Attributes:
         former: where the home was.
-        copied: the original is still there, so this one got an identity of its own.
+        copied: the original is still there, so this one got a new identity.
         tables: tables whose paths were rewritten.
     """
 

@@ -1,4 +1,4 @@
-"""What engines say in pages of stack trace, in one line: the failures that a person can mend, recognized in one place.
+"""What engines say in pages of stack trace, in one line: the failures that a person can fix, recognized in one place.
 
 Belongs here: what Spark's, PyIceberg's and DuckDB's texts mean. Everything else stays as it was raised.
 """

@@ -31,7 +31,7 @@ class Pipeline:
 
     @classmethod
     def at(cls, settings: Settings) -> "Pipeline":
-        """The pipeline of a home of its own, which is made."""
+        """The pipeline of a new home, which is made."""
         open_home(settings)
         lake = Lakehouse.local(settings)
         return cls(local_session(settings), lake, settings)

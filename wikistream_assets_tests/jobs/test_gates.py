@@ -269,7 +269,7 @@ CALLS_JAVA = "reflect('java.lang.System', 'getProperty', 'user.home') is not nul
 
 
 def _forge(gates: GateLake, decision_id: str, predicate: str | None) -> None:
-    """Write a decision's row anew by hand, with a condition that nobody has looked at."""
+    """Rewrite a decision's row by hand, with a condition that nobody has looked at."""
     table = gates.lake.table(GATE_DECISIONS)
     rows = table.scan(row_filter=f"decision_id == '{decision_id}'").to_arrow().sort_by("decided_at").to_pylist()
     later = rows[-1]["decided_at"] + timedelta(hours=1)

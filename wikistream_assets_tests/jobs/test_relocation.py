@@ -1,4 +1,4 @@
-"""A home that was moved or copied: refused before the first write, and at work again after ``wikistream relocate``."""
+"""A home that was moved or copied: refused before the first write, and working again after ``wikistream relocate``."""
 
 import json
 import os
@@ -51,7 +51,7 @@ OPENING = (
         ("backup", "/no/folder"),
     ),
 )
-"""Commands that open the lake, each by a way of its own."""
+"""Commands that open the lake, each in its own way."""
 
 
 @pytest.fixture
