@@ -2,25 +2,25 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> AbstractContextManager[None]:
     """Hold the lock file ``path``, creating it and its folder as needed; wait while another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return _held(path, fcntl.LOCK_EX)
+
+
+def shared(path: Path) -> AbstractContextManager[None]:
+    """Hold the lock file ``path`` together with others; wait while another process holds it alone."""
+    return _held(path, fcntl.LOCK_SH)
 
 
 @contextmanager
-def shared(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` together with others; wait while another process holds it alone."""
+def _held(path: Path, operation: int) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        fcntl.flock(lock, operation)
         yield
 
 
