@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from typing import Any, Final
 
 from producer.cursor import GAP_TOLD, Cursor
@@ -254,6 +253,6 @@ def _standstill(
 def _waiting_since(lake: Lakehouse, gate: GateState) -> datetime | None:
     """When the oldest batch that waits for the gate was committed; None if none does."""
     pending = gate.pending
-    waiting = takewhile(lambda v: v.snapshot_id != pending.start, lake.history(_READ_BY[gate.layer], pending.end))
+    waiting = lake.between(_READ_BY[gate.layer], pending.start, pending.end)
     batches = [version for version in waiting if version.position is not None and not version.masks]
     return batches[-1].committed_at if batches else None

@@ -7,7 +7,6 @@ attempt: nothing is published or deleted by deciding.
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from typing import Final, Literal
 
 import pyarrow as pa
@@ -177,8 +176,7 @@ def decision_of(lake: Lakehouse, decision_id: str) -> Decision | None:
 
 def decisions_within(lake: Lakehouse, covered: SnapshotRange) -> list[Decision]:
     """Decisions on the Bronze ranges that ``covered`` consists of, oldest first."""
-    versions = takewhile(lambda version: version.snapshot_id != covered.start, lake.history(RAW_EVENTS, covered.end))
-    snapshots = {version.snapshot_id for version in versions}
+    snapshots = {version.snapshot_id for version in lake.between(RAW_EVENTS, covered.start, covered.end)}
     return [decision for decision in decisions_of(lake, RAW_EVENTS) if decision.range.end in snapshots]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as wall_time
-from itertools import takewhile
 from typing import Any, Final
 
 from pyiceberg.expressions import In
@@ -323,9 +322,7 @@ def _hidden_key(spec: TableSpec, user_key: bytes) -> Column:
 
 def _unaudited_upstream(lake: Lakehouse, covered: SnapshotRange) -> list[str]:
     """Upstream ranges behind the Silver range that have no recorded verdict, or a blocking one."""
-    versions = takewhile(
-        lambda version: version.snapshot_id != covered.start, lake.history(CLEANED_EVENTS, covered.end)
-    )
+    versions = lake.between(CLEANED_EVENTS, covered.start, covered.end)
     sources = {source for version in versions if (source := consumed(version)) is not None}
     found = []
     for source in sorted(sources):

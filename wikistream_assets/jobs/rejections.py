@@ -7,7 +7,7 @@ meet the condition: a batch that was written twice is told from itself by no col
 
 from collections.abc import Sequence
 from functools import reduce
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Final
 
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -52,8 +52,7 @@ def read_marked(
 
 def _snapshots(lake: Lakehouse, covered: SnapshotRange) -> list[int]:
     """The snapshots of a range, oldest first."""
-    versions = takewhile(lambda version: version.snapshot_id != covered.start, lake.history(RAW_EVENTS, covered.end))
-    return [version.snapshot_id for version in versions][::-1]
+    return [version.snapshot_id for version in lake.between(RAW_EVENTS, covered.start, covered.end)][::-1]
 
 
 def _marked(spark: SparkSession, lake: Lakehouse, part: SnapshotRange, rejections: Sequence[Decision]) -> DataFrame:

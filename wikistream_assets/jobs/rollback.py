@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import Final
 
 from producer.topics import EVENT_TOPICS
@@ -161,7 +160,7 @@ def _carry_out(lake: Lakehouse, settings: Settings, planned: Rollback, reason: s
 
 def _goes_behind_masking(lake: Lakehouse, spec: TableSpec, moved: SnapshotRange) -> bool:
     """Whether rows come back as they were before they lost their names."""
-    left = takewhile(lambda version: version.snapshot_id != moved.start, lake.history(spec, moved.end))
+    left = lake.between(spec, moved.start, moved.end)
     return any(version.masks for version in left)
 
 

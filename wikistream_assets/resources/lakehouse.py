@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import wraps
+from itertools import takewhile
 from typing import Any, Final, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -414,6 +415,10 @@ class Lakehouse:
     def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
         """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
         yield from self._ancestors(self.table(spec), ref)
+
+    def between(self, spec: TableSpec, start: int, end: int) -> Iterator[Version]:
+        """The snapshots after ``start`` up to and including ``end``, newest first."""
+        return takewhile(lambda version: version.snapshot_id != start, self.history(spec, end))
 
     @staticmethod
     def _ancestors(table: Table, ref: str | int) -> Iterator[Version]:
