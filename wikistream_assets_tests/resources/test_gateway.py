@@ -46,3 +46,14 @@ def test_workers_of_spark_run_this_python(spark: SparkSession) -> None:
 def test_the_jvm_ends_with_the_process_that_started_it(spark: SparkSession) -> None:
     assert isinstance(jvm_process(spark), subprocess.Popen)
     assert psutil.Process(jvm_process(spark).pid).ppid() == psutil.Process().pid
+
+
+def test_a_jvm_without_the_optimizing_compiler_has_room_for_the_code_of_whole_cycles(spark: SparkSession) -> None:
+    """Java reserves 48 MiB for compiled code then, which one demo fills; Spark breaks when no more fits."""
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None
+    arguments = list(jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())
+    assert "-XX:TieredStopAtLevel=1" in arguments
+    pools = jvm.java.lang.management.ManagementFactory.getMemoryPoolMXBeans()
+    room = sum(pool.getUsage().getMax() for pool in pools if pool.getName().startswith("Code"))
+    assert room >= 240 * 2**20
