@@ -22,6 +22,10 @@ from pydantic_settings import NoDecode
 from producer.paths import absolute, fault_in
 from producer.settings import ProducerSettings
 from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria, parse_criteria
+
+CRITERIA_FILE: Final = "criteria.toml"
+"""What people set of the contracts' figures, in the data directory: there every process that works on it finds the same."""
 
 ALERT_CHANNELS: Final = ("log", "slack", "email", "sns")
 
@@ -314,6 +318,10 @@ class Settings(ProducerSettings):
     def dagster_home(self) -> Path:
         return self.root / "dagster"
 
+    @property
+    def criteria_file(self) -> Path:
+        return self.root / CRITERIA_FILE
+
 
 def _is_safe_url(url: str) -> bool:
     parts = urlsplit(url)
@@ -335,6 +343,23 @@ def load_settings(**given: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         raise ConfigurationError("; ".join(_one_line(item) for item in error.errors())) from None
+
+
+def load_criteria(settings: Settings) -> Criteria:
+    """Read ``criteria.toml`` of the data directory; without one, or for what it leaves out, the defaults hold.
+
+    Raises:
+        ConfigurationError: it cannot be read, or a figure in it cannot be.
+    """
+    path = settings.criteria_file
+    try:
+        return parse_criteria(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        return DEFAULT_CRITERIA
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8: save it as UTF-8") from None
 
 
 def _one_line(item) -> str:  # type: ignore[no-untyped-def]  # pydantic's ErrorDetails is a TypedDict of pydantic_core

@@ -60,6 +60,7 @@ COMMANDS: Final = {
         "backfill", "backfill", "Read a past piece of the stream once more; events that Bronze has are not doubled."
     ),
     "record": _Command("record", "record", "Record a stream to a capture file."),
+    "criteria": _Command("criteria", "criteria", "Print what counts as large, risky and healthy, and the regions."),
     "dictionary": _Command("dictionary", "dictionary", "Write the data dictionary from the table contracts."),
 }
 

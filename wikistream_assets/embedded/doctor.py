@@ -23,7 +23,7 @@ from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.embedded.trial import try_broker, try_session
 from wikistream_assets.exceptions import LakeError, SetupError, WikistreamError
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.settings import Settings
+from wikistream_assets.settings import Settings, load_criteria
 
 FREE_DISK_GIB: Final = 2.0
 """Enough for the jars, a lake of some millions of events and the broker's week of retention of a modest stream."""
@@ -50,6 +50,7 @@ def examine(settings: Settings) -> list[Finding]:
         "jars for kafka": lambda settings: _jars(settings, "kafka"),
         "home": inspect_home,
         "lake": _lake,
+        "criteria": _criteria,
         "disk": _disk,
         "open files": lambda _: f"{ensure_open_files()} allowed",
         "services and ports": _services,
@@ -129,6 +130,12 @@ def _lake(settings: Settings) -> str:
     if not settings.catalog_db.exists():
         return "not created yet"
     return f"{Lakehouse.inspect(settings)} tables"
+
+
+def _criteria(settings: Settings) -> str:
+    changed = load_criteria(settings).changed
+    names = [f"{section}.{name}" for section, values in changed.items() for name in values]
+    return f"{', '.join(names)} set in {settings.criteria_file}" if names else "the defaults"
 
 
 def _disk(settings: Settings) -> str:

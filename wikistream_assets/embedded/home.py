@@ -28,7 +28,7 @@ from wikistream_assets.embedded.causes import with_advice
 from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.exceptions import LakeError, WriterBusyError
-from wikistream_assets.settings import Settings
+from wikistream_assets.settings import CRITERIA_FILE, Settings
 
 FORMAT_VERSION: Final = 1
 """What this version of WikiStream reads and writes; ``lake.json`` says what a home holds."""
@@ -305,7 +305,7 @@ def _refuse_foreign_folder(root: Path) -> None:
         return
     if not root.is_dir():
         raise LakeError(f"{root} is not a folder: set WIKISTREAM_HOME to a new or empty one")
-    ours = {*FOLDERS, "secrets", _LAKE}  # another process may have completed the home a moment ago
+    ours = {*FOLDERS, "secrets", _LAKE, CRITERIA_FILE}  # another process may have completed the home a moment ago
     foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in ours and not _is_own_file(entry))
     if foreign:
         raise LakeError(

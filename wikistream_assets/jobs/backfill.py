@@ -19,7 +19,8 @@ from wikistream_assets.resources.spark import read_table
 from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.transforms.silver.cleaned_events import DUPLICATE_EVENT_ID, FAILED_RULES, split
 
-_CLOCK_TIMES = ("silver_processed_at",)
+_NOT_COMPARED = ("silver_processed_at", "region", "is_large_deletion", "is_large_addition")
+"""The time of processing, and the classes that criteria give: Silver keeps those of its time, Gold does not read them."""
 _ROW = ("event_id", "event_date", "event_timestamp")
 
 
@@ -41,7 +42,7 @@ def days(first: str, last: str) -> list[str]:
 def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
     """Rows of Silver that Bronze does not give, or Bronze gives and neither Silver nor the quarantine has, by date and hour.
 
-    Columns of Silver are compared as they are, all but the time of processing. Rows in the quarantine are counted by their ids: a
+    Columns of Silver are compared as they are, all but ``_NOT_COMPARED``. Rows in the quarantine are counted by their ids: a
     decision may have put them there, or another row of the same id that came first.
     """
     newest = ctx.lake.newest_position(CLEANED_EVENTS)
@@ -49,7 +50,7 @@ def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
     if newest is None or source is None:
         return Counter()
     on_dates = sf.col("event_date").isin(list(dates))
-    kept = [name for name in CLEANED_EVENTS.column_names if name not in _CLOCK_TIMES]
+    kept = [name for name in CLEANED_EVENTS.column_names if name not in _NOT_COMPARED]
     marked = split(read_table(ctx.spark, RAW_EVENTS, source).where(on_dates), processed_at=datetime.now(UTC))
     given = marked.where(sf.coalesce(FAILED_RULES, sf.lit(DUPLICATE_EVENT_ID)) == DUPLICATE_EVENT_ID).select(*kept)
     silver = read_table(ctx.spark, CLEANED_EVENTS, newest.snapshot_id).where(on_dates)

@@ -34,7 +34,7 @@ from wikistream_assets.jobs.ownership import only_maintenance
 from wikistream_assets.jobs.relocation import metadata_locations, rewrite_paths
 from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
 from wikistream_assets.resources.local_files import LocalFileIO, local_path, location_of
-from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.settings import CRITERIA_FILE, Settings, load_settings
 from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 LAYERS: Final = ("bronze", "silver", "gold", "dq_audit")
@@ -42,6 +42,7 @@ MARK: Final = BACKUP_MARK
 
 _CATALOG: Final = "catalog.db"
 _USER_KEY: Final = "secrets/user_key"
+_CHOICES: Final = (SOURCE_FILE, CRITERIA_FILE)
 _ATTEMPTS: Final = 5
 _PRIVATE: Final = 0o700
 
@@ -87,8 +88,11 @@ def back_up(
         report = _copy(root, folder, files, progress)
     for name in ("lake.json", _USER_KEY):
         _replace(root / name, folder / name)
-    if (root / SOURCE_FILE).exists():
-        _replace(root / SOURCE_FILE, folder / SOURCE_FILE)
+    for name in _CHOICES:
+        if (root / name).exists():
+            _replace(root / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
     if dagster:
         for path in (*settings.dagster_home.rglob("*.db"), *settings.dagster_home.glob("dagster.yaml")):
             _replace(path, folder / "dagster" / path.relative_to(settings.dagster_home))
@@ -122,8 +126,9 @@ def restore(
         (home / name).mkdir(mode=_PRIVATE if name == "secrets" else 0o777, parents=True, exist_ok=True)
     report = _copy(folder, home, files, progress)
     _replace(folder / _USER_KEY, home / _USER_KEY)
-    if (folder / SOURCE_FILE).exists():
-        _replace(folder / SOURCE_FILE, home / SOURCE_FILE)
+    for name in _CHOICES:
+        if (folder / name).exists():
+            _replace(folder / name, home / name)
     for path in (folder / "dagster").rglob("*"):
         if path.is_file():
             _replace(path, home / path.relative_to(folder))

@@ -6,9 +6,10 @@ from functools import cached_property
 from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded.home import user_key
+from wikistream_assets.quality.criteria import Criteria
 from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.settings import Settings
+from wikistream_assets.settings import Settings, load_criteria
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class JobContext:
     def user_key(self) -> bytes:
         """The home's secret for the keyed hash that stands for IP users in Gold, failing keys, alerts and exports."""
         return user_key(self.settings)
+
+    @cached_property
+    def criteria(self) -> Criteria:
+        """What counts as large, risky and healthy, and the regions, read once for the whole job."""
+        return load_criteria(self.settings)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from wikistream_assets.tables import (
 from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
 from wikistream_assets.transforms.gold.activity import activity
 from wikistream_assets.transforms.gold.bursts import dates_after, dates_before
+from wikistream_assets.transforms.shared.classes import classes
 from wikistream_assets.transforms.shared.users import pseudonym, without_addresses
 
 LAYER: Final = "gold"
@@ -235,13 +236,16 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
     Returns:
         Silver rows by date and hour: what the parity check expects Gold to add up to.
     """
-    properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}})
+    properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}}, ctx.criteria)
     if not dates:  # a range of dead letters or quarantined rows: there is nothing to compute
         for spec in GOLD_TABLES:
             ctx.lake.append(spec, properties=properties, branch=AUDIT_BRANCH)
         return Counter()
     silver, event_date = read_table(ctx.spark, CLEANED_EVENTS, position.silver), sf.col("event_date")
-    rows = silver.where(event_date.isin(dates))
+    # Classed once more: Silver's rows keep the classes of their time, and a row of Gold must not mix two sets of criteria.
+    rows = silver.where(event_date.isin(dates)).withColumns(
+        classes(sf.col("domain"), sf.col("length_delta"), ctx.criteria)
+    )
     hourly = activity(rows, silver.where(event_date.isin(sorted(dates_before(dates)))))
     shared = [frame.persist() for frame in (hourly.users, hourly.pages, hourly.entities)]
     timing: dict[str, Any] = {
@@ -249,6 +253,7 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
         "watermark": position.watermark or ran_at,
         "allowed_lateness_hours": ctx.settings.allowed_lateness_hours,
         "processed_at": ran_at,
+        "criteria": ctx.criteria,
     }
     try:
         scores = risk_scores.compute(hourly, **timing, user_key=ctx.user_key).persist()
@@ -301,7 +306,7 @@ def _audit(
         measured = evaluate(
             ctx.spark,
             rows,
-            spec.rules,
+            spec.rules_under(ctx.criteria),
             table=spec.identifier,
             key_columns=spec.key,
             key=_hidden_key(spec, ctx.user_key),

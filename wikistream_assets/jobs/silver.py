@@ -159,6 +159,7 @@ def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Built:
     marked = split(
         bronze,
         processed_at=ran_at,
+        criteria=ctx.criteria,
         rejections=[
             Rejection(decision.decision_id, decision.condition) for decision in in_silver if decision.action == "reject"
         ],
@@ -171,13 +172,13 @@ def _build(ctx: JobContext, covered: SnapshotRange, ran_at: datetime) -> Built:
         bad = set_aside.total()
         position = {RAW_EVENTS.identifier: covered.end}
         budget = range_budget(ctx.lake, hours, set_aside, waived_checks(in_bronze), waived_checks(in_silver))
-        summary = _summary(ctx.lake, QUARANTINE, position, bad, **budget.carried)
+        summary = _summary(ctx, QUARANTINE, position, bad, **budget.carried)
         if bad:
             append_rows(_gathered(quarantined(marked, processed_at=ran_at)), QUARANTINE, summary, AUDIT_BRANCH)
         else:
             ctx.lake.append(QUARANTINE, properties=summary, branch=AUDIT_BRANCH)
         complete, still_open = completed_hours(ctx.lake, hours - of_hours(set_aside))
-        summary = _summary(ctx.lake, CLEANED_EVENTS, position, hours.total() - bad, **still_open)
+        summary = _summary(ctx, CLEANED_EVENTS, position, hours.total() - bad, **still_open)
         append_rows(_gathered(good(marked)), CLEANED_EVENTS, summary, AUDIT_BRANCH)
     finally:
         marked.unpersist()
@@ -189,10 +190,11 @@ def _gathered(rows: DataFrame) -> DataFrame:
     return rows.hint("rebalance")
 
 
-def _summary(lake: Lakehouse, spec: TableSpec, position: dict[str, int], rows: int, **more: Any) -> dict[str, str]:
-    before = lake.newest_position(spec)
+def _summary(ctx: JobContext, spec: TableSpec, position: dict[str, int], rows: int, **more: Any) -> dict[str, str]:
+    before = ctx.lake.newest_position(spec)
     total = before.counts["total"]["rows"] if before and before.counts else 0
-    return summary_properties(position, {"batch": {"rows": rows}, "total": {"rows": total + rows}, **more})
+    counts = {"batch": {"rows": rows}, "total": {"rows": total + rows}, **more}
+    return summary_properties(position, counts, ctx.criteria)
 
 
 def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built: Built) -> gate.AuditedTable:
@@ -203,7 +205,7 @@ def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built:
     measured = evaluate(
         ctx.spark,
         rows,
-        CLEANED_EVENTS.rules,
+        CLEANED_EVENTS.rules_under(ctx.criteria),
         table=CLEANED_EVENTS.identifier,
         key_columns=CLEANED_EVENTS.key,
         waived=waived,

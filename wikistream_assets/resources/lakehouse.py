@@ -42,6 +42,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from wikistream_assets.embedded.home import check_home
 from wikistream_assets.exceptions import BranchOutdatedError, ClockBehindError, LakeError
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
 from wikistream_assets.resources.local_files import IO_PROPERTY, location_of
 from wikistream_assets.settings import Settings
 from wikistream_assets.tables import ALL_TABLES, DEAD_LETTER, TABLE_BY_IDENTIFIER, TableSpec
@@ -53,6 +54,7 @@ AUDIT_BRANCH: Final = "audit"
 AUDITED_TAG: Final = "audited"
 POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
+CRITERIA_KEY: Final = "wikistream.criteria"
 MASKED_KEY: Final = "wikistream.masked"
 TOPICS_KEY: Final = "wikistream.topics"
 AUDITING_KEY: Final = "wikistream.auditing"
@@ -556,9 +558,17 @@ def table_spec(identifier: str) -> TableSpec:
         raise LakeError(f"no table {identifier!r}; known: {', '.join(sorted(TABLE_BY_IDENTIFIER))}") from None
 
 
-def summary_properties(position: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, str]:
-    """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text."""
-    return {POSITION_KEY: json.dumps(position, sort_keys=True), COUNTS_KEY: json.dumps(counts, sort_keys=True)}
+def summary_properties(
+    position: Mapping[str, Any], counts: Mapping[str, Any], criteria: Criteria = DEFAULT_CRITERIA
+) -> dict[str, str]:
+    """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text.
+
+    What ``criteria`` change is one more, so that a reader can tell how a version was classified.
+    """
+    entries: dict[str, Mapping[str, Any]] = {POSITION_KEY: position, COUNTS_KEY: counts}
+    if criteria.changed:
+        entries[CRITERIA_KEY] = criteria.changed
+    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()}
 
 
 def _version(snapshot: Snapshot) -> Version:

@@ -200,7 +200,7 @@ def _gold_rows(finder: _Finder, silver: Found, user_key: bytes) -> tuple[Found, 
     date = at.strftime("%Y-%m-%d")
     user = pseudonym(row["user_normalized"], user_key)
     wanted: list[tuple[TableSpec, dict[str, Any]]] = [
-        (HOURLY_STATS, {"stat_date": date, "region": row["region"], "stat_hour": at.hour, "domain": row["domain"]}),
+        (HOURLY_STATS, {"stat_date": date, "stat_hour": at.hour, "domain": row["domain"]}),
         (RISK_SCORES, {"stat_date": date, "entity_id": user}),
         (ENTITY_TRENDS, {"stat_date": date, "entity_type": "user", "entity_id": user}),
         (ENTITY_TRENDS, {"stat_date": date, "entity_type": "domain", "entity_id": row["domain"]}),

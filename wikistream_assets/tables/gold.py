@@ -2,18 +2,27 @@
 
 from typing import Final
 
+from wikistream_assets.quality.criteria import Criteria
 from wikistream_assets.quality.rules.gold import (
     DAILY_ANALYTICS_SUMMARY_RULES,
     ENTITY_TRENDS_RULES,
     HOURLY_STATS_RULES,
     RISK_SCORES_RULES,
+    risk_scores_rules_of,
 )
 from wikistream_assets.tables.spec import TableSpec, columns
 
 SCHEMA_VERSION: Final = "2"
-"""``schema_version`` of every Gold row; it grows by one with each change of these contracts."""
+"""Version of the Gold contracts; it grows by one with each change of them."""
+
+
+def schema_version(criteria: Criteria) -> str:
+    """``schema_version`` of a Gold row: the contract's version and, if ``criteria`` are not the defaults, their fingerprint."""
+    return f"{SCHEMA_VERSION}+{criteria.fingerprint}" if criteria.fingerprint else SCHEMA_VERSION
+
 
 _SILVER = ("silver.cleaned_events",)
+_VERSION = "version of this table's contract, with +<fingerprint> if criteria.toml changes any"
 
 HOURLY_STATS = TableSpec(
     namespace="gold",
@@ -39,11 +48,15 @@ HOURLY_STATS = TableSpec(
         ("type_new", "long", "events of type new"),
         ("type_categorize", "long", "events of type categorize"),
         ("type_log", "long", "events of type log"),
-        ("large_deletions", "long", "events with length_delta < -5000 bytes"),
-        ("large_additions", "long", "events with length_delta > 50000 bytes"),
+        ("large_deletions", "long", "events that remove more than 5000 bytes (criteria: sizes)"),
+        ("large_additions", "long", "events that add more than 50000 bytes (criteria: sizes)"),
         ("is_final", "boolean", "the hour is over and the allowed lateness has passed"),
         ("gold_processed_at", "timestamp", "when the row was computed"),
-        ("schema_version", "string", "version of this table's contract"),
+        (
+            "schema_version",
+            "string",
+            _VERSION,
+        ),
     ),
     partition_by=("stat_date", "region"),
     key=("stat_date", "stat_hour", "domain"),
@@ -54,27 +67,32 @@ HOURLY_STATS = TableSpec(
 RISK_SCORES = TableSpec(
     namespace="gold",
     name="risk_scores",
-    description="One row per day and user with at least 5 events, none of them with the bot flag: risk points and why.",
+    description="One row per day and user with at least 5 events (criteria: risk), none with the bot flag: risk points and why.",
     columns=columns(
         ("stat_date", "string", "UTC date, yyyy-MM-dd; partition"),
         ("entity_id", "string", "user name; IP users as ip-<keyed hash>"),
         ("entity_type", "string", "the user's user_kind"),
         ("total_edits", "long", "events of any type by the user on that day, over all domains"),
         ("edits_per_hour_avg", "double", "total_edits / hours of the day in which the user was active"),
-        ("large_deletions", "long", "events with length_delta < -5000 bytes"),
+        ("large_deletions", "long", "events that remove more than 5000 bytes (criteria: sizes)"),
         ("domains_edited", "long", "distinct domains"),
         ("risk_score", "double", "0-100: sum of the points in evidence"),
-        ("risk_level", "string", "HIGH 70-100, MEDIUM 40-69, LOW 0-39"),
+        ("risk_level", "string", "HIGH 70-100, MEDIUM 40-69, LOW 0-39 (criteria: risk)"),
         ("evidence", "string", "JSON: each factor's figure and points"),
         ("alert_triggered", "boolean", "risk_level is HIGH"),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
         ("gold_processed_at", "timestamp", "when the row was computed"),
-        ("schema_version", "string", "version of this table's contract"),
+        (
+            "schema_version",
+            "string",
+            _VERSION,
+        ),
     ),
     partition_by=("stat_date",),
     key=("stat_date", "entity_id"),
     upstream=_SILVER,
     rules=RISK_SCORES_RULES,
+    rules_of=risk_scores_rules_of,
 )
 
 ENTITY_TRENDS = TableSpec(
@@ -118,7 +136,11 @@ ENTITY_TRENDS = TableSpec(
         ),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
         ("gold_processed_at", "timestamp", "when the row was computed"),
-        ("schema_version", "string", "version of this table's contract"),
+        (
+            "schema_version",
+            "string",
+            _VERSION,
+        ),
     ),
     partition_by=("stat_date",),
     key=("stat_date", "entity_type", "entity_id"),
@@ -144,7 +166,7 @@ DAILY_ANALYTICS_SUMMARY = TableSpec(
         ("net_content_change", "long", "total_bytes_added - total_bytes_removed"),
         ("avg_edit_size_bytes", "double", "mean of |length_delta| where known, bytes; null where none is known"),
         ("new_pages_created", "long", "events of type new"),
-        ("large_deletions_count", "long", "events with length_delta < -5000 bytes"),
+        ("large_deletions_count", "long", "events that remove more than 5000 bytes (criteria: sizes)"),
         ("large_deletion_rate", "double", "100 * large_deletions_count / total_events"),
         ("high_risk_user_count", "long", "scored users with risk_level HIGH"),
         ("medium_risk_user_count", "long", "scored users with risk_level MEDIUM"),
@@ -159,10 +181,18 @@ DAILY_ANALYTICS_SUMMARY = TableSpec(
         ("other_percentage", "double", "100 * events outside the four regions / total_events"),
         ("peak_hour_events", "long", "events in the busiest hour"),
         ("avg_events_per_hour", "double", "total_events / hours of the day with at least one event"),
-        ("platform_health_score", "double", "0-100: low risk 40, registered 30, content growth 20, few deletions 10"),
+        (
+            "platform_health_score",
+            "double",
+            "0-100: low risk 40, registered 30, content growth 20, few deletions 10 (criteria: health)",
+        ),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
         ("gold_processed_at", "timestamp", "when the row was computed"),
-        ("schema_version", "string", "version of this table's contract"),
+        (
+            "schema_version",
+            "string",
+            _VERSION,
+        ),
     ),
     partition_by=("summary_date",),
     key=("summary_date",),

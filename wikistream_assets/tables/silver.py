@@ -1,6 +1,6 @@
 """Contracts of the Silver layer: cleaned, classified, one row per event; and the quarantine of what breaks a row rule."""
 
-from wikistream_assets.quality.rules.silver import CLEANED_EVENTS_RULES
+from wikistream_assets.quality.rules.silver import CLEANED_EVENTS_RULES, cleaned_events_rules_of
 from wikistream_assets.tables.spec import TableSpec, columns
 
 _EVENT_COLUMNS = columns(
@@ -8,7 +8,11 @@ _EVENT_COLUMNS = columns(
     ("rc_id", "long", "id in MediaWiki's recentchanges table; null for some log events"),
     ("event_type", "string", "edit, new, log, categorize, external, or other for a numeric type"),
     ("domain", "string", "the wiki's domain, e.g. en.wikipedia.org"),
-    ("region", "string", "americas, asia_pacific, europe, middle_east or other; one per domain; partition"),
+    (
+        "region",
+        "string",
+        "americas, asia_pacific, europe, middle_east or other; one per domain (criteria: regions); partition",
+    ),
     ("language", "string", "ISO 639 code of the edition's language; mul for multilingual projects"),
     ("title", "string", "full page title without control and bidirectional characters, on one line"),
     ("namespace", "int", "MediaWiki namespace of the page; 0 is articles"),
@@ -26,8 +30,8 @@ _EVENT_COLUMNS = columns(
     ("revision_old", "long", "revision before the change"),
     ("revision_new", "long", "revision made by the change"),
     ("is_valid", "boolean", "event_id, domain, event_timestamp and user are all present"),
-    ("is_large_deletion", "boolean", "length_delta < -5000 bytes"),
-    ("is_large_addition", "boolean", "length_delta > 50000 bytes"),
+    ("is_large_deletion", "boolean", "removes more than 5000 bytes (criteria: sizes)"),
+    ("is_large_addition", "boolean", "adds more than 50000 bytes (criteria: sizes)"),
     ("event_timestamp", "timestamp", "when the change happened"),
     ("bronze_processed_at", "timestamp", "when Bronze wrote the event"),
     ("silver_processed_at", "timestamp", "when Silver wrote the event"),
@@ -44,6 +48,7 @@ CLEANED_EVENTS = TableSpec(
     key=("event_id",),
     upstream=("bronze.raw_events",),
     rules=CLEANED_EVENTS_RULES,
+    rules_of=cleaned_events_rules_of,
     profiled=("event_type", "region", "language", "namespace", "user_kind", "is_anonymous", "length_delta"),
 )
 

@@ -1,8 +1,10 @@
 """What a table contract is. DDL, checks, asset definitions, docs and tests all read these objects."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from wikistream_assets.quality.criteria import Criteria
 from wikistream_assets.quality.rule import Rule
 
 ColumnType = Literal["string", "int", "long", "double", "boolean", "timestamp"]
@@ -29,7 +31,8 @@ class TableSpec:
         partition_by: identity partition columns, outermost first.
         key: columns that identify a row.
         upstream: ``namespace.name`` of the tables it is made from, for lineage.
-        rules: the quality rules its gate checks.
+        rules: the quality rules its gate checks, under the default criteria.
+        rules_of: gives those of them whose bounds are criteria, under the criteria in question.
         profiled: columns whose profile its gate records.
     """
 
@@ -41,6 +44,7 @@ class TableSpec:
     key: tuple[str, ...]
     upstream: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    rules_of: Callable[[Criteria], tuple[Rule, ...]] = lambda _: ()
     profiled: tuple[str, ...] = ()
     owner: str = "team:data-platform"
 
@@ -63,6 +67,11 @@ class TableSpec:
     @property
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
+
+    def rules_under(self, criteria: Criteria) -> tuple[Rule, ...]:
+        """``rules`` with the bounds that ``criteria`` set."""
+        adjusted = {rule.name: rule for rule in self.rules_of(criteria)}
+        return tuple(adjusted.get(rule.name, rule) for rule in self.rules)
 
     def rule(self, name: str) -> Rule:
         """The rule called ``name``. Raises KeyError if the table has none."""

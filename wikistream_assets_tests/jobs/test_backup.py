@@ -40,6 +40,7 @@ def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
     gates.add_bronze(rows[:600])
     assert all(report.passed for report in gates.cycle())
     hashes, source = table_hashes(lake), choose_source(settings, "synthetic")
+    settings.criteria_file.write_text("[risk]\nhigh_from = 90\n")
     first = back_up(settings, tmp_path / "backup")
     assert first.copied > 0
     elsewhere = settings_factory()
@@ -48,6 +49,10 @@ def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
     shutil.move(settings.root, tmp_path / "lost")
     there = GateLake(local_session(elsewhere), Lakehouse.local(elsewhere), elsewhere)
     assert table_hashes(there.lake) == hashes
+    assert there.ctx.criteria.risk.high_from == 90
+    elsewhere.criteria_file.unlink()
+    back_up(elsewhere, tmp_path / "second")
+    assert not (tmp_path / "second/criteria.toml").exists()
     chosen = chosen_source(elsewhere)
     assert chosen is not None
     assert chosen.source.identity == source.source.identity

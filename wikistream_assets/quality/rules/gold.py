@@ -6,6 +6,7 @@ Gold is computed, not received, so every rule speaks of every row: one impossibl
 from typing import Final
 
 from producer.wikis import REGIONS
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria, Risk
 from wikistream_assets.quality.rule import Dimension, Rule
 from wikistream_assets.quality.rules.common import UPSTREAM_GATES_PASSED, computed, every, not_null, sql_list, unique
 
@@ -146,6 +147,36 @@ HOURLY_STATS_RULES: Final[tuple[Rule, ...]] = (
     ),
 )
 
+
+def _total_edits_valid(risk: Risk) -> Rule:
+    return every(
+        "total_edits_valid",
+        Dimension.VALIDITY,
+        "Only users with enough edits on the day (criteria: risk) are scored; their large deletions, domains and hours fit into"
+        " these edits.",
+        f"total_edits >= {risk.min_edits} AND large_deletions BETWEEN 0 AND total_edits"
+        " AND domains_edited BETWEEN 1 AND total_edits AND edits_per_hour_avg BETWEEN total_edits / 24 AND total_edits",
+        "decision: fewer edits say nothing about a habit",
+    )
+
+
+def _risk_level_consistent(risk: Risk) -> Rule:
+    return every(
+        "risk_level_consistent",
+        Dimension.CONSISTENCY,
+        "risk_level follows from risk_score and the bounds of the levels (criteria: risk).",
+        f"risk_level = CASE WHEN risk_score >= {risk.high_from} THEN 'HIGH' WHEN risk_score >= {risk.medium_from} THEN 'MEDIUM'"
+        " ELSE 'LOW' END",
+        "decision: level and alert are derived from the one score, never computed a second time from parts of it",
+        where=f"risk_score BETWEEN 0 AND 100 AND risk_level IN {sql_list(RISK_LEVELS)}",
+    )
+
+
+def risk_scores_rules_of(criteria: Criteria) -> tuple[Rule, ...]:
+    """Those of ``RISK_SCORES_RULES`` whose bounds are criteria."""
+    return (_total_edits_valid(criteria.risk), _risk_level_consistent(criteria.risk))
+
+
 RISK_SCORES_RULES: Final[tuple[Rule, ...]] = (
     _UPSTREAM,
     not_null("stat_date", _KEY),
@@ -165,20 +196,13 @@ RISK_SCORES_RULES: Final[tuple[Rule, ...]] = (
         "decision: an IP address is personal data and does not leave Silver",
         where="entity_type IN ('ip4', 'ip6') AND entity_id IS NOT NULL",
     ),
-    every(
-        "total_edits_valid",
-        Dimension.VALIDITY,
-        "Users with at least 5 edits on the day are scored; their large deletions, domains and hours fit into these edits.",
-        "total_edits >= 5 AND large_deletions BETWEEN 0 AND total_edits AND domains_edited BETWEEN 1 AND total_edits"
-        " AND edits_per_hour_avg BETWEEN total_edits / 24 AND total_edits",
-        "decision: fewer edits say nothing about a habit",
-    ),
+    _total_edits_valid(DEFAULT_CRITERIA.risk),
     every(
         "risk_score_valid",
         Dimension.VALIDITY,
         "risk_score is 0-100.",
         "risk_score BETWEEN 0 AND 100",
-        "the factors' points (40 + 30 + 20 + 10) add up to 100",
+        "the factors' points add up to at most 100, whatever the criteria",
     ),
     every(
         "risk_level_valid",
@@ -187,14 +211,7 @@ RISK_SCORES_RULES: Final[tuple[Rule, ...]] = (
         f"risk_level IN {sql_list(RISK_LEVELS)}",
         "the closed set of the contract",
     ),
-    every(
-        "risk_level_consistent",
-        Dimension.CONSISTENCY,
-        "risk_level follows from risk_score: HIGH from 70, MEDIUM from 40, LOW below.",
-        "risk_level = CASE WHEN risk_score >= 70 THEN 'HIGH' WHEN risk_score >= 40 THEN 'MEDIUM' ELSE 'LOW' END",
-        "decision: level and alert are derived from the one score, never computed a second time from parts of it",
-        where=f"risk_score BETWEEN 0 AND 100 AND risk_level IN {sql_list(RISK_LEVELS)}",
-    ),
+    _risk_level_consistent(DEFAULT_CRITERIA.risk),
     every(
         "alert_consistent",
         Dimension.CONSISTENCY,
@@ -303,7 +320,7 @@ DAILY_ANALYTICS_SUMMARY_RULES: Final[tuple[Rule, ...]] = (
         Dimension.VALIDITY,
         "platform_health_score is 0-100.",
         "platform_health_score BETWEEN 0 AND 100",
-        "its parts (40 + 30 + 20 + 10) add up to 100",
+        "its parts' points add up to 100, whatever the criteria",
     ),
     every(
         "risk_figures_valid",

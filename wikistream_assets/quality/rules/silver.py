@@ -6,7 +6,8 @@ Row rules run here on rows that passed the quarantine split; a breach means that
 
 from typing import Final
 
-from producer.wikis import REGION_BY_DOMAIN, REGIONS
+from producer.wikis import REGIONS
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria, Regions, Sizes
 from wikistream_assets.quality.rule import Basis, Computed, Dimension, Holds, Rule, Severity
 from wikistream_assets.quality.rules.common import (
     computed,
@@ -69,11 +70,34 @@ _IS_TEMPORARY = (
     f" part <> '' AND translate(part, {_DIGITS}, '') = ''))"
 )
 
-_REGION_OF_DOMAIN = (
-    "CASE domain "
-    + " ".join(f"WHEN '{domain}' THEN '{region}'" for domain, region in sorted(REGION_BY_DOMAIN.items()))
-    + " ELSE 'other' END"
-)
+
+def _region_mapping(regions: Regions) -> Rule:
+    wikis = " ".join(f"WHEN '{domain}' THEN '{region}'" for domain, region in sorted(regions.by_domain.items()))
+    return every(
+        "region_mapping",
+        Dimension.ACCURACY,
+        "region is the one that lists the domain (criteria: regions), other if none does.",
+        f"region = CASE domain {wikis} ELSE 'other' END" if wikis else "region = 'other'",
+        "decision: one region per domain, or the regions' shares of a day would not add up to 100 %",
+        where=f"domain IS NOT NULL AND region IN {sql_list(REGIONS)}",
+    )
+
+
+def _size_flags_consistent(sizes: Sizes) -> Rule:
+    return every(
+        "size_flags_consistent",
+        Dimension.CONSISTENCY,
+        "is_large_deletion and is_large_addition say whether length_delta is beyond the bounds (criteria: sizes).",
+        f"is_large_deletion = coalesce(length_delta < -{sizes.large_deletion_bytes}, false)"
+        f" AND is_large_addition = coalesce(length_delta > {sizes.large_addition_bytes}, false)",
+        "bounds of the contract; measured: 60 large deletions and 6 large additions in 48,206 events of two large wikis",
+    )
+
+
+def cleaned_events_rules_of(criteria: Criteria) -> tuple[Rule, ...]:
+    """Those of ``CLEANED_EVENTS_RULES`` whose bounds are criteria."""
+    return (_region_mapping(criteria.regions), _size_flags_consistent(criteria.sizes))
+
 
 _FROM_BRONZE = (
     "Bronze's gate and the quarantine let no row without it through; null in 0 of 92,834 events of the captures"
@@ -141,14 +165,7 @@ CLEANED_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         " a few names that a later MediaWiki forms otherwise do not close the gate",
         basis=Basis.RATIO,
     ),
-    every(
-        "region_mapping",
-        Dimension.ACCURACY,
-        "region is the domain's region in the table of followed wikis, other for the rest.",
-        f"region = {_REGION_OF_DOMAIN}",
-        "decision: one region per domain, or the regions' shares of a day would not add up to 100 %",
-        where=f"domain IS NOT NULL AND region IN {sql_list(REGIONS)}",
-    ),
+    _region_mapping(DEFAULT_CRITERIA.regions),
     every(
         "is_valid_consistent",
         Dimension.CONSISTENCY,
@@ -182,13 +199,7 @@ CLEANED_EVENTS_RULES: Final[tuple[Rule, ...]] = (
         "decision: length_old is 0 for new pages, which restores 1,471,337 of 6,316,957 added bytes of one capture",
         where="length_delta IS NOT NULL",
     ),
-    every(
-        "size_flags_consistent",
-        Dimension.CONSISTENCY,
-        "is_large_deletion says length_delta < -5000 bytes, is_large_addition says length_delta > 50000 bytes.",
-        "is_large_deletion = coalesce(length_delta < -5000, false) AND is_large_addition = coalesce(length_delta > 50000, false)",
-        "bounds of the contract; measured: 60 large deletions and 6 large additions in 48,206 events of two large wikis",
-    ),
+    _size_flags_consistent(DEFAULT_CRITERIA.sizes),
     unique(
         "event_id_unique",
         ("event_id",),

@@ -8,9 +8,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from producer.wikis import REGIONS
-from wikistream_assets.tables.gold import DAILY_ANALYTICS_SUMMARY, SCHEMA_VERSION
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria, Health
+from wikistream_assets.tables.gold import DAILY_ANALYTICS_SUMMARY, schema_version
 from wikistream_assets.transforms.gold.activity import DOMAIN, PAGE, USER, Activity
-from wikistream_assets.transforms.gold.risk_scores import HIGH, LOW, MEDIUM
+from wikistream_assets.transforms.gold.risk_scores import HIGH, LOW, MEDIUM, points
 from wikistream_assets.transforms.shared.instants import day_is_final, instant
 
 _SUMS: Final = {
@@ -32,6 +33,7 @@ def compute(
     watermark: datetime,
     allowed_lateness_hours: int,
     processed_at: datetime,
+    criteria: Criteria = DEFAULT_CRITERIA,
 ) -> DataFrame:
     """Compute the table.
 
@@ -41,6 +43,7 @@ def compute(
         watermark: newest event time seen in the lake, aware.
         allowed_lateness_hours: a day is final when it ended this long before the watermark.
         processed_at: becomes ``gold_processed_at``.
+        criteria: what the health score is made of.
 
     Returns:
         One row per day that has an event; exactly the columns of the contract.
@@ -51,7 +54,7 @@ def compute(
     return (
         days.na.fill(0)
         .withColumns({**_shares(), **_content(), **_risk_figures()})
-        .withColumn("platform_health_score", _health_score())
+        .withColumn("platform_health_score", _health_score(criteria.health))
         .withColumns(
             {
                 "summary_date": sf.col("stat_date"),
@@ -59,7 +62,7 @@ def compute(
                     sf.col("stat_date"), watermark=watermark, allowed_lateness_hours=allowed_lateness_hours
                 ),
                 "gold_processed_at": instant(processed_at),
-                "schema_version": sf.lit(SCHEMA_VERSION),
+                "schema_version": sf.lit(schema_version(criteria)),
             }
         )
         .select(*DAILY_ANALYTICS_SUMMARY.column_names)
@@ -132,17 +135,20 @@ def _risk_figures() -> dict[str, Column]:
     return {"platform_avg_risk_score": sf.when(scored > 0, sf.col("_points") / scored).otherwise(sf.lit(0.0))}
 
 
-def _health_score() -> Column:
-    """0-100: 40 x low-risk share of scored users, 30 x registered share of events, 20 if content grew, 10 if less than 1 % of
-    events are large deletions. A day without scored users has nobody at risk: its low-risk share counts as 1.
+def _health_score(health: Health) -> Column:
+    """0-100, from the low-risk share of scored users, the registered share of events, growth, and the share of large deletions.
+
+    A day without scored users has nobody at risk: its low-risk share counts as 1.
     """
-    scored = sf.col("_scored")
+    scored, total = sf.col("_scored"), sf.col("total_events")
     low_risk_share = sf.when(scored > 0, sf.col("low_risk_user_count") / scored).otherwise(sf.lit(1.0))
-    growth = sf.when(sf.col("total_bytes_added") > sf.col("total_bytes_removed"), sf.lit(20.0)).otherwise(sf.lit(0.0))
-    few_deletions = sf.col("large_deletions_count") * 100 < sf.col("total_events")
+    few_deletions = sf.lit(0)
+    for tier in health.large_deletions:
+        few = sf.col("large_deletions_count") * 100 < total * tier.below
+        few_deletions = sf.when(few, sf.lit(tier.points)).otherwise(few_deletions)
     return (
-        40.0 * low_risk_share
-        + 30.0 * sf.col("_registered") / sf.col("total_events")
-        + growth
-        + sf.when(few_deletions, sf.lit(10.0)).otherwise(sf.lit(0.0))
+        float(health.low_risk) * low_risk_share
+        + float(health.registered) * sf.col("_registered") / total
+        + points(sf.col("total_bytes_added") - sf.col("total_bytes_removed"), health.growth)
+        + few_deletions
     )

@@ -6,7 +6,8 @@ from typing import Final
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as sf
 
-from wikistream_assets.tables.gold import ENTITY_TRENDS, SCHEMA_VERSION
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
+from wikistream_assets.tables.gold import ENTITY_TRENDS, schema_version
 from wikistream_assets.transforms.gold.activity import PAGE, USER, Activity, page_name
 from wikistream_assets.transforms.gold.bursts import RATIO_DIGITS
 from wikistream_assets.transforms.shared.instants import day_is_final, instant
@@ -20,7 +21,13 @@ TRENDING_RATIO: Final = 3.0
 
 
 def compute(
-    activity: Activity, *, watermark: datetime, allowed_lateness_hours: int, processed_at: datetime, user_key: bytes
+    activity: Activity,
+    *,
+    watermark: datetime,
+    allowed_lateness_hours: int,
+    processed_at: datetime,
+    user_key: bytes,
+    criteria: Criteria = DEFAULT_CRITERIA,
 ) -> DataFrame:
     """Compute the table.
 
@@ -30,6 +37,7 @@ def compute(
         allowed_lateness_hours: a day is final when it ended this long before the watermark.
         processed_at: becomes ``gold_processed_at``.
         user_key: the home's secret for the pseudonyms of IP addresses, in user names and in page titles.
+        criteria: only for ``schema_version``.
 
     Returns:
         Of each day and entity type the 100 with the most edits, bots included, and the 100 pages that trend most; exactly the
@@ -59,7 +67,7 @@ def compute(
                 "edits_per_hour": sf.col("edits") / sf.col("active_hours"),
                 "is_final": final,
                 "gold_processed_at": instant(processed_at),
-                "schema_version": sf.lit(SCHEMA_VERSION),
+                "schema_version": sf.lit(schema_version(criteria)),
             }
         )
         .select(*ENTITY_TRENDS.column_names)

@@ -6,7 +6,8 @@ from typing import Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.tables.gold import HOURLY_STATS, SCHEMA_VERSION
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
+from wikistream_assets.tables.gold import HOURLY_STATS, schema_version
 from wikistream_assets.transforms.gold.activity import Activity
 from wikistream_assets.transforms.shared.instants import hour_is_final, instant
 
@@ -25,7 +26,12 @@ _SUMS: Final = (
 
 
 def compute(
-    activity: Activity, *, watermark: datetime, allowed_lateness_hours: int, processed_at: datetime
+    activity: Activity,
+    *,
+    watermark: datetime,
+    allowed_lateness_hours: int,
+    processed_at: datetime,
+    criteria: Criteria = DEFAULT_CRITERIA,
 ) -> DataFrame:
     """Compute the table.
 
@@ -34,6 +40,7 @@ def compute(
         watermark: newest event time seen in the lake, aware.
         allowed_lateness_hours: an hour is final when it ended this long before the watermark.
         processed_at: becomes ``gold_processed_at``.
+        criteria: only for ``schema_version``.
 
     Returns:
         One row per stat_date, stat_hour, domain that has an event; exactly the columns of the contract.
@@ -67,7 +74,7 @@ def compute(
                 allowed_lateness_hours=allowed_lateness_hours,
             ),
             "gold_processed_at": instant(processed_at),
-            "schema_version": sf.lit(SCHEMA_VERSION),
+            "schema_version": sf.lit(schema_version(criteria)),
         }
     )
     return stats.select(*HOURLY_STATS.column_names)

@@ -1,13 +1,14 @@
 """``gold.risk_scores``: how much a user's day looks like an attack, in points, with the evidence."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.tables.gold import RISK_SCORES, SCHEMA_VERSION
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria, Tier
+from wikistream_assets.tables.gold import RISK_SCORES, schema_version
 from wikistream_assets.transforms.gold.activity import Activity
 from wikistream_assets.transforms.shared.instants import day_is_final, instant
 from wikistream_assets.transforms.shared.users import pseudonym
@@ -18,30 +19,6 @@ LOW: Final = "LOW"
 LEVELS: Final = (HIGH, MEDIUM, LOW)
 
 
-@dataclass(frozen=True)
-class RiskTiers:
-    """What counts as how much risk.
-
-    Each figure must be *more* than its threshold, but ``min_edits``, *from* which a user is scored at all; a score reaches a
-    level *from* its bound on. The defaults add up to 100 points at most.
-    """
-
-    min_edits: int = 5
-    edits_per_hour: int = 50
-    edits_per_hour_points: int = 40
-    large_deletions: int = 3
-    large_deletions_points: int = 30
-    anonymous_percentage: int = 50
-    anonymous_points: int = 20
-    domains: int = 5
-    domains_points: int = 10
-    medium_from: int = 40
-    high_from: int = 70
-
-
-DEFAULT_TIERS: Final = RiskTiers()
-
-
 def compute(
     activity: Activity,
     *,
@@ -49,7 +26,7 @@ def compute(
     allowed_lateness_hours: int,
     processed_at: datetime,
     user_key: bytes,
-    tiers: RiskTiers = DEFAULT_TIERS,
+    criteria: Criteria = DEFAULT_CRITERIA,
 ) -> DataFrame:
     """Compute the table.
 
@@ -64,38 +41,35 @@ def compute(
         allowed_lateness_hours: a day is final when it ended this long before the watermark.
         processed_at: becomes ``gold_processed_at``.
         user_key: the home's secret for the pseudonyms of IP users.
-        tiers: thresholds and points.
+        criteria: whose section ``risk`` has the tiers and levels.
 
     Returns:
-        One row per day and user without bot-flagged events and with at least ``tiers.min_edits`` events; exactly the columns of
+        One row per day and user without bot-flagged events and with at least ``risk.min_edits`` events; exactly the columns of
         the contract.
     """
-    user_days = _user_days(activity).where((sf.col("bot_events") == 0) & (sf.col("total_edits") >= tiers.min_edits))
-    points = {
-        "edits_per_hour": _points(sf.col("edits_per_hour_avg") > tiers.edits_per_hour, tiers.edits_per_hour_points),
-        "large_deletions": _points(sf.col("large_deletions") > tiers.large_deletions, tiers.large_deletions_points),
-        "anonymous_percentage": _points(
-            sf.col("anonymous_percentage") > tiers.anonymous_percentage, tiers.anonymous_points
-        ),
-        "domains": _points(
-            (sf.col("domains_edited") > tiers.domains) & (sf.col("edits_per_hour_avg") > tiers.edits_per_hour),
-            tiers.domains_points,
-        ),
+    risk = criteria.risk
+    user_days = _user_days(activity).where((sf.col("bot_events") == 0) & (sf.col("total_edits") >= risk.min_edits))
+    is_fast = sf.col("edits_per_hour_avg") > risk.fast_edits_per_hour
+    factors = {
+        "edits_per_hour": points(sf.col("edits_per_hour_avg"), risk.edits_per_hour),
+        "large_deletions": points(sf.col("large_deletions"), risk.large_deletions),
+        "anonymous_percentage": points(sf.col("anonymous_percentage"), risk.anonymous_percentage),
+        "domains": sf.when(is_fast, points(sf.col("domains_edited"), risk.domains)).otherwise(sf.lit(0)),
     }
     figures = {"edits_per_hour": "edits_per_hour_avg", "domains": "domains_edited"}
     evidence = sf.struct(
         *(
             sf.struct(sf.col(figures.get(name, name)).alias("value"), sf.col(f"_{name}").alias("points")).alias(name)
-            for name in points
+            for name in factors
         )
     )
     level = (
-        sf.when(sf.col("risk_score") >= tiers.high_from, sf.lit(HIGH))
-        .when(sf.col("risk_score") >= tiers.medium_from, sf.lit(MEDIUM))
+        sf.when(sf.col("risk_score") >= risk.high_from, sf.lit(HIGH))
+        .when(sf.col("risk_score") >= risk.medium_from, sf.lit(MEDIUM))
         .otherwise(sf.lit(LOW))
     )
-    scored = user_days.withColumns({f"_{name}": column for name, column in points.items()}).withColumn(
-        "risk_score", sum((sf.col(f"_{name}") for name in points), start=sf.lit(0)).cast("double")
+    scored = user_days.withColumns({f"_{name}": column for name, column in factors.items()}).withColumn(
+        "risk_score", sum((sf.col(f"_{name}") for name in factors), start=sf.lit(0)).cast("double")
     )
     final = day_is_final(sf.col("stat_date"), watermark=watermark, allowed_lateness_hours=allowed_lateness_hours)
     return scored.withColumns(
@@ -108,7 +82,7 @@ def compute(
             "alert_triggered": level == HIGH,
             "is_final": final,
             "gold_processed_at": instant(processed_at),
-            "schema_version": sf.lit(SCHEMA_VERSION),
+            "schema_version": sf.lit(schema_version(criteria)),
         }
     ).select(*RISK_SCORES.column_names)
 
@@ -141,5 +115,9 @@ def _sums() -> list[Column]:
     return [sf.sum(name).alias(name) for name in ("events", "bot_events", "anonymous_events", "large_deletions")]
 
 
-def _points(condition: Column, points: int) -> Column:
-    return sf.when(condition, sf.lit(points)).otherwise(sf.lit(0))
+def points(figure: Column, tiers: Sequence[Tier]) -> Column:
+    """The points of the highest tier that ``figure`` is above; 0 below all of them."""
+    reached = sf.lit(0)
+    for tier in tiers:
+        reached = sf.when(figure > tier.above, sf.lit(tier.points)).otherwise(reached)
+    return reached

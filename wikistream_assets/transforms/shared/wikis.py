@@ -5,7 +5,7 @@ from typing import Final
 from pyspark.sql import Column
 from pyspark.sql import functions as sf
 
-from producer.wikis import REGION_BY_DOMAIN, REGIONS
+from wikistream_assets.quality.criteria import Regions
 
 MULTILINGUAL: Final = "mul"
 """ISO 639's code for content in several languages."""
@@ -16,13 +16,12 @@ _NOT_A_LANGUAGE: Final = ("www", "ten")
 """Labels that look like a language code: the portals, and the wiki of the tenth anniversary."""
 
 
-def region(domain: Column) -> Column:
-    """The one region of ``domain``; ``other`` if it is not a followed wiki."""
+def region(domain: Column, regions: Regions) -> Column:
+    """The one region of ``domain``; ``other`` if it is in none of ``regions``."""
     expression = sf.lit("other")
-    for name in REGIONS:
-        domains = sorted(wiki for wiki, region_name in REGION_BY_DOMAIN.items() if region_name == name)
+    for name, domains in regions:
         if domains:
-            expression = sf.when(domain.isin(domains), sf.lit(name)).otherwise(expression)
+            expression = sf.when(domain.isin(*domains), sf.lit(name)).otherwise(expression)
     return expression
 
 

@@ -10,17 +10,16 @@ from typing import Final
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
 
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
 from wikistream_assets.tables.silver import CLEANED_EVENTS, QUARANTINE
 from wikistream_assets.transforms.shared import text, users, wikis
+from wikistream_assets.transforms.shared.classes import classes
 from wikistream_assets.transforms.shared.instants import instant
 from wikistream_assets.transforms.shared.kafka import place
 
 EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
 OTHER_TYPE: Final = "other"
 """Numeric types (extensions' own kinds of change); the event schema allows "or a number"."""
-
-LARGE_DELETION_BYTES: Final = -5_000
-LARGE_ADDITION_BYTES: Final = 50_000
 
 DUPLICATE_EVENT_ID: Final = "duplicate_event_id"
 REJECTED_PREFIX: Final = "rejected:"
@@ -85,13 +84,16 @@ class Rejection:
     predicate: str
 
 
-def clean(bronze: DataFrame, *kept: str, processed_at: datetime | Column) -> DataFrame:
+def clean(
+    bronze: DataFrame, *kept: str, processed_at: datetime | Column, criteria: Criteria = DEFAULT_CRITERIA
+) -> DataFrame:
     """Clean and classify Bronze rows; no row is dropped.
 
     Args:
         bronze: rows of ``bronze.raw_events``.
         kept: further columns of ``bronze`` that are passed on.
         processed_at: becomes ``silver_processed_at``.
+        criteria: what is large, and what a region.
 
     Returns:
         One row per input row: the columns of ``silver.cleaned_events``, and ``kept``.
@@ -106,7 +108,6 @@ def clean(bronze: DataFrame, *kept: str, processed_at: datetime | Column) -> Dat
     present = [sf.col(name).isNotNull() for name in ("event_id", "domain", "event_timestamp", "_user")]
     expressions = {
         "event_type": sf.col("_type"),
-        "region": wikis.region(sf.col("domain")),
         "language": wikis.language(sf.col("domain")),
         "title": text.one_line(sf.col("title")),
         "user_normalized": sf.col("_user"),
@@ -116,8 +117,7 @@ def clean(bronze: DataFrame, *kept: str, processed_at: datetime | Column) -> Dat
         "length_old": sf.col("_length_old"),
         "length_delta": length_delta,
         "is_valid": reduce(and_, present),
-        "is_large_deletion": sf.coalesce(length_delta < LARGE_DELETION_BYTES, sf.lit(False)),
-        "is_large_addition": sf.coalesce(length_delta > LARGE_ADDITION_BYTES, sf.lit(False)),
+        **classes(sf.col("domain"), length_delta, criteria),
         "silver_processed_at": instant(processed_at),
     }
     steps = bronze.withColumns(
@@ -132,6 +132,7 @@ def split(
     bronze: DataFrame,
     *,
     processed_at: datetime | Column,
+    criteria: Criteria = DEFAULT_CRITERIA,
     rejections: Sequence[Rejection] = (),
     existing_ids: DataFrame | None = None,
     copies: bool = False,
@@ -143,6 +144,7 @@ def split(
     Args:
         bronze: rows of ``bronze.raw_events``, with ``REJECTED_BY`` if some are rejected.
         processed_at: becomes ``silver_processed_at``.
+        criteria: what is large, and what a region.
         rejections: of cleaned rows.
         existing_ids: column ``event_id`` of what Silver holds already on the dates of ``bronze``.
         copies: whether rows may have both event id and place in Kafka in common. Looking for them shuffles the wide rows.
@@ -168,7 +170,7 @@ def split(
     marked = bronze.join(sf.broadcast(first), "event_id", "left").withColumn(
         _BRONZE_REASONS, sf.concat_ws(",", *bronze_reasons)
     )
-    cleaned = clean(marked, _BRONZE_REASONS, processed_at=processed_at)
+    cleaned = clean(marked, _BRONZE_REASONS, processed_at=processed_at, criteria=criteria)
     reasons = [
         *(sf.when(~sf.coalesce(sf.expr(rule.predicate), sf.lit(False)), sf.lit(rule.name)) for rule in ROW_RULES),
         _unless_empty(sf.col(_BRONZE_REASONS)),

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from wikistream_assets.quality.criteria import Criteria, Health, ShareTier, Tier
 from wikistream_assets.tables import DAILY_ANALYTICS_SUMMARY
 from wikistream_assets.transforms.gold import daily_analytics_summary, risk_scores
 from wikistream_assets.transforms.gold.activity import activity
@@ -19,10 +20,10 @@ BOUNDS: dict[str, Any] = {
 }
 
 
-def _days(spark: SparkSession, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _days(spark: SparkSession, rows: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
     summed_up = activity(silver_frame(spark, rows))
     scores = risk_scores.compute(summed_up, **BOUNDS, user_key=USER_KEY)
-    days = daily_analytics_summary.compute(summed_up, scores, **BOUNDS)
+    days = daily_analytics_summary.compute(summed_up, scores, **BOUNDS, **options)
     assert days.dtypes == spark.createDataFrame([], ddl(DAILY_ANALYTICS_SUMMARY)).dtypes
     return collected(days)
 
@@ -113,6 +114,34 @@ def test_content_must_grow(spark: SparkSession, delta: int, points: int) -> None
     rows = [silver_row(event_timestamp=NOON, length_delta=-100), silver_row(event_timestamp=NOON, length_delta=delta)]
     [day] = _days(spark, rows)
     assert day["platform_health_score"] == 40 + 30 + points + 10
+
+
+def test_weights_and_partial_points_of_the_health_score(spark: SparkSession) -> None:
+    """Days of four changes: the bytes that one of them adds, how many are large deletions, and the points for both."""
+    health = Health(
+        low_risk=20,
+        registered=30,
+        growth=(Tier(above=-10, points=15), Tier(above=0, points=30)),
+        large_deletions=(ShareTier(below=50, points=5), ShareTier(below=25, points=20)),
+    )
+    days = [
+        (-11, 0, 0 + 20),
+        (-10, 0, 0 + 20),
+        (-9, 0, 15 + 20),
+        (0, 0, 15 + 20),
+        (1, 0, 30 + 20),
+        (1, 1, 30 + 5),
+        (1, 2, 30),
+    ]
+    rows = [
+        silver_row(
+            event_timestamp=NOON + timedelta(days=day), length_delta=size, is_large_deletion=number < large_deletions
+        )
+        for day, (delta, large_deletions, _) in enumerate(days)
+        for number, size in enumerate((delta, 0, 0, 0))
+    ]
+    found = sorted(_days(spark, rows, criteria=Criteria(health=health)), key=lambda day: day["summary_date"])
+    assert [day["platform_health_score"] for day in found] == [20 + 30 + points for _, _, points in days]
 
 
 def test_days_without_sizes_and_days_apart(spark: SparkSession) -> None:

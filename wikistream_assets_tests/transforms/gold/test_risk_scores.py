@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from wikistream_assets.quality.criteria import Criteria, Risk, Tier
 from wikistream_assets.tables import RISK_SCORES
 from wikistream_assets.transforms.gold import risk_scores
 from wikistream_assets.transforms.gold.activity import activity
-from wikistream_assets.transforms.gold.risk_scores import RiskTiers
 from wikistream_assets_tests.transforms.frames import PROCESSED_AT, USER_KEY, collected, ddl, silver_frame, silver_row
 
 pytestmark = pytest.mark.spark
@@ -77,7 +77,8 @@ def test_anonymous_share_at_and_above_half(spark: SparkSession) -> None:
 
 @pytest.mark.parametrize(("points", "level"), [(39, "LOW"), (40, "MEDIUM"), (69, "MEDIUM"), (70, "HIGH")])
 def test_levels_follow_the_score(spark: SparkSession, points: int, level: str) -> None:
-    [row] = _scores(spark, _day("Ada", 51), tiers=RiskTiers(edits_per_hour_points=points)).values()
+    risk = Risk(edits_per_hour=(Tier(above=50, points=points),), large_deletions=())
+    [row] = _scores(spark, _day("Ada", 51), criteria=Criteria(risk=risk)).values()
     assert (row["risk_score"], row["risk_level"], row["alert_triggered"]) == (points, level, level == "HIGH")
 
 
@@ -143,7 +144,17 @@ def test_evidence_is_the_same_string_every_time_and_adds_up(spark: SparkSession)
     assert sum(factor["points"] for factor in json.loads(row["evidence"]).values()) == row["risk_score"]
 
 
-def test_the_sources_tiers_cannot_pass_100() -> None:
-    tiers = RiskTiers()
-    points = (tiers.edits_per_hour_points, tiers.large_deletions_points, tiers.anonymous_points, tiers.domains_points)
-    assert sum(points) == 100
+def test_of_several_tiers_the_highest_that_is_reached_counts(spark: SparkSession) -> None:
+    """The partial points of the original WikiStream's code: 10 from above 10 edits an hour, 25 above 25, 40 above 50."""
+    speeds = (Tier(above=10, points=10), Tier(above=25, points=25), Tier(above=50, points=40))
+    criteria = Criteria(
+        risk=Risk(min_edits=6, edits_per_hour=speeds, domains=(Tier(above=1, points=5),), fast_edits_per_hour=25)
+    )
+    rows = [row for count in (5, 10, 11, 25, 26, 51) for row in _day(f"{count} an hour", count)]
+    rows += _day("fast, 2 domains", 26, domains=2) + _day("slow, 2 domains", 24, domains=2)
+    scores = _scores(spark, rows, criteria=criteria)
+    assert {user: row["risk_score"] for user, row in scores.items()} == {
+        **{"10 an hour": 0, "11 an hour": 10, "25 an hour": 10, "26 an hour": 25, "51 an hour": 40},
+        **{"fast, 2 domains": 30, "slow, 2 domains": 10},
+    }
+    assert {row["schema_version"] for row in scores.values()} == {f"2+{criteria.fingerprint}"}

@@ -3,6 +3,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
 from producer.wikis import FOLLOWED_DOMAINS
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA
 from wikistream_assets.transforms.shared.wikis import language, region
 
 pytestmark = pytest.mark.spark
@@ -55,7 +56,9 @@ OTHERS = {
 def test_region_and_language_of_followed_and_other_wikis(spark: SparkSession) -> None:
     table = {**FOLLOWED, **OTHERS}
     rows = spark.createDataFrame([(domain,) for domain in table], "domain string")
-    found = rows.select("domain", region(sf.col("domain")), language(sf.col("domain"))).collect()
+    found = rows.select(
+        "domain", region(sf.col("domain"), DEFAULT_CRITERIA.regions), language(sf.col("domain"))
+    ).collect()
     assert {domain: (its_region, its_language) for domain, its_region, its_language in found} == table
 
 
