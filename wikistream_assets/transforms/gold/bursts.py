@@ -38,6 +38,10 @@ _WINDOW_QUARTERS: Final = 4
 _DAY_QUARTERS: Final = 96
 _PAGE: Final = ("domain", "title")
 _PAGE_DAY: Final = ("stat_date", *_PAGE)
+_BURST: Final = (
+    "stat_date string, domain string, title string, burst_start timestamp, burst_edits long, burst_editors long,"
+    " burst_expected double, trend_ratio double"
+)
 
 
 def bursts(silver: DataFrame, earlier: DataFrame | None) -> DataFrame:
@@ -53,8 +57,14 @@ def bursts(silver: DataFrame, earlier: DataFrame | None) -> DataFrame:
         ratio, or of the earliest if several have it.
     """
     edits = _edits(silver)
-    known = edits.unionAll(_edits(earlier)) if earlier else edits
     busy = _busy_windows(edits)
+    # Asked for at once: in most cycles no hour of a page is busy, and the plan of all that follows costs more than the answer.
+    windows = busy.collect()
+    spark = silver.sparkSession
+    if not windows:
+        return spark.createDataFrame([], _BURST)
+    busy = spark.createDataFrame(windows, busy.schema)
+    known = edits.unionAll(_edits(earlier)) if earlier else edits
     wiki = known.groupBy("domain", "quarter").agg(sf.count(sf.lit(1)).alias("edits"))
     measured = (
         _with_baseline(busy, known, wiki)
