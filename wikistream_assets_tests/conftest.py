@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a home of its own with free ports, and one broker for the whole suite."""
 
+import signal
 import sys
 import threading
 import time
@@ -76,6 +77,14 @@ def settings_factory(tmp_path: Path) -> SettingsFactory:
 def settings(settings_factory: SettingsFactory) -> Settings:
     """Return the settings of a home of this test's own, with free ports; nothing is created yet."""
     return settings_factory()
+
+
+@pytest.fixture
+def hang_ups_count() -> Iterator[None]:
+    """Have children end by SIGHUP, also in a run that ``nohup`` started: they would ignore it as it does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

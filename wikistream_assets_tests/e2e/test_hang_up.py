@@ -12,6 +12,7 @@ from wikistream_assets_tests.cli.runner import start
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.usefixtures("hang_ups_count")
 @pytest.mark.parametrize(
     ("arguments", "amid"), [(("demo", "--events", "2000"), "ingest"), (("up",), "starting producer")]
 )

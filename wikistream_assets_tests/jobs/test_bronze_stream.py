@@ -264,6 +264,7 @@ def test_drain_waits_for_the_stream_that_owns_the_table(
     assert_sound(lake)
 
 
+@pytest.mark.usefixtures("hang_ups_count")
 def test_a_drain_that_comes_first_costs_the_stream_no_second_jvm(lake: Lakehouse, settings: Settings) -> None:
     produce(settings.bootstrap_servers, [edit(1)])
     with streaming(settings) as stream:

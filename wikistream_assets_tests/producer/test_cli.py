@@ -84,6 +84,7 @@ def settings(fresh_topics: Broker) -> ProducerSettings:
 
 
 @pytest.mark.kafka
+@pytest.mark.usefixtures("hang_ups_count")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_commits_what_was_received_and_exits_0(settings: ProducerSettings, number: signal.Signals) -> None:
     generator = Generator(events=4_000)

@@ -92,6 +92,7 @@ finally:
 """
 
 
+@pytest.mark.usefixtures("hang_ups_count")
 def test_a_hang_up_leaves_time_to_clean_up() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CLEANS_UP], capture_output=True, text=True, env=os.environ, timeout=60, check=False
