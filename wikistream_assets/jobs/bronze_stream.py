@@ -355,7 +355,7 @@ def _wait_for_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -
         if not reason:
             return True
         if reason != waiting_for or time.monotonic() - told_at > _TELL_AGAIN_SECONDS:
-            _log.info("waiting for %s", detail)
+            _log.info("waiting: %s", detail)
             told_at = time.monotonic()
         waiting_for = reason
         stop.wait(_CLOCK_POLL_SECONDS if reason == _CLOCK else _POLL_SECONDS)
@@ -365,7 +365,7 @@ def _wait_for_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -
 def _hindrance(lake: Lakehouse, broker: Broker, settings: Settings) -> tuple[str, str]:
     """What keeps Bronze from being written, and that in full; both empty if nothing does."""
     if is_locked(settings, LOCK):
-        return LOCK, "the writer of Bronze"
+        return LOCK, "another process writes Bronze"
     if behind := lake.clock_behind((RAW_EVENTS, DEAD_LETTER)):
         return _CLOCK, behind
     missing = _missing(broker)

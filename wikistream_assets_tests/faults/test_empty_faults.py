@@ -177,7 +177,7 @@ def test_more_the_demo_on_one_broken_line_and_then_on_events(
     settings_factory: SettingsFactory, tmp_path: Path, account: Account
 ) -> None:
     """As a stranger does it: the commands that look at such a lake work, and the next demo of the same home goes on."""
-    settings = settings_factory()
+    settings = settings_factory(domains="*")
     broken, good = tmp_path / "broken.jsonl", tmp_path / "good.jsonl"
     broken.write_text("{\n")
     events = [json.loads(row["payload"]) for row in clean_rows(RAW_EVENTS)[:60]]

@@ -125,12 +125,12 @@ def test_24_the_clock_is_set_back_under_the_running_stream(
         wait_until(lambda: len(event_ids(lake)) == 500, 300)
         set_clock_back(lake, RAW_EVENTS, 150)  # so that it is refused for a minute and a half
         produce(settings.bootstrap_servers, messages[500:])
-        wait_until(lambda: "waiting for the clock" in stream.log, 90)
+        wait_until(lambda: "waiting: the clock" in stream.log, 90)
         assert len(event_ids(lake)) == 500
         wait_until(lambda: totals(lake)["records"] == len(ids), 300)
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
-    assert stream.log.count("waiting for the clock") == 1, stream.log
+    assert stream.log.count("waiting: the clock") == 1, stream.log
     assert_sound(lake)
     account.settle("24", "the clock set back under the stream", sent=ids, found=event_ids(lake))
 

@@ -1,11 +1,14 @@
 """Small lakes written by PyIceberg, for tests of everything that reads: no Spark, no broker."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -40,13 +43,27 @@ def add(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any], position: Ma
 
 
 def set_clock_back(lake: Lakehouse, spec: TableSpec, seconds: float) -> None:
-    """Leave the table as if the clock had been set back since its newest commit, which is so far ahead of it now."""
+    """Leave the table as if the clock had been set back since its newest commit, which is so far ahead of it now.
+
+    By a new metadata file, as a commit would: a process that has read the present one does not read it a second time.
+    """
     path, ahead = Path(local_path(lake.table(spec).metadata_location)), int((time.time() + seconds) * 1000)
     content = json.loads(path.read_text())
     content["last-updated-ms"] = ahead
     for newest in (content["snapshots"][-1], content["snapshot-log"][-1]):
         newest["timestamp-ms"] = ahead
-    path.write_text(json.dumps(content))
+    later = path.with_name(f"{path.name.partition('-')[0]}-{uuid4()}.metadata.json")
+    later.write_text(json.dumps(content))
+    with (
+        closing(sqlite3.connect(lake.catalog.properties["uri"].removeprefix("sqlite:///"), uri=True)) as catalog,
+        catalog,
+    ):
+        moved = catalog.execute(
+            "update iceberg_tables set metadata_location = replace(metadata_location, ?, ?)"
+            " where table_namespace = ? and table_name = ?",
+            (path.name, later.name, spec.namespace, spec.name),
+        )
+        assert moved.rowcount == 1
 
 
 def full_row(spec: TableSpec, **values: Any) -> dict[str, Any]:
