@@ -11,12 +11,12 @@ from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.jobs.gate_control import waiting_layers
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import query
+from wikistream_assets.engine.gate_control import waiting_layers
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.query import query
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 _DRAIN_SECONDS: Final = 600.0
 _LOOK_SECONDS: Final = 5.0

@@ -18,10 +18,10 @@ from bench.pipeline import pipeline
 from bench.record import append
 from producer.sink import read_cursor
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 WANTED: Final = {"bronze_paused": 3.0, "bronze_cycling": 6.0, "gold_cycling": 90.0}
 """p95 from sent to seen, seconds."""
@@ -71,7 +71,7 @@ def _latency(name: str, lags: list[float]) -> dict[str, float]:
 
 
 def _accounts(settings: Settings, observer: Observer, *, published: bool = True) -> dict[str, int]:
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     stop_and_drain(settings, lake, observer.look, published=published)
     accounts = accounts_of(settings, lake, published=published)
     print(", ".join(f"{name} {number}" for name, number in accounts.items()), flush=True)
@@ -110,7 +110,7 @@ def _other_process(settings: Settings, name: str, before: int | None) -> int:
 def _next_commit(settings: Settings, after: float) -> float:
     """When Bronze made its first commit of rows later than ``after``, seconds since 1970."""
     while True:
-        history = Lakehouse.local(settings).history(RAW_EVENTS)
+        history = local_lake(settings).history(RAW_EVENTS)
         commits = [v.timestamp_ms / 1000 for v in history if v.position is not None and v.added_records]
         if later := [commit for commit in commits if commit > after]:
             return min(later)

@@ -36,10 +36,10 @@ from producer.topics import DLQ_EVENTS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 RATIO_WANTED: Final = 0.2
 RSS_ALLOWED_MB: Final = 3 * 1024
@@ -201,10 +201,10 @@ class _PeakMemory:
 
 
 def _bronze(settings: Settings) -> dict[str, Any]:
-    from wikistream_assets.jobs.bronze_stream import drain
-    from wikistream_assets.resources.spark import local_session
+    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.engine.ingest import drain
 
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     spark = local_session(settings, lasting=True)
     started = time.monotonic()
     report = drain(spark, lake, settings)
@@ -213,7 +213,7 @@ def _bronze(settings: Settings) -> dict[str, Any]:
 
 def _loader(settings: Settings) -> dict[str, Any]:
     """The plain loader: consume, parse with Arrow, append with PyIceberg; no deduplication, no dead letters, no position."""
-    table = Lakehouse.local(settings).table(RAW_EVENTS)
+    table = local_lake(settings).table(RAW_EVENTS)
     ends = {number: high for number, (_, high) in Broker(settings.bootstrap_servers).offsets(RAW_TOPIC).items()}
     consumer = Consumer(
         {

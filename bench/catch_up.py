@@ -14,10 +14,11 @@ from bench.record import append
 from producer.topics import EVENT_TOPICS
 from wikistream_assets.embedded import supervisor
 from wikistream_assets.embedded.home import is_locked
-from wikistream_assets.jobs.bronze_batch import Counts
-from wikistream_assets.resources.broker import Broker, Positions
-from wikistream_assets.resources.lakehouse import Lakehouse, Version
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine.batch import Counts
+from wikistream_assets.kafka.broker import Broker, Positions
+from wikistream_assets.lake.lakehouse import Version
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 WANTED_PER_SECOND: Final = 5_000
 
@@ -32,7 +33,7 @@ def run(events: int = 180_000, rate: float = 50.0) -> dict[str, Any]:
         seconds before that.
     """
     with pipeline(rate, cycle_first_seconds=86_400) as settings:
-        lake, broker = Lakehouse.local(settings), Broker(settings.bootstrap_servers)
+        lake, broker = local_lake(settings), Broker(settings.bootstrap_servers)
         while lake.newest_position(RAW_EVENTS) is None:
             time.sleep(_POLL_SECONDS)
         supervisor.call(settings, "stopProcess", "stream")

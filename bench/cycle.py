@@ -32,17 +32,20 @@ from producer.envelope import Envelope
 from producer.eventstreams.generator import Generator
 from producer.wikis import FOLLOWED_DOMAINS, REGION_BY_DOMAIN
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.jobs import bronze_gate, gold, silver
-from wikistream_assets.jobs.context import JobContext
-from wikistream_assets.resources.lakehouse import Lakehouse, matching, summary_properties
-from wikistream_assets.resources.spark import append_rows, local_session, read_range, table_name
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine.context import JobContext
+from wikistream_assets.lake.lakehouse import Lakehouse, matching, summary_properties
+from wikistream_assets.lake.spark_io import append_rows, read_range, table_name
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TableSpec
-from wikistream_assets.transforms.bronze.raw_events import parse, stamp
-from wikistream_assets.transforms.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
-from wikistream_assets.transforms.gold.activity import activity
-from wikistream_assets.transforms.gold.bursts import dates_before
-from wikistream_assets.transforms.silver.cleaned_events import good, split
+from wikistream_assets.streams.edits.cleaned_events import good, split
+from wikistream_assets.streams.edits.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
+from wikistream_assets.streams.edits.gold.activity import activity
+from wikistream_assets.streams.edits.gold.bursts import dates_before
+from wikistream_assets.streams.edits.raw_events import parse, stamp
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS
+from wikistream_assets.tables.spec import TableSpec
 
 NEW_EVENTS: Final = 50_000
 HISTORY_EVENTS: Final = 2_000_000
@@ -164,7 +167,7 @@ def _timed(work: Callable[[], None]) -> float:
 def _new_lake(home: Path) -> _Lake:
     settings = Settings(home=home)
     open_home(settings)
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     return _Lake(JobContext(local_session(settings, lasting=True), lake, settings, run_id="bench"))
 
 

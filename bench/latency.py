@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Iterable
 from typing import Final
 
-from wikistream_assets.asset_factory import asset_key
-from wikistream_assets.dagster_home import dagster_instance
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import query
+from wikistream_assets.components.events import asset_key
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.lake.query import query
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS
 
 WARM_UP_SECONDS: Final = 60.0
 """What is sent so soon after the first batch is not looked at: Spark is still compiling."""
@@ -25,7 +25,7 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lake = Lakehouse.local(settings)
+        self._lake = local_lake(settings)
         self._snapshots: dict[float, int] = {}
         self._bronze_of: dict[int, int] = {}
         self._silver_of: dict[int, int] = {}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.ports import free_port
+from wikistream_assets.machine.ports import free_port
 from wikistream_assets.settings import Settings
 
 _PORTS: Final = ("kafka_port", "kafka_controller_port", "source_port", "code_port")

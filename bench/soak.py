@@ -24,9 +24,10 @@ from bench.pipeline import pipeline
 from bench.record import append
 from wikistream_assets.alerts.watch import lag
 from wikistream_assets.embedded import supervisor
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import query
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.query import query
 from wikistream_assets.settings import Settings
 
 _SAMPLE_SECONDS: Final = 10.0
@@ -50,7 +51,7 @@ class Sample:
 def run(minutes: float = 60.0, rate: float = 500.0) -> dict[str, Any]:
     """Watch the pipeline for ``minutes``, then account for every event; print the four quarters side by side."""
     with pipeline(rate, maintenance_max_snapshots=_SNAPSHOTS) as settings:
-        lake = Lakehouse.local(settings)
+        lake = local_lake(settings)
         observer = Observer(settings)
         samples = _watch(settings, lake, minutes, observer)
         stop_and_drain(settings, lake, observer.look)

@@ -1,5 +1,5 @@
 """WikiStream: the public Wikimedia edit stream as audited Iceberg tables, on Dagster.
 
-Three rings, dependencies point inwards only: wiring (``defs``, ``definitions``, ``cli``) -> environment (``resources``,
-``jobs``, ``embedded``) -> pure (``tables``, ``transforms``, ``quality``).
+Each room below says what belongs there. Dependencies point one way only, from ``cli`` and ``defs`` down to ``text``; the order
+of all rooms stands in ``wikistream_assets_tests/test_rings.py``, which allows no other.
 """

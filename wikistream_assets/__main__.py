@@ -1,6 +1,6 @@
 """The command ``wikistream``, also as ``python -m wikistream_assets`` for whoever starts it without a PATH."""
 
-from wikistream_assets.embedded import variables
+from wikistream_assets.machine import variables
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import date, timedelta
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -28,6 +29,27 @@ CRITERIA_FILE: Final = "criteria.toml"
 """What people set of the contracts' figures, in the data directory: there every process that works on it finds the same."""
 
 ALERT_CHANNELS: Final = ("log", "slack", "email", "sns")
+
+
+class AlertKind(StrEnum):
+    """Kind of an alert; ``alerts.kinds`` says what each means. The settings route alerts by it."""
+
+    GATE_FAILED = "gate_failed"
+    CHECK_FAILED = "check_failed"
+    RUN_FAILED = "run_failed"
+    RUN_TIMEOUT = "run_timeout"
+    FRESHNESS = "freshness"
+    STREAM_RESTARTED = "stream_restarted"
+    STREAM_GIVEN_UP = "stream_given_up"
+    SOURCE_SILENT = "source_silent"
+    SOURCE_GAP = "source_gap"
+    LAG = "lag"
+    LATENCY = "latency"
+    DLQ_RATE = "dlq_rate"
+    PRODUCER_CPU = "producer_cpu"
+    HIGH_RISK_USER = "high_risk_user"
+    TEST = "test"
+
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -211,8 +233,6 @@ class Settings(ProducerSettings):
     @field_validator("alert_routes")
     @classmethod
     def _known_routes(cls, routes: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        from wikistream_assets.alerts.kinds import AlertKind  # alerts need settings, settings only these names
-
         kinds = ["*", *AlertKind]
         for kind, channels in routes.items():
             if kind not in kinds:

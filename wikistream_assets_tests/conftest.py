@@ -15,10 +15,11 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.ports import free_port
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.machine.ports import free_port
 from wikistream_assets.settings import Settings
 
 
@@ -131,7 +132,7 @@ def fresh_topics(broker: Broker, broker_settings: Settings) -> Broker:
 def lake(settings: Settings) -> Lakehouse:
     """Return the lake of this test's ``settings``: a real catalog with every table, empty."""
     open_home(settings)
-    return Lakehouse.local(settings)
+    return local_lake(settings)
 
 
 @pytest.fixture

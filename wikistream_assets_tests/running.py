@@ -15,11 +15,11 @@ from producer.launch import read_cursor
 from producer.topics import EVENT_TOPICS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import wait_until
 
 SECONDS = 300.0
@@ -33,7 +33,7 @@ def pid_of(settings: Settings, name: str) -> int:
 
 def wait_until_read(settings: Settings) -> None:
     """Return once Bronze holds everything that is in Kafka now."""
-    lake, broker = Lakehouse.local(settings), Broker(settings.bootstrap_servers)
+    lake, broker = local_lake(settings), Broker(settings.bootstrap_servers)
     ends = broker.ends(EVENT_TOPICS)
     wait_until(lambda: not broker.has_committed_records(lake.position(RAW_EVENTS), ends), SECONDS)
 

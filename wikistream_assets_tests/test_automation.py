@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from wikistream_assets.asset_factory import AFTER_PASSED_GATES
+from wikistream_assets.components.events import AFTER_PASSED_GATES
 
 pytestmark = [
     pytest.mark.unit,

@@ -15,14 +15,16 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from dagster._core.execution.api import create_execution_plan
 
-from wikistream_assets.asset_factory import AFTER_PASSED_GATES, SOURCE_WITHOUT_GAP
-from wikistream_assets.cycles import CYCLE, STEPS
-from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.components.events import AFTER_PASSED_GATES, SOURCE_WITHOUT_GAP
 from wikistream_assets.definitions import defs
 from wikistream_assets.exceptions import ConfigurationError
+from wikistream_assets.instance.cycles import CYCLE, STEPS
+from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.resources.environment import resources_for
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, GATE_DECISIONS, GOLD_TABLES
+from wikistream_assets.streams.edits.tables import GOLD_TABLES
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.dq_audit import GATE_DECISIONS
 
 pytestmark = pytest.mark.unit
 
@@ -112,7 +114,9 @@ def test_what_is_published_behind_gates_may_follow_them_by_itself(graph: AssetGr
 
 
 def test_the_time_limit_is_that_of_a_step_and_no_runs() -> None:
-    monitoring = yaml.safe_load((_ROOT / "wikistream_assets" / "dagster.yaml").read_text())["run_monitoring"]
+    monitoring = yaml.safe_load((_ROOT / "wikistream_assets" / "embedded" / "dagster.yaml").read_text())[
+        "run_monitoring"
+    ]
     assert monitoring["enabled"]
     assert "max_runtime_seconds" not in monitoring
     for job in defs().resolve_all_job_defs():

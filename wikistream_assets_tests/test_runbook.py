@@ -15,9 +15,9 @@ from producer.eventstreams.recording import Synthetic
 from producer.eventstreams.server import EventStreamsServer
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
 from wikistream_assets.embedded import services
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import HOURLY_STATS, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
 from wikistream_assets_tests.e2e.unknown_type import EVENT_ID, send_an_unknown_type
@@ -129,12 +129,10 @@ def _with_real_names(command: str, settings: Settings, folder: Path) -> str:
         "/srv/anew": folder / "anew",
     }
     if " 123 " in command:
-        published = [v.snapshot_id for v in Lakehouse.local(settings).history(HOURLY_STATS) if v.position is not None]
+        published = [v.snapshot_id for v in local_lake(settings).history(HOURLY_STATS) if v.position is not None]
         names |= {"123": published[1], "456": published[0]}
     if " 789 " in command:
-        names["789"] = [v.snapshot_id for v in Lakehouse.local(settings).history(RAW_EVENTS) if v.position is not None][
-            1
-        ]
+        names["789"] = [v.snapshot_id for v in local_lake(settings).history(RAW_EVENTS) if v.position is not None][1]
     if "recompute_days" in command:
         names |= dict.fromkeys(("2026-03-01", "2026-03-02"), datetime.now(UTC).date())
     for example, name in names.items():

@@ -100,7 +100,7 @@ set_up() {
     echo "[3/4] fetching the jars"
     "$venv/bin/python" -I -m wikistream_assets.embedded.jars
     echo "[4/4] recording the classes that Spark loads, so that it starts faster from now on (a small demo, one to two minutes)"
-    "$venv/bin/python" -I -X utf8 -m wikistream_assets.record_classes || echo "no class archive: everything works, and Spark starts some seconds later each time"
+    "$venv/bin/python" -I -X utf8 -m wikistream_assets.cli.record_classes || echo "no class archive: everything works, and Spark starts some seconds later each time"
     pwd >"$stamp"
     echo "ready"
 }

@@ -4,8 +4,9 @@
 ``channels`` are the ways out. Does not belong here: what to watch (``defs/ops/alerts.py`` and whoever else fires).
 """
 
-from wikistream_assets.alerts.kinds import Alert, AlertKind
+from wikistream_assets.alerts.kinds import Alert
 from wikistream_assets.alerts.router import Alerts
 from wikistream_assets.quality.rule import Severity
+from wikistream_assets.settings import AlertKind
 
 __all__ = ["Alert", "AlertKind", "Alerts", "Severity"]

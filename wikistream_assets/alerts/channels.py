@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from wikistream_assets.alerts.kinds import AlertKind
 from wikistream_assets.alerts.notice import Event, Notice
-from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.exceptions import ChannelDownError, DeliveryError, NoticeRefusedError
-from wikistream_assets.settings import ALERT_CHANNELS, Settings
+from wikistream_assets.machine.files import replace_whole
+from wikistream_assets.settings import ALERT_CHANNELS, AlertKind, Settings
 
 SEND_SECONDS: Final = 5.0
 """Longest wait for a connection, and for each answer."""

@@ -2,30 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from wikistream_assets.quality.rule import Severity
-
-
-class AlertKind(StrEnum):
-    """Kind of an alert; ``KINDS`` says more about each."""
-
-    GATE_FAILED = "gate_failed"
-    CHECK_FAILED = "check_failed"
-    RUN_FAILED = "run_failed"
-    RUN_TIMEOUT = "run_timeout"
-    FRESHNESS = "freshness"
-    STREAM_RESTARTED = "stream_restarted"
-    STREAM_GIVEN_UP = "stream_given_up"
-    SOURCE_SILENT = "source_silent"
-    SOURCE_GAP = "source_gap"
-    LAG = "lag"
-    LATENCY = "latency"
-    DLQ_RATE = "dlq_rate"
-    PRODUCER_CPU = "producer_cpu"
-    HIGH_RISK_USER = "high_risk_user"
-    TEST = "test"
+from wikistream_assets.settings import AlertKind
 
 
 class KindInfo(NamedTuple):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from wikistream_assets.alerts.kinds import Alert
-from wikistream_assets.printable import printable
+from wikistream_assets.text.printable import printable
 
 MAX_VALUE: Final = 400
 """Characters of a detail's value in a message; the log channel has all of it."""

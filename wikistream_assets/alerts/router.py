@@ -18,15 +18,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final
 
-from wikistream_assets.alerts.addresses import without_addresses
 from wikistream_assets.alerts.channels import LogChannel, routed_channels, send
-from wikistream_assets.alerts.kinds import KINDS, Alert, AlertKind
+from wikistream_assets.alerts.kinds import KINDS, Alert
 from wikistream_assets.alerts.notice import Event, Notice
 from wikistream_assets.alerts.store import ChannelState, OpenAlert, Store, Transaction, Waiting
 from wikistream_assets.embedded.home import open_home, user_key, writer_lock
 from wikistream_assets.exceptions import ChannelDownError, NoticeRefusedError, WikistreamError, WriterBusyError
 from wikistream_assets.quality.rule import Severity
-from wikistream_assets.settings import Settings
+from wikistream_assets.settings import AlertKind, Settings
+from wikistream_assets.text.addresses import without_addresses
 
 LOG: Final = "log"
 

@@ -12,13 +12,14 @@ from typing import Final
 from pyiceberg.expressions import EqualTo, In
 
 from producer.topics import DLQ_EVENTS, EVENT_TOPICS
-from wikistream_assets.alerts.kinds import Alert, AlertKind
+from wikistream_assets.alerts.kinds import Alert
 from wikistream_assets.alerts.router import Alerts
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Severity
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.tables import RAW_EVENTS as BRONZE
-from wikistream_assets.tables import RISK_SCORES
+from wikistream_assets.settings import AlertKind
+from wikistream_assets.streams.edits.tables import RAW_EVENTS as BRONZE
+from wikistream_assets.streams.edits.tables import RISK_SCORES
 
 _MINUTE: Final = 60.0
 _LOOKS_OVER: Final = 2

@@ -1,1 +1,4 @@
-"""The wikistream console script."""
+"""The command ``wikistream``: one module per group of commands.
+
+Belongs here: arguments, exit codes, what is printed. Does not belong here: the work itself.
+"""

@@ -18,7 +18,7 @@ def backup(
 ) -> None:
     """Copy the lake while the pipeline runs: catalog, files, keys. What is in the backup already is not copied again."""
     from wikistream_assets.cli.console import open_lake
-    from wikistream_assets.jobs.backup import back_up
+    from wikistream_assets.upkeep.backup import back_up
 
     settings, _ = open_lake()
     with _progress("copying") as progress:
@@ -34,7 +34,7 @@ def restore(
     ] = False,
 ) -> None:
     """Make a home from a backup; at another path than the original all paths in Iceberg's metadata are rewritten."""
-    from wikistream_assets.jobs.backup import restore as make_home
+    from wikistream_assets.upkeep.backup import restore as make_home
 
     with _progress("restoring") as progress:
         report = make_home(folder, home, kafka_lost=kafka_lost, progress=progress)
@@ -46,8 +46,8 @@ def relocate() -> None:
 
     A copy becomes a separate lake. The original's files are not touched. Killed half way, run it again.
     """
-    from wikistream_assets.jobs.relocation import relocate as make_at_home
     from wikistream_assets.settings import load_settings
+    from wikistream_assets.upkeep.relocation import relocate as make_at_home
 
     settings = load_settings()
     done = make_at_home(settings)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
 
-from wikistream_assets.printable import is_safe
-from wikistream_assets.printable import printable as printable  # the commands' one door
+from wikistream_assets.text.printable import is_safe
+from wikistream_assets.text.printable import printable as printable  # the commands' one door
 
 if TYPE_CHECKING:  # the commands' help must not wait for the lake's libraries
     from rich.console import Console
 
-    from wikistream_assets.resources.lakehouse import Lakehouse
+    from wikistream_assets.lake.lakehouse import Lakehouse
     from wikistream_assets.settings import Settings
 
 MAX_CELL: Final = 60
@@ -44,15 +44,15 @@ def open_lake() -> "tuple[Settings, Lakehouse]":
         LakeError: there is no lake yet, or it is of another format.
     """
     from wikistream_assets.embedded.home import open_home
+    from wikistream_assets.embedded.lake import local_lake
     from wikistream_assets.exceptions import LakeError
-    from wikistream_assets.resources.lakehouse import Lakehouse
     from wikistream_assets.settings import load_settings
 
     settings = load_settings()
     if not settings.catalog_db.exists():
         raise LakeError(f"there is no lake in {settings.root}: make one with 'make demo', or set WIKISTREAM_HOME")
     open_home(settings)
-    return settings, Lakehouse.local(settings)
+    return settings, local_lake(settings)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -4,7 +4,7 @@ import typer
 
 from wikistream_assets.quality.criteria import as_toml
 from wikistream_assets.settings import load_criteria, load_settings
-from wikistream_assets.tables.gold import schema_version
+from wikistream_assets.streams.edits.tables.gold import schema_version
 
 
 def criteria() -> None:

@@ -8,8 +8,8 @@ from producer.signals import clean_up_when_stopped
 from wikistream_assets.cli.console import printable, show_table
 
 if TYPE_CHECKING:
-    from wikistream_assets.demo import DemoResult
-    from wikistream_assets.summary import LakeSummary
+    from wikistream_assets.cli.demo_run import DemoResult
+    from wikistream_assets.readers.edits.summary import LakeSummary
 
 NOT_PUBLISHED = 3
 """Exit code of ``demo`` when a gate blocks or the layers do not add up; 1 is for errors, 2 for wrong usage."""
@@ -32,7 +32,7 @@ def demo(
     Starts the broker if it is not running, reads the source into Kafka with the producer, runs the Dagster job "cycle", and stops
     the broker again if it was started here. Exit code 0 only if every gate passed and the layers add up, 3 otherwise.
     """
-    from wikistream_assets.demo import run_demo
+    from wikistream_assets.cli.demo_run import run_demo
     from wikistream_assets.settings import load_settings
 
     settings = load_settings()

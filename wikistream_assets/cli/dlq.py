@@ -87,8 +87,8 @@ def redrive(
     What is accepted now goes to raw-events, once; what is not becomes a dead letter with one attempt more. Both reach the tables
     with the next run of Bronze. Interrupted at any moment, it is simply run again.
     """
-    from wikistream_assets.jobs.redrive import Selection
-    from wikistream_assets.jobs.redrive import redrive as run
+    from wikistream_assets.upkeep.redrive import Selection
+    from wikistream_assets.upkeep.redrive import redrive as run
 
     place = None if position is None else _place(position)
     settings, lake = open_lake()
@@ -146,8 +146,8 @@ def _at(position: str) -> tuple[str, Sequence[object]]:
 
 
 def _dead_letters() -> "DuckDBPyConnection":
-    from wikistream_assets.resources.query import open_views
-    from wikistream_assets.tables import DEAD_LETTER
+    from wikistream_assets.lake.query import open_views
+    from wikistream_assets.streams.edits.tables import DEAD_LETTER
 
     _, lake = open_lake()
     return open_views(lake, [DEAD_LETTER])

@@ -25,7 +25,7 @@ BLOCKED_EXIT_CODE = 3
 @app.command()
 def status() -> None:
     """Show for each layer what waits for its gate and which checks block it. Exit code 3 if something is blocked."""
-    from wikistream_assets.jobs.gate_control import gate_states, rollback_target
+    from wikistream_assets.engine.gate_control import gate_states, rollback_target
 
     _, lake = open_lake()
     states = gate_states(lake)
@@ -85,8 +85,8 @@ def correct(
     dry_run: _DryRun = False,
 ) -> None:
     """Give a recorded decision whose condition is refused another condition; 'false' rejects nothing."""
-    from wikistream_assets.jobs.gate_control import correct as correct_decision
-    from wikistream_assets.resources.spark import local_session
+    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.engine.gate_control import correct as correct_decision
 
     settings, lake = open_lake()
     corrected = correct_decision(
@@ -113,8 +113,8 @@ def _decide(
     dry_run: bool,
     where: str | None = None,
 ) -> None:
-    from wikistream_assets.jobs.gate_control import decide_on_failure
-    from wikistream_assets.resources.spark import local_session
+    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.engine.gate_control import decide_on_failure
 
     settings, lake = open_lake()
     preview = decide_on_failure(

@@ -17,7 +17,7 @@ def snapshots(
     """List the snapshots of a table's main branch, newest first: what they added, and what points to them."""
     from itertools import islice
 
-    from wikistream_assets.resources.lakehouse import table_spec
+    from wikistream_assets.lake.lakehouse import table_spec
 
     _, lake = open_lake()
     spec = table_spec(table)
@@ -47,8 +47,8 @@ def diff(
     examples: Annotated[int, typer.Option("--examples", min=0, help="rows to show")] = 10,
 ) -> None:
     """Count the rows added, removed and changed between two snapshots, by key; times of processing are not compared."""
-    from wikistream_assets.resources.diff import difference, version_named
-    from wikistream_assets.resources.lakehouse import table_spec
+    from wikistream_assets.lake.diff import difference, version_named
+    from wikistream_assets.lake.lakehouse import table_spec
 
     _, lake = open_lake()
     spec = table_spec(table)
@@ -83,10 +83,10 @@ def rollback(
     run, it is started for that, also for a dry run.
     """
     from wikistream_assets.embedded import services
-    from wikistream_assets.jobs.rollback import roll_back
-    from wikistream_assets.resources.diff import version_named
-    from wikistream_assets.resources.lakehouse import table_spec
-    from wikistream_assets.tables import RAW_EVENTS
+    from wikistream_assets.lake.diff import version_named
+    from wikistream_assets.lake.lakehouse import table_spec
+    from wikistream_assets.streams.edits.tables import RAW_EVENTS
+    from wikistream_assets.upkeep.rollback import roll_back
 
     settings, lake = open_lake()
     spec = table_spec(table)

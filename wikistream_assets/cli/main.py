@@ -139,7 +139,7 @@ def main() -> None:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(USAGE if isinstance(error, (ConfigurationError, ProducerConfigError)) else ERROR)
     except Exception as error:
-        from wikistream_assets.resources.failures import explained
+        from wikistream_assets.lake.failures import explained
 
         told = explained(error)
         if told is None:

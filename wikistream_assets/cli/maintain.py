@@ -13,10 +13,10 @@ def maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done, change nothing")] = False,
 ) -> None:
     """Compact small files, rewrite manifests, expire snapshots that nobody needs, delete orphan files."""
-    from wikistream_assets.jobs import maintenance
-    from wikistream_assets.resources.lakehouse import table_spec
-    from wikistream_assets.resources.spark import local_session
-    from wikistream_assets.tables import ALL_TABLES
+    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.lake.lakehouse import table_spec
+    from wikistream_assets.streams.registry import ALL_TABLES
+    from wikistream_assets.upkeep import maintenance
 
     settings, lake = open_lake()
     specs = [table_spec(name) for name in tables] if tables else list(ALL_TABLES)
@@ -48,8 +48,8 @@ def mask(
 ) -> None:
     """Hide names, addresses and free text of events older than WIKISTREAM_PRIVACY_MASK_AFTER_DAYS; there is no way back."""
     from wikistream_assets.alerts import Alerts
-    from wikistream_assets.jobs import masking
-    from wikistream_assets.resources.spark import local_session
+    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.upkeep import masking
 
     settings, lake = open_lake()
     today = datetime.now(UTC).date()

@@ -31,8 +31,8 @@ def serve() -> None:
 
     'make up' does the same where that port is set.
     """
+    from wikistream_assets.engine.stream_metrics import served_or_refused
     from wikistream_assets.metrics.lake import LakeMetrics
-    from wikistream_assets.metrics.stream import served_or_refused
     from wikistream_assets.settings import load_settings
 
     settings = load_settings()

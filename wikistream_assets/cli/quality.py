@@ -18,7 +18,7 @@ def quality(
 
     A pass rate is the share of PASSED among all verdicts but SKIPPED ones: a WARNING has not passed, though it blocks nothing.
     """
-    from wikistream_assets.resources.quality_report import quality_report
+    from wikistream_assets.readers.quality_report import quality_report
 
     _, lake = open_lake()
     report = quality_report(lake, days)

@@ -7,7 +7,7 @@ import typer
 
 from wikistream_assets.cli.console import fail, open_lake, show_table
 from wikistream_assets.cli.sql import Format, sql
-from wikistream_assets.resources.named_queries import NAMED_QUERIES
+from wikistream_assets.readers.edits.named_queries import NAMED_QUERIES
 
 
 def queries(

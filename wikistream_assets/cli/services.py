@@ -17,15 +17,15 @@ from wikistream_assets.cli.console import json_text, printable, terminal
 from wikistream_assets.embedded import doctor as examination
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.doctor import Finding
-from wikistream_assets.embedded.ports import refuse_taken_port
 from wikistream_assets.embedded.programs import ui_command, ui_environment
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.embedded.source import chosen_source
-from wikistream_assets.resources.broker import Broker, Record
+from wikistream_assets.kafka.broker import Broker, Record
+from wikistream_assets.machine.ports import refuse_taken_port
 from wikistream_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # it imports pyspark, which most of these commands need not wait for
-    from wikistream_assets.health import Health
+    from wikistream_assets.readers.health import Health
 
 NOT_WELL = 3
 """Exit code of ``status`` and ``health`` when something does not run as it should; 1 is for errors, 2 for wrong arguments."""
@@ -103,7 +103,7 @@ def health(json: JsonOption = False) -> None:
 
     Exit code 0 if so, 3 if something is wrong.
     """
-    from wikistream_assets.health import examine
+    from wikistream_assets.readers.health import examine
 
     found = examine(load_settings())
     if json:

@@ -12,7 +12,7 @@ import typer
 from wikistream_assets.cli.console import csv_field, fail, json_text, open_lake, printable, show_table
 
 if TYPE_CHECKING:
-    from wikistream_assets.resources.query import QueryResult
+    from wikistream_assets.lake.query import QueryResult
 
 TABLE_ROWS: Final = 50
 """Rows shown as a table unless ``--limit`` says otherwise."""
@@ -50,8 +50,8 @@ def sql(
 
     With --as-of every table is read as it was published at that moment, Gold's four at the newest version common to them then.
     """
-    from wikistream_assets.resources.as_of import versions_as_of
-    from wikistream_assets.resources.query import StatementError, query
+    from wikistream_assets.lake.as_of import versions_as_of
+    from wikistream_assets.lake.query import StatementError, query
 
     text = sys.stdin.read() if statement == "-" else statement
     _, lake = open_lake()

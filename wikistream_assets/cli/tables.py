@@ -7,7 +7,7 @@ import typer
 from wikistream_assets.cli.console import json_text, open_lake, show_table
 
 if TYPE_CHECKING:
-    from wikistream_assets.resources.lakehouse import Lakehouse
+    from wikistream_assets.lake.lakehouse import Lakehouse
 
 
 def tables(
@@ -17,7 +17,7 @@ def tables(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a table")] = False,
 ) -> None:
     """Show every table: rows, files, size, newest snapshot, and what it has consumed. Gold: as of its newest common version."""
-    from wikistream_assets.resources.table_hash import table_hashes
+    from wikistream_assets.lake.table_hash import table_hashes
 
     _, lake = open_lake()
     hashes = table_hashes(lake) if with_hash else {}
@@ -39,8 +39,8 @@ def describe_tables(lake: "Lakehouse") -> list[dict[str, Any]]:
     Raises:
         LakeError: the four Gold tables have no version in common.
     """
-    from wikistream_assets.resources.query import readable_versions
-    from wikistream_assets.tables import ALL_TABLES
+    from wikistream_assets.lake.query import readable_versions
+    from wikistream_assets.streams.registry import ALL_TABLES
 
     entries = []
     versions = readable_versions(lake)

@@ -10,7 +10,7 @@ import typer
 from wikistream_assets.cli.console import fail, open_lake, plain, printable
 
 if TYPE_CHECKING:
-    from wikistream_assets.resources.trace import Found, Trace
+    from wikistream_assets.readers.edits.trace import Found, Trace
 
 UNKNOWN_EVENT: Final = 4
 """Exit code for an id that no table holds."""
@@ -36,7 +36,7 @@ _GOLD_COLUMNS: Final = {
 def trace(event_id: Annotated[str, typer.Argument(help="meta.id of the event")]) -> None:
     """Follow one edit through every layer: offsets, rows, gate verdicts, snapshots. Exits 4 if no table holds it."""
     from wikistream_assets.embedded.home import user_key
-    from wikistream_assets.resources.trace import trace as follow
+    from wikistream_assets.readers.edits.trace import trace as follow
 
     settings, lake = open_lake()
     event_id = event_id.strip()

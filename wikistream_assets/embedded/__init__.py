@@ -1,1 +1,4 @@
-"""The embedded default: Java, jars, the broker and its supervision on one machine, all under WIKISTREAM_HOME."""
+"""One machine: the home, its leases, its Spark session, its broker, and supervisord, which keeps everything running.
+
+Belongs here: what takes the place of a service elsewhere. Does not belong here: what would serve any program (``machine``).
+"""

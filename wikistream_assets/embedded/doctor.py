@@ -14,15 +14,15 @@ from packaging.requirements import Requirement
 
 from wikistream_assets.embedded.home import inspect_home
 from wikistream_assets.embedded.jars import JarSet, find_broken, jar_folder, pinned_jars
-from wikistream_assets.embedded.java import find_java
-from wikistream_assets.embedded.limits import ensure_open_files
-from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
+from wikistream_assets.embedded.lake import inspect_lake
 from wikistream_assets.embedded.programs import programs
 from wikistream_assets.embedded.services import status
 from wikistream_assets.embedded.source import chosen_source
 from wikistream_assets.embedded.trial import try_broker, try_session
 from wikistream_assets.exceptions import LakeError, SetupError, WikistreamError
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.machine.java import find_java
+from wikistream_assets.machine.limits import ensure_open_files
+from wikistream_assets.machine.ports import listening_process, refuse_taken_port
 from wikistream_assets.settings import Settings, load_criteria
 
 FREE_DISK_GIB: Final = 2.0
@@ -129,7 +129,7 @@ def _jars(settings: Settings, names: JarSet) -> str:
 def _lake(settings: Settings) -> str:
     if not settings.catalog_db.exists():
         return "not created yet"
-    return f"{Lakehouse.inspect(settings)} tables"
+    return f"{inspect_lake(settings)} tables"
 
 
 def _criteria(settings: Settings) -> str:

@@ -24,10 +24,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final, TextIO
 
-from wikistream_assets.embedded.causes import with_advice
-from wikistream_assets.embedded.files import replace_whole
-from wikistream_assets.embedded.locks import exclusive
 from wikistream_assets.exceptions import LakeError, WriterBusyError
+from wikistream_assets.machine.causes import with_advice
+from wikistream_assets.machine.files import replace_whole
+from wikistream_assets.machine.locks import exclusive
 from wikistream_assets.settings import CRITERIA_FILE, Settings
 
 FORMAT_VERSION: Final = 1

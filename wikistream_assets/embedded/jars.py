@@ -24,13 +24,13 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from producer.paths import absolute
-from wikistream_assets.embedded.causes import with_advice
-from wikistream_assets.embedded.files import replace_whole
-from wikistream_assets.embedded.java import find_java, java_options
-from wikistream_assets.embedded.locks import exclusive
-from wikistream_assets.embedded.truststore import trust_options
-from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import SetupError, WikistreamError
+from wikistream_assets.machine.causes import with_advice
+from wikistream_assets.machine.files import replace_whole
+from wikistream_assets.machine.java import find_java, java_options
+from wikistream_assets.machine.locks import exclusive
+from wikistream_assets.machine.truststore import trust_options
+from wikistream_assets.machine.variables import built
 from wikistream_assets.settings import Settings, load_settings
 
 JarSet = Literal["spark", "kafka"]

@@ -4,7 +4,7 @@ It runs in the home and is given relative paths only. Not every path could stand
 escapes, and ``log.dirs`` is a list separated by commas.
 
 Belongs here: its configuration files, its command line, formatting its storage once. Does not belong here: keeping it running
-(``services``) and talking to it (``resources.broker``).
+(``services``) and talking to it (``kafka.broker``).
 """
 
 import base64
@@ -14,12 +14,12 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.jars import Report, ensure_jars
-from wikistream_assets.embedded.java import find_java, java_options, scratch_folder, temporary_folder
-from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.resources.broker import max_message_bytes
+from wikistream_assets.kafka.broker import max_message_bytes
+from wikistream_assets.machine.causes import advice_for, cause_of
+from wikistream_assets.machine.java import find_java, java_options, scratch_folder, temporary_folder
+from wikistream_assets.machine.variables import built
 from wikistream_assets.settings import Settings
 
 _FORMAT_TIMEOUT_SECONDS: Final = 120

@@ -17,14 +17,15 @@ from producer.launch import producer_command
 from producer.python import module_command
 from producer.settings import ENV_PREFIX, ProducerSettings
 from wikistream_assets.embedded import kafka, supervisor
+from wikistream_assets.embedded.dagster_home import prepare_dagster_home
 from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.embedded.jars import Report
-from wikistream_assets.embedded.ports import wait_for_listener
 from wikistream_assets.embedded.source import PipelineSource
 from wikistream_assets.exceptions import SetupError
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.machine.ports import wait_for_listener
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 LOCATION: Final = "wikistream"
 """Name of the Dagster code location, as in ``workspace.yaml``."""
@@ -94,7 +95,7 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
 def ui_command(settings: Settings) -> list[str]:
     """The command line of the Dagster UI, which runs in front and not under supervisord."""
     given = ("--port", str(settings.dagster_port), "--workspace", str(_workspace(settings)))
-    return module_command("wikistream_assets.ui_server", *given)
+    return module_command("wikistream_assets.instance.ui_server", *given)
 
 
 def ui_environment(settings: Settings) -> dict[str, str]:
@@ -150,7 +151,7 @@ def _producer(settings: Settings, chosen: PipelineSource) -> Program:
 def _stream(settings: Settings) -> Program:
     return Program(
         name="stream",
-        command=lambda: module_command("wikistream_assets.jobs.bronze_stream"),
+        command=lambda: module_command("wikistream_assets.engine.ingest"),
         wait_ready=lambda seconds, still_alive: _wait_for_writer(settings, seconds, still_alive),
         settled_seconds=20,
         environment=_variables(settings, Settings),
@@ -162,20 +163,20 @@ def _code(settings: Settings) -> Program:
     port = str(settings.code_port)
     return Program(
         name="code",
-        command=lambda: module_command("wikistream_assets.code_server", "--port", port),
+        command=lambda: module_command("wikistream_assets.instance.code_server", "--port", port),
         wait_ready=_answers(settings.code_port),
         settled_seconds=10,
         ports={"WIKISTREAM_CODE_PORT": settings.code_port},
         environment=_dagster_variables(settings),
         needs=("broker",),
-        prepare=lambda: _prepare_dagster(settings),
+        prepare=lambda: prepare_dagster_home(settings),
     )
 
 
 def _worker(settings: Settings) -> Program:
     return Program(
         name="worker",
-        command=lambda: module_command("wikistream_assets.run_worker"),
+        command=lambda: module_command("wikistream_assets.instance.run_worker"),
         wait_ready=None,  # who launches a run before it is ready starts a process of its own
         settled_seconds=20,
         environment=_dagster_variables(settings),
@@ -205,12 +206,6 @@ def _metrics(settings: Settings) -> Program:
         environment=_dagster_variables(settings),
         needs=("code",),
     )
-
-
-def _prepare_dagster(settings: Settings) -> None:
-    from wikistream_assets.dagster_home import prepare_dagster_home  # Dagster takes seconds to import
-
-    prepare_dagster_home(settings)
 
 
 def _answers(port: int) -> WaitReady:

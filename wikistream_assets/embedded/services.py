@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from wikistream_assets.embedded import supervisor
-from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.home import open_home, unusable
 from wikistream_assets.embedded.jars import Report, to_stderr
-from wikistream_assets.embedded.limits import OPEN_FILES, ensure_open_files
-from wikistream_assets.embedded.locks import alone, exclusive, shared
-from wikistream_assets.embedded.ports import refuse_taken_port
 from wikistream_assets.embedded.programs import STOPPED_LAST_TO_FIRST, Program, programs
 from wikistream_assets.embedded.source import choose_source, chosen_source
 from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.machine.causes import advice_for, cause_of
+from wikistream_assets.machine.limits import OPEN_FILES, ensure_open_files
+from wikistream_assets.machine.locks import alone, exclusive, shared
+from wikistream_assets.machine.ports import refuse_taken_port
 from wikistream_assets.settings import Settings
 
 BROKER: Final = "broker"

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from producer.eventstreams.generator import Generator
 from producer.launch import Source, capture_path, source_from
-from wikistream_assets.embedded.files import replace_whole
 from wikistream_assets.exceptions import LakeError
+from wikistream_assets.machine.files import replace_whole
 from wikistream_assets.settings import Settings
 
 SOURCE_FILE: Final = "run/source.json"

@@ -22,8 +22,8 @@ from pydantic import SecretStr
 
 from producer.python import module_command
 from producer.settings import ENV_PREFIX
-from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import SetupError
+from wikistream_assets.machine.variables import built
 from wikistream_assets.settings import Settings
 
 HOME_MARK: Final = "SUPERVISED_WIKISTREAM_HOME"

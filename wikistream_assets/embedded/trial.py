@@ -15,13 +15,13 @@ from producer.paths import absolute
 from producer.python import module_command
 from producer.settings import ENV_PREFIX
 from wikistream_assets.embedded import kafka
-from wikistream_assets.embedded.causes import advice_for, cause_of
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.java import scratch_folder, temporary_folder
-from wikistream_assets.embedded.ports import free_port
-from wikistream_assets.embedded.variables import built
 from wikistream_assets.exceptions import BrokerError, SetupError, WikistreamError
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.machine.causes import advice_for, cause_of
+from wikistream_assets.machine.java import scratch_folder, temporary_folder
+from wikistream_assets.machine.ports import free_port
+from wikistream_assets.machine.variables import built
 from wikistream_assets.settings import Settings, load_settings
 
 _SECONDS: Final = 180.0
@@ -119,16 +119,14 @@ def _with(advice: str) -> str:
 
 def main() -> int:
     """Try the session; returns the exit code."""
-    from wikistream_assets.resources.lakehouse import (
-        CATALOG_NAME,
-        Lakehouse,
-    )  # half a second that only this process needs
-    from wikistream_assets.resources.spark import local_session
+    from wikistream_assets.embedded.lake import local_lake
+    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.lake.lakehouse import CATALOG_NAME
 
     try:
         settings = load_settings()
         open_home(settings)
-        Lakehouse.local(settings)
+        local_lake(settings)
         session = local_session(settings)
         table = f"{CATALOG_NAME}.bronze.trial"
         session.createDataFrame([_WRITTEN], "word string, places string").writeTo(table).using("iceberg").create()

@@ -1,5 +1,5 @@
-"""Figures for Prometheus: of the Bronze stream's process, and of the lake and the broker as they are when asked.
+"""Figures for Prometheus about the lake and the broker, as they are when asked; ``catalogue`` lists these and all others.
 
-Names and units as Prometheus wants them: base units, ``_total`` for what only grows. ``catalogue`` lists them all, the producer's
-too (``producer.metrics``). Does not belong here: who is told when a figure is bad (``alerts``).
+Names and units as Prometheus wants them: base units, ``_total`` for what only grows. Does not belong here: the figures of a
+process (``engine.stream_metrics``, ``producer.metrics``), who is told when one is bad (``alerts``).
 """

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from producer.cursor import Counters
 from producer.metrics import Metrics
+from wikistream_assets.engine.stream_metrics import AgeGroup, StreamMetrics
 from wikistream_assets.metrics.lake import FAMILIES
-from wikistream_assets.metrics.stream import AgeGroup, StreamMetrics
 
 _HEAD: Final = """\
 # Metrics

@@ -19,18 +19,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from wikistream_assets.alerts import Alerts
 from wikistream_assets.alerts.watch import lag
-from wikistream_assets.cycles import last_cycle
-from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine.audit_log import newest_verdicts
+from wikistream_assets.engine.gate_control import gate_states
 from wikistream_assets.exceptions import WikistreamError
-from wikistream_assets.jobs.audit_log import newest_verdicts
-from wikistream_assets.jobs.gate_control import gate_states
-from wikistream_assets.operations.cycle_loop import Ended
+from wikistream_assets.instance.cycles import last_cycle
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Status
-from wikistream_assets.quality.rules.silver import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.quality.shapes import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, QUALITY_RESULTS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.supervision.cycle_loop import Ended
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 
 _log: Final = logging.getLogger(__name__)
 
@@ -115,7 +118,7 @@ class LakeMetrics:
         """The families, each with its samples of this moment."""
         figures: Figures = {name: [] for name in FAMILIES}
         # opened once, and by those who need it: there a failure is told
-        lake = cache(lambda: Lakehouse.local(self._settings))
+        lake = cache(lambda: local_lake(self._settings))
         sources: dict[str, Callable[[], Figures]] = {"alerts": self._alerts}
         if self._settings.catalog_db.exists():
             sources |= {"lake": lambda: self._lake(lake()), "kafka": lambda: self._kafka(lake())}

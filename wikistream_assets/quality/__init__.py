@@ -1,5 +1,4 @@
-"""Rules as data, their measurement with Deequ, profiles, drift, expectations of
-volume and mix, and the quarantine's budget.
+"""What a rule is and how rules are measured: Deequ, profiles, drift, expectations of volume and mix, the quarantine's budget.
 
-Does not belong here: Dagster, catalogs, files, clocks, environment.
+Belongs here: what would judge any table. Does not belong here: the rules of a stream (``streams``), catalogs, files, clocks.
 """

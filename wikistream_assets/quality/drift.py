@@ -19,7 +19,7 @@ from typing import Any, Final
 from wikistream_assets.quality.outcomes import computed, not_applicable
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome, Rule
-from wikistream_assets.quality.rules.silver import DRIFT_CATEGORIES, DRIFT_NULL_RATE, DRIFT_NUMERIC
+from wikistream_assets.quality.shapes import DRIFT_CATEGORIES, DRIFT_NULL_RATE, DRIFT_NUMERIC
 
 MIN_BASELINE_RUNS: Final = 10
 """Earlier runs of at least ``MIN_RATIO_ROWS`` rows that are needed before drift is judged; until then the check is learning."""

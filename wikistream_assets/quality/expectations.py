@@ -21,7 +21,7 @@ from typing import Final
 from wikistream_assets.quality.outcomes import computed, not_applicable
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Rule
-from wikistream_assets.quality.rules.silver import MIX_AS_USUAL, NO_MISSING_HOURS, VOLUME_AS_USUAL
+from wikistream_assets.quality.shapes import MIX_AS_USUAL, NO_MISSING_HOURS, VOLUME_AS_USUAL
 
 CATEGORIES: Final = ("domain", "language", "region")
 """Columns whose values are counted by hour. An hour's events are the sum over any one of them."""

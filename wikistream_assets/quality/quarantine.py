@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from wikistream_assets.quality.outcomes import computed, not_applicable
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome, Rule
-from wikistream_assets.quality.rules.silver import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
+from wikistream_assets.quality.shapes import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
 
 BUDGET_RULES: Final = (QUARANTINE_BUDGET_RANGE, QUARANTINE_BUDGET_DAY)
 

@@ -1,5 +1,4 @@
-"""What differs between local and aws: where Spark runs, which catalog, which broker, who is told."""
+"""What Dagster calls resources, for each environment: Spark, the lake, the broker, who is told.
 
-from wikistream_assets.embedded.variables import adopt_for_libraries
-
-adopt_for_libraries()  # PyIceberg reads its settings when it is imported, in whatever process that is
+Belongs here: the choice by environment. Does not belong here: how a thing works (``embedded``, ``lake``, ``kafka``).
+"""

@@ -15,13 +15,15 @@ from pyspark.sql import SparkSession
 from wikistream_assets.alerts import Alerts
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.embedded.stream import SupervisedStream
+from wikistream_assets.engine.context import JobContext
 from wikistream_assets.exceptions import ConfigurationError
-from wikistream_assets.jobs.context import JobContext
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
-from wikistream_assets.resources.stream_control import StreamControl, SupervisedStream
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.supervision.stream_control import StreamControl
 
 
 class LocalSpark(LazyPySparkResource):
@@ -40,7 +42,7 @@ class LocalLakehouse(dg.ConfigurableResource[Any]):
     def open(self) -> Lakehouse:
         settings = load_settings()
         open_home(settings)
-        return Lakehouse.local(settings)
+        return local_lake(settings)
 
 
 class LocalBroker(dg.ConfigurableResource[Any]):

@@ -1,1 +1,4 @@
-"""How each table is computed: DataFrame in, DataFrame out. No Dagster, no clocks, no paths, no environment."""
+"""Expressions that any stream may need: instants, Kafka's columns, text. DataFrame in, DataFrame out.
+
+Does not belong here: what only one stream means (``streams``), sessions, clocks, paths, environment.
+"""

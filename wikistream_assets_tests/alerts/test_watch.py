@@ -17,10 +17,10 @@ from wikistream_assets.alerts.watch import (
     watch_risks,
     watch_stale,
 )
-from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse, Masked, summary_properties
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS, RISK_SCORES
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets.streams.edits.tables import RAW_EVENTS, RISK_SCORES
+from wikistream_assets_tests.lake.lakes import add, full_row
 
 pytestmark = pytest.mark.unit
 

@@ -14,9 +14,9 @@ import pytest
 from playwright.sync_api import Page
 
 from wikistream_assets.embedded import services
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, QUARANTINE, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, free_port, wait_until
 from wikistream_assets_tests.webserver import answers, graphql
@@ -96,7 +96,7 @@ def dev(
 
 
 def rows(settings: Settings) -> dict[str, int]:
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     heads = {
         spec.identifier: lake.head(spec) for spec in (RAW_EVENTS, DEAD_LETTER, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
     }

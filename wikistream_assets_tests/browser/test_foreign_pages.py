@@ -17,11 +17,11 @@ import dagster as dg
 import pytest
 from playwright.sync_api import Page
 
-from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.ports import free_port
 from wikistream_assets.embedded.programs import programs, ui_command, ui_environment
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.machine.ports import free_port
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import wait_until
 from wikistream_assets_tests.webserver import answers

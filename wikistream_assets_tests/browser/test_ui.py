@@ -10,13 +10,14 @@ import pytest
 from playwright.sync_api import Page
 from pyspark.sql import SparkSession
 
-from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.definitions import defs
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets_tests.conftest import child_environment, wait_until
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.webserver import answers, graphql
 
@@ -46,7 +47,7 @@ def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: py
     log = (settings.root / "webserver.log").open("w")
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "wikistream_assets.ui_server", "--port", str(settings.dagster_port),
+            sys.executable, "-m", "wikistream_assets.instance.ui_server", "--port", str(settings.dagster_port),
             "--workspace", str(Path(__file__).parents[2] / "workspace.yaml"),
         ],
         env={**os.environ, **child_environment(settings)},

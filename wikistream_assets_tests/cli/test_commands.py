@@ -41,8 +41,8 @@ def test_help_loads_nothing_heavy() -> None:
 def test_read_commands_never_load_spark_or_dagster(command: str, settings: Settings) -> None:
     code = (
         f"import sys; from wikistream_assets.cli import {command}\n"
-        "import wikistream_assets.resources.quality_report\n"
-        "import wikistream_assets.resources.table_hash, wikistream_assets.resources.trace\n"
+        "import wikistream_assets.readers.quality_report\n"
+        "import wikistream_assets.lake.table_hash, wikistream_assets.readers.edits.trace\n"
         "print(sorted({'pyspark', 'dagster', 'pydeequ'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

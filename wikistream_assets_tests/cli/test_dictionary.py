@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from wikistream_assets.cli.dictionary import DICTIONARY, dictionary_text
-from wikistream_assets.tables import ALL_TABLES, TableSpec
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.cli.runner import wikistream
 
 pytestmark = pytest.mark.unit

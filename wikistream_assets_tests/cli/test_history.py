@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from wikistream_assets.jobs.gold import Position
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine.gold import Position
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets_tests.lake.lakes import add, full_row
 
 FIRST, SECOND = "first.example", "second\x1b[2J.example"
 
@@ -60,7 +61,7 @@ def test_a_lake_is_backed_up_and_restored(
     assert "copied now" in said(settings, "backup", str(folder), "--dagster")
     assert said(settings, "backup", str(folder)).rstrip().endswith("; 0 copied now")
     said(settings, "restore", str(folder), "--home", str(home))
-    assert table_hashes(Lakehouse.local(Settings(home=home))) == table_hashes(lake)
+    assert table_hashes(local_lake(Settings(home=home))) == table_hashes(lake)
 
 
 @pytest.mark.spark

@@ -7,15 +7,16 @@ import pytest
 from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded.doctor import examine
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.resources.failures import in_one_line
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import local_path
-from wikistream_assets.resources.spark import read_table
+from wikistream_assets.lake.failures import in_one_line
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.query import local_path
+from wikistream_assets.lake.spark_io import read_table
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
 from wikistream_assets_tests.conftest import Command
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets_tests.lake.lakes import add, full_row
 
 READING = (
     ("tables",),
@@ -35,7 +36,7 @@ def made(lake: Lakehouse, settings: Settings) -> Settings:
 
 
 def newest_metadata(settings: Settings) -> Path:
-    return Path(local_path(Lakehouse.local(settings).table(CLEANED_EVENTS).metadata_location))
+    return Path(local_path(local_lake(settings).table(CLEANED_EVENTS).metadata_location))
 
 
 def assert_one_line(made: Settings, command: Command, *words: str) -> None:
@@ -69,14 +70,14 @@ def test_the_catalog_is_gone_and_no_empty_one_takes_its_place(made: Settings, co
     for path in made.root.glob("catalog.db*"):
         path.unlink()
     with pytest.raises(LakeError, match=r"catalog\.db is missing"):
-        Lakehouse.local(made)
+        local_lake(made)
     assert not made.catalog_db.exists()
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("kind", ["manifest list", "manifest", "data file"])
 def test_a_file_below_the_metadata_is_gone(made: Settings, command: Command, kind: str) -> None:
-    table = Lakehouse.local(made).table(CLEANED_EVENTS)
+    table = local_lake(made).table(CLEANED_EVENTS)
     newest = table.current_snapshot()
     assert newest is not None
     [manifest] = newest.manifests(table.io)

@@ -7,12 +7,12 @@ from typing import Any, Final
 import pytest
 
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.quality_report import quality_report
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.readers.quality_report import quality_report
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import QUALITY_RESULTS
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets_tests.lake.lakes import add, full_row
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             at = datetime(2026, 3, day, hour, 15, tzinfo=UTC)
             message = f"{check} on {day}: {status}\x1b[2J"
             rows.append(full_row(QUALITY_RESULTS, check_id=str(len(rows)), run_timestamp=at, message=message, **row))
-    add(Lakehouse.local(settings), QUALITY_RESULTS, *rows)
+    add(local_lake(settings), QUALITY_RESULTS, *rows)
     return settings
 
 
@@ -51,7 +51,7 @@ def _figures(rows: list[dict[str, Any]], *keys: str) -> dict[Any, tuple[Any, ...
 
 
 def test_rates_by_day_table_and_check(settings: Settings) -> None:
-    report = quality_report(Lakehouse.local(settings), 7)
+    report = quality_report(local_lake(settings), 7)
     whole = pytest.approx(100 * 3 / 5 - 100 * 4 / 5)
     assert _figures(report.days, "run_date") == {
         "2026-03-09": (5, 3, 0, 2, 1, 60.0, whole),
@@ -77,7 +77,7 @@ def test_rates_by_day_table_and_check(settings: Settings) -> None:
 
 
 def test_days_are_counted_back_from_the_newest_verdict(settings: Settings) -> None:
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     counted = {days: [day["run_date"][-2:] for day in quality_report(lake, days).days] for days in (1, 2, 3, 8, 9)}
     assert counted == {1: ["09"], 2: ["09"], 3: ["09", "07"], 8: ["09", "07"], 9: ["09", "07", "01"]}
 
@@ -101,7 +101,7 @@ def test_the_report_as_text_and_as_json(settings: Settings) -> None:
 def test_a_lake_without_verdicts_says_so(settings_factory: Any) -> None:
     settings = settings_factory()
     open_home(settings)
-    Lakehouse.local(settings)
+    local_lake(settings)
     done = wikistream("quality", settings=settings)
     assert done.returncode == 0
     assert done.stdout.startswith("no gate has run yet")

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.named_queries import NAMED_QUERIES
-from wikistream_assets.resources.query import query
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.lake.query import query
+from wikistream_assets.readers.edits.named_queries import NAMED_QUERIES
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import TABLE_BY_IDENTIFIER
+from wikistream_assets.streams.registry import TABLE_BY_IDENTIFIER
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.cli.runner import wikistream
+from wikistream_assets_tests.lake.lakes import add
 from wikistream_assets_tests.quality.samples import gold_rows
-from wikistream_assets_tests.resources.lakes import add
 
 pytestmark = pytest.mark.unit
 
@@ -65,7 +65,7 @@ def silver() -> list[Row]:
 def settings(tmp_path_factory: pytest.TempPathFactory, silver: list[Row]) -> Settings:
     """A home with the Gold of these events, and one date of it that is older than the language."""
     settings = Settings(home=tmp_path_factory.mktemp("queries") / "home")
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     for identifier, rows in gold_rows(silver).items():
         if identifier == "gold.hourly_stats":
             rows = [{**row, "language": None} if row["stat_date"] == "2026-03-08" else row for row in rows]
@@ -165,7 +165,7 @@ def _expected(name: str, silver: list[Row]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", NAMED_QUERIES)
 def test_each_query_answers_from_the_events(name: str, settings: Settings, silver: list[Row]) -> None:
-    found = query(Lakehouse.local(settings), NAMED_QUERIES[name].sql)
+    found = query(local_lake(settings), NAMED_QUERIES[name].sql)
     rows = [
         tuple(
             json.loads(value) if column == "evidence" else value

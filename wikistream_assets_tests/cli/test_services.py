@@ -5,7 +5,7 @@ import json
 import pytest
 from confluent_kafka import Producer
 
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.cli.runner import wikistream
 

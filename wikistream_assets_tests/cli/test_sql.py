@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets_tests.lake.lakes import add, full_row
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +23,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = Settings(home=tmp_path_factory.mktemp("sql") / "home")
     rows = [full_row(RAW_EVENTS, event_id=f"e{i:02}", title=f"Page {i}", length_delta=-i) for i in range(60)]
     rows[0]["title"] = HOSTILE
-    add(Lakehouse.local(settings), RAW_EVENTS, *rows)
+    add(local_lake(settings), RAW_EVENTS, *rows)
     return settings
 
 

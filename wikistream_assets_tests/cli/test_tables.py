@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, GOLD_TABLES, HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import GOLD_TABLES, HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.resources.lakes import add, full_row, publish_gold
+from wikistream_assets_tests.lake.lakes import add, full_row, publish_gold
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +24,7 @@ POSITION = {"raw-events": {"0": 5, "1": 7}}
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with rows in every table; Gold's second publication is half done."""
     settings = Settings(home=tmp_path_factory.mktemp("tables") / "home")
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     for spec in ALL_TABLES:
         if spec not in GOLD_TABLES:
             add(lake, spec, full_row(spec), full_row(spec), position=POSITION if spec is RAW_EVENTS else None)
@@ -40,7 +41,7 @@ def listed(settings: Settings, *options: str) -> dict[str, dict]:
 
 
 def test_figures_are_those_of_the_files(settings: Settings) -> None:
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     found = listed(settings)
     assert list(found) == [spec.identifier for spec in ALL_TABLES]
     for spec in set(ALL_TABLES) - {HOURLY_STATS}:
@@ -64,14 +65,14 @@ def test_gold_is_shown_at_its_common_version(settings: Settings) -> None:
 def test_hashes_are_those_of_the_function(settings: Settings) -> None:
     found = listed(settings, "--hash")
     hashes = {table: line["hash"] for table, line in found.items() if line["hash"] is not None}
-    assert hashes == table_hashes(Lakehouse.local(settings))
+    assert hashes == table_hashes(local_lake(settings))
 
 
 def test_table_for_people(settings: Settings) -> None:
     done = wikistream("tables", "--hash", settings=settings)
     assert done.returncode == 0
     assert all(spec.identifier in done.stdout for spec in ALL_TABLES)
-    assert all(value in done.stdout for value in table_hashes(Lakehouse.local(settings)).values())
+    assert all(value in done.stdout for value in table_hashes(local_lake(settings)).values())
 
 
 READ_WITH_PYICEBERG = """

@@ -11,23 +11,24 @@ import pytest
 
 from wikistream_assets.cli.dlq import original_text
 from wikistream_assets.embedded.home import user_key
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.trace import Trace, covers, trace
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.readers.edits.trace import Trace, covers, trace
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import (
+from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,
     DEAD_LETTER,
     ENTITY_TRENDS,
     GOLD_TABLES,
     HOURLY_STATS,
-    QUALITY_RESULTS,
     QUARANTINE,
     RAW_EVENTS,
     RISK_SCORES,
 )
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets_tests.cli.runner import wikistream
-from wikistream_assets_tests.resources.lakes import AT, add, full_row
+from wikistream_assets_tests.lake.lakes import AT, add, full_row
 
 pytestmark = pytest.mark.unit
 
@@ -82,7 +83,7 @@ def verdict(table: str, check: str, status: str, start: int | None, end: int, mi
 def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
     """Two Bronze snapshots, the first audited and consumed by Silver; Gold made from that; a third Bronze row set waits."""
     settings = Settings(home=tmp_path_factory.mktemp("trace") / "home")
-    known = Known(settings, Lakehouse.local(settings))
+    known = Known(settings, local_lake(settings))
     lake, ids = known.lake, known.snapshots
     wikistream("tables", settings=settings)  # opens the home, so that it has its key
     first = lake.head(RAW_EVENTS)
@@ -289,7 +290,7 @@ def test_range_includes_its_end_and_not_its_start(
 
 
 def test_snapshots_that_have_expired_are_said_to_be(settings: Settings) -> None:
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     wikistream("tables", settings=settings)
     added = add(lake, RAW_EVENTS, raw(GOOD))
     add(lake, RAW_EVENTS, raw(LATE))

@@ -17,19 +17,20 @@ import yaml
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, store
-from wikistream_assets.asset_factory import SOURCE_WITHOUT_GAP
+from wikistream_assets.components.events import SOURCE_WITHOUT_GAP
 from wikistream_assets.defs.ops import alerts as sensors
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.exceptions import NewsNotKeptError
-from wikistream_assets.operations.stream_watch import Seen
+from wikistream_assets.instance.run_launcher import TOOK_TOO_LONG
+from wikistream_assets.lake.lakehouse import AUDITED_TAG, summary_properties
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
-from wikistream_assets.resources.lakehouse import AUDITED_TAG, summary_properties
-from wikistream_assets.resources.stream_control import StreamState
-from wikistream_assets.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS, RISK_SCORES, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS, RISK_SCORES
+from wikistream_assets.supervision.stream_control import StreamState
+from wikistream_assets.supervision.stream_watch import Seen
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.alerts.servers import http_server
-from wikistream_assets_tests.resources.lakes import add, full_row
+from wikistream_assets_tests.lake.lakes import add, full_row
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +46,7 @@ def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 @pytest.fixture
 def instance(home: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance with this project's event storage: not every storage can be asked for events across runs."""
-    configuration = yaml.safe_load((files("wikistream_assets") / "dagster.yaml").read_text())
+    configuration = yaml.safe_load((files("wikistream_assets.embedded") / "dagster.yaml").read_text())
     storage = {"event_log_storage": configuration["event_log_storage"]}
     with dg.instance_for_test(storage, set_dagster_home=True, temp_dir=str(tmp_path)) as instance:
         yield instance

@@ -23,24 +23,24 @@ from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_ne
 from producer.cursor import RecordedGap
 from producer.position import Gap
 from wikistream_assets.alerts import Alert, AlertKind, Alerts
-from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.bronze.assets import source_without_gap
 from wikistream_assets.defs.ops.loop import cycle_loop
 from wikistream_assets.defs.ops.stream import STREAM, bronze_freshness
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.engine.batch import Counts
 from wikistream_assets.exceptions import ClockBehindError
-from wikistream_assets.jobs.bronze_batch import Counts
-from wikistream_assets.operations.cycle_loop import Ended
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.instance.cycles import CYCLE, last_cycle
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse, Masked, summary_properties
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
-from wikistream_assets.resources.lakehouse import Lakehouse, Masked, summary_properties
-from wikistream_assets.resources.stream_control import StreamState
 from wikistream_assets.settings import Settings, load_settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.supervision.cycle_loop import Ended
+from wikistream_assets.supervision.stream_control import StreamState
 from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.kafka_records import advance_producer, event_message, produce
-from wikistream_assets_tests.resources.lakes import arrow, full_row, set_clock_back
+from wikistream_assets_tests.lake.lakes import arrow, full_row, set_clock_back
 
 _RESOURCES = {
     "lakehouse": LocalLakehouse(),
@@ -62,7 +62,7 @@ def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def instance(home: Settings) -> Iterator[dg.DagsterInstance]:
-    configured = yaml.safe_load(files("wikistream_assets").joinpath("dagster.yaml").read_text())
+    configured = yaml.safe_load(files("wikistream_assets.embedded").joinpath("dagster.yaml").read_text())
     with dg.instance_for_test({"run_retries": configured["run_retries"]}) as instance:
         yield instance
 

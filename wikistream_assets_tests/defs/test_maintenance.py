@@ -7,13 +7,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.components.events import asset_key
 from wikistream_assets.definitions import defs
-from wikistream_assets.jobs.maintenance import LAYERS
-from wikistream_assets.jobs.masking import ORDER
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, TableSpec
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.upkeep.maintenance import LAYERS
+from wikistream_assets.upkeep.masking import ORDER
 
 
 @pytest.fixture

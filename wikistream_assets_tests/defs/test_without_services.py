@@ -8,14 +8,14 @@ import dagster as dg
 import pytest
 
 from wikistream_assets.alerts import Alerts
-from wikistream_assets.asset_factory import failure_text
+from wikistream_assets.cli.demo_run import failed_steps
+from wikistream_assets.components.events import failure_text
 from wikistream_assets.definitions import defs
 from wikistream_assets.defs.bronze import assets
-from wikistream_assets.demo import failed_steps
 from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.locks import shared
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.machine.locks import shared
 from wikistream_assets.resources.environment import LocalLakehouse, resources_for
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import child_environment

@@ -9,13 +9,15 @@ from pyspark.sql import SparkSession
 from producer.eventstreams import capture
 from producer.launch import run_producer, source_from
 from wikistream_assets.embedded.home import open_home, user_key
-from wikistream_assets.jobs import bronze_gate, bronze_stream, gold, silver
-from wikistream_assets.jobs.bronze_stream import DrainReport
-from wikistream_assets.jobs.context import GateReport, JobContext
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine import bronze_gate, gold, ingest, silver
+from wikistream_assets.engine.context import GateReport, JobContext
+from wikistream_assets.engine.ingest import DrainReport
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests import oracle
 
 Row = dict[str, Any]
@@ -33,7 +35,7 @@ class Pipeline:
     def at(cls, settings: Settings) -> "Pipeline":
         """The pipeline of a new home, which is made."""
         open_home(settings)
-        lake = Lakehouse.local(settings)
+        lake = local_lake(settings)
         return cls(local_session(settings), lake, settings)
 
     def ingest(self, path: Path) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class Pipeline:
         return run_producer(source_from(str(path), self.settings), self.settings)
 
     def drain(self) -> DrainReport:
-        return bronze_stream.drain(self.ctx.spark, self.lake, self.settings)
+        return ingest.drain(self.ctx.spark, self.lake, self.settings)
 
     def cycle(self) -> list[GateReport]:
         self.drain()

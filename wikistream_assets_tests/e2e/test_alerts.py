@@ -22,15 +22,15 @@ from producer.eventstreams.capture import render
 from producer.eventstreams.generator import Generator
 from producer.launch import read_cursor
 from wikistream_assets.alerts import AlertKind, Alerts
-from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.source import choose_source
+from wikistream_assets.engine.ingest import LOCK
 from wikistream_assets.exceptions import WriterBusyError
-from wikistream_assets.jobs.bronze_stream import LOCK
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets_tests.alerts.servers import Inbox, http_server
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import free_port, wait_until
@@ -190,7 +190,7 @@ def test_a_source_that_falls_silent(home: Settings) -> None:
 def test_events_that_come_late(home: Settings) -> None:
     """The stream hangs for longer than an event may take, again and again for five minutes: no batch in between is in time."""
     told = Told(home, LATENCY)
-    lake = Lakehouse.local(home)
+    lake = local_lake(home)
     deadline = time.monotonic() + 2 * SECONDS
     while "fired" not in told.events(LATENCY):
         assert time.monotonic() < deadline

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.resources.lakehouse import Lakehouse
+from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import start, wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
 from wikistream_assets_tests.metrics.scrape import scrape
@@ -47,7 +47,7 @@ def home(settings_factory: SettingsFactory) -> Iterator[Settings]:
 
 
 def rows(settings: Settings) -> int:
-    newest = Lakehouse.local(settings).head(RAW_EVENTS)
+    newest = local_lake(settings).head(RAW_EVENTS)
     return newest.total_records if newest else 0
 
 
@@ -160,7 +160,7 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     assert "producer  STOPPED" in silent.stdout
     wait_until_read(home)
     expected, malformed = sent(home)
-    lake = Lakehouse.local(home)
+    lake = local_lake(home)
     found = lake.table(RAW_EVENTS).scan(selected_fields=("event_id",)).to_arrow()["event_id"].to_pylist()
     assert Counter(found) == expected
     letters = lake.head(DEAD_LETTER)

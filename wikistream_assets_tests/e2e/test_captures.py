@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from producer.wikis import FOLLOWED_DOMAINS
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import DEAD_LETTER, QUARANTINE, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.e2e.pipeline import Pipeline, capture_lines
 

@@ -6,10 +6,13 @@ import re
 import pytest
 
 from wikistream_assets.embedded import services
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.e2e.unknown_type import send_an_unknown_type
 
@@ -25,7 +28,7 @@ def test_a_second_demo_finds_nothing_new_and_a_failed_gate_leaves_what_is_publis
     assert "every gate passed" in first.stdout
     assert "read 4,000 from synthetic" in first.stdout
     assert all(service.state == "STOPPED" for service in services.status(settings)), "the demo leaves no process"
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     hashes, heads = table_hashes(lake), _heads(lake)
 
     second = wikistream("demo", "--events", EVENTS, settings=settings)
@@ -45,7 +48,7 @@ def test_demo_failed_gate_and_way_out(settings: Settings) -> None:
     assert stopped.returncode == 3, stopped.stderr + stopped.stdout
     assert "read 4,000 from synthetic" in stopped.stdout
     assert "event_type_valid" in stopped.stdout
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     readable = {spec.identifier: _row_count(lake, spec) for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)}
     assert set(readable.values()) == {0}, readable
     alert = json.loads((settings.root / "logs" / "alerts.jsonl").read_text().splitlines()[-1])

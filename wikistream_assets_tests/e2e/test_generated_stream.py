@@ -11,8 +11,8 @@ import pytest
 
 from producer.eventstreams.generator import Generator, Line
 from producer.wikis import FOLLOWED_DOMAINS
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.tables import DEAD_LETTER, RISK_SCORES
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, RISK_SCORES
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.e2e.pipeline import Pipeline

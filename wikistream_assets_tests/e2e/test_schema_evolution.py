@@ -12,11 +12,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 import wikistream_assets
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import read_table
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.spark_io import read_table
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
@@ -109,10 +110,10 @@ def _next_version(folder: Path) -> Path:
         shutil.copytree(_ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     column = '    ("notify_url", "string", "address of the change; absent before 2024"),\n'
     for path, before, after in (
-        ("tables/bronze.py", '        ("title_url", "string"', f"    {column}" + '        ("title_url", "string"'),
-        ("tables/silver.py", '    ("namespace", "int"', column + '    ("namespace", "int"'),
-        ("transforms/bronze/raw_events.py", "title_url STRING, ", "title_url STRING, notify_url STRING, "),
-        ("transforms/bronze/raw_events.py", '("title", "title_url", "user")', '("title", "title_url", "notify_url", "user")'),
+        ("streams/edits/tables/bronze.py", '        ("title_url", "string"', f"    {column}" + '        ("title_url", "string"'),
+        ("streams/edits/tables/silver.py", '    ("namespace", "int"', column + '    ("namespace", "int"'),
+        ("streams/edits/raw_events.py", "title_url STRING, ", "title_url STRING, notify_url STRING, "),
+        ("streams/edits/raw_events.py", '("title", "title_url", "user")', '("title", "title_url", "notify_url", "user")'),
     ):  # fmt: skip
         file = folder / "wikistream_assets" / path
         text = file.read_text()
@@ -122,16 +123,16 @@ def _next_version(folder: Path) -> Path:
 
 
 _CYCLE = """
-from wikistream_assets.jobs import bronze_gate, bronze_stream, gold, silver
-from wikistream_assets.jobs.context import JobContext
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
+from wikistream_assets.engine import bronze_gate, gold, ingest, silver
+from wikistream_assets.engine.context import JobContext
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.settings import load_settings
 
 settings = load_settings()
-lake = Lakehouse.local(settings)
+lake = local_lake(settings)
 context = JobContext(local_session(settings), lake, settings, run_id="next version")
-bronze_stream.drain(context.spark, lake, settings)
+ingest.drain(context.spark, lake, settings)
 assert all(job.run(context).passed for job in (bronze_gate, silver, gold))
 """
 

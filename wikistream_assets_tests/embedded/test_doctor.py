@@ -9,7 +9,7 @@ from wikistream_assets.embedded.doctor import Finding, examine, try_out
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.embedded.test_java import fake_java
+from wikistream_assets_tests.machine.test_java import fake_java
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,7 @@ from wikistream_assets.embedded.trial import try_broker, try_session
 from wikistream_assets.exceptions import SetupError
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
-from wikistream_assets_tests.embedded.test_variables import HOSTILE
+from wikistream_assets_tests.machine.test_variables import HOSTILE
 
 pytestmark = pytest.mark.e2e
 
@@ -76,7 +76,7 @@ def test_more_memory_than_there_is(
 
 
 def test_nowhere_to_load_libraries_from(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wikistream_assets.embedded.java._is_noexec", lambda _: True)
+    monkeypatch.setattr("wikistream_assets.machine.java._is_noexec", lambda _: True)
     with pytest.raises(SetupError, match=r"mounted noexec or cannot be written\): set TMPDIR to a folder") as caught:
         try_broker(settings)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.embedded.test_variables import HOSTILE
+from wikistream_assets_tests.machine.test_variables import HOSTILE
 
 pytestmark = pytest.mark.kafka
 

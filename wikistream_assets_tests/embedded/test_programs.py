@@ -12,7 +12,7 @@ from wikistream_assets.embedded.programs import Program, programs, ui_environmen
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, free_port
-from wikistream_assets_tests.embedded.test_variables import HOSTILE
+from wikistream_assets_tests.machine.test_variables import HOSTILE
 
 pytestmark = pytest.mark.unit
 

@@ -19,11 +19,11 @@ from producer.eventstreams.generator import Generator
 from producer.topics import RAW_EVENTS
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.ports import listening_process, refuse_taken_port
 from wikistream_assets.embedded.programs import Program, programs
 from wikistream_assets.embedded.services import ServiceStatus
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.machine.ports import listening_process, refuse_taken_port
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, free_port, wait_until
 from wikistream_assets_tests.kafka_records import Message, produce

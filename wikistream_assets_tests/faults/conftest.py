@@ -22,13 +22,16 @@ from producer.launch import Source, source_from
 from producer.settings import ProducerSettings
 from producer.sink import read_cursor
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine.ingest import drain
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
+from wikistream_assets_tests.engine.bronze_lakes import assert_sound, totals
+from wikistream_assets_tests.engine.gate_lakes import lake_of
 from wikistream_assets_tests.faults.bronze_sends import EVENTS, LETTERS
 from wikistream_assets_tests.faults.producing import (
     GENERATOR,
@@ -39,8 +42,6 @@ from wikistream_assets_tests.faults.producing import (
     start,
 )
 from wikistream_assets_tests.faults.report import Case, Result, append, commit, is_result, passed_on, read
-from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, totals
-from wikistream_assets_tests.jobs.gate_lakes import lake_of
 from wikistream_assets_tests.producer.kafka_reader import landed
 
 _ACCOUNT = pytest.StashKey[list[Case]]()
@@ -131,7 +132,7 @@ def assert_undisturbed(settings_factory: SettingsFactory) -> Undisturbed:
 def drained_hashes(settings: Settings) -> dict[str, str]:
     """The hashes of a new lake into which all that Kafka holds was drained."""
     open_home(settings)
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     drain(local_session(settings), lake, settings)
     return table_hashes(lake)
 

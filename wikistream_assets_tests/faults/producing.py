@@ -11,7 +11,7 @@ from producer.launch import Source, producer_command
 from producer.settings import ProducerSettings, child_environment
 from producer.sse import Frame
 from producer.wikis import FOLLOWED_DOMAINS
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
 
 GENERATOR = Generator(events=8_000, malformed=0.005, oversized_bytes=1_000_100)
 PROCESS_SECONDS = 120.0

@@ -12,15 +12,15 @@ import pytest
 
 from producer.eventstreams.generator import Generator
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import query
-from wikistream_assets.resources.table_hash import table_hashes
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.query import query
+from wikistream_assets.lake.table_hash import table_hashes
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import streaming, totals
 from wikistream_assets_tests.faults.conftest import Account, drained_hashes
 from wikistream_assets_tests.faults.weak_bronze import WeakBronze
-from wikistream_assets_tests.jobs.bronze_lakes import streaming, totals
 from wikistream_assets_tests.kafka_records import Message, event_message, judged, produce
 from wikistream_assets_tests.producer.samples import ID, line
 
@@ -53,7 +53,7 @@ def test_28_a_days_backlog_while_live(
 ) -> None:
     settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
     open_home(settings)
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     source = Generator(seed=28, events=kills(20_000, A_DAY), hours=24, redelivered=0, malformed=0, canary=0)
     sent: list[str] = []
 

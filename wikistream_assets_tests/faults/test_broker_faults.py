@@ -13,17 +13,17 @@ from producer.launch import source_from
 from producer.settings import ProducerSettings
 from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import services
+from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids, streaming
 from wikistream_assets_tests.faults.bronze_sends import messages
 from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, SmallDisk, drained_hashes, fill
 from wikistream_assets_tests.faults.producing import GENERATOR, PROCESS_SECONDS, ended, finish, start
-from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, streaming
 from wikistream_assets_tests.kafka_records import Message, produce
 from wikistream_assets_tests.producer.kafka_reader import committed
 

@@ -23,40 +23,35 @@ from pyspark.sql import functions as sf
 
 from producer.topics import EVENT_TOPICS
 from producer.topics import RAW_EVENTS as RAW_TOPIC
-from wikistream_assets.embedded import services
+from wikistream_assets.embedded import leases, services
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.ports import listening_process
-from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs import bronze_batch, ownership
-from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.jobs.failpoints import (
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine import batch
+from wikistream_assets.engine.failpoints import (
     BRONZE_AFTER_CHECKPOINT,
     BRONZE_AFTER_COMMIT,
     BRONZE_AFTER_DEAD_LETTERS,
     BRONZE_AFTER_OFFSETS,
     BRONZE_BEFORE_COMMIT,
 )
-from wikistream_assets.jobs.maintenance import maintain
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
+from wikistream_assets.engine.ingest import drain
+from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.machine.ports import listening_process
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
-from wikistream_assets.transforms.bronze.raw_events import parse
+from wikistream_assets.streams.edits.raw_events import parse
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.upkeep.maintenance import maintain
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import PROCESS_SECONDS, assert_sound, batches, event_ids, streaming
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, messages, sent_ids
 from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, catalog_locked, fill
-from wikistream_assets_tests.jobs.bronze_lakes import (
-    PROCESS_SECONDS,
-    assert_sound,
-    batches,
-    event_ids,
-    streaming,
-)
-from wikistream_assets_tests.jobs.test_maintenance import LONG_AGO
 from wikistream_assets_tests.kafka_records import event_message, open_transaction, produce
 from wikistream_assets_tests.producer.samples import ID, line
 from wikistream_assets_tests.running import wait_until_read
+from wikistream_assets_tests.upkeep.test_maintenance import LONG_AGO
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
 
@@ -163,7 +158,7 @@ def test_13_a_jvm_that_outlives_its_killed_python(
 ) -> None:
     """Python is killed while its JVM stands in the commit; the next writer starts; then that JVM goes on and commits."""
     if not locked:
-        monkeypatch.setattr(ownership, "lock_in_jvm", lambda *_: nullcontext())
+        monkeypatch.setattr(leases, "lock_in_jvm", lambda *_: nullcontext())
     drain(spark, lake, settings)  # as above
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
     with streaming(settings, "--once") as stream, catalog_locked(settings.catalog_db):
@@ -251,10 +246,10 @@ def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: L
     produce(settings.bootstrap_servers, messages())
     drain(spark, lake, settings)
     before = lake.head(RAW_EVENTS)
-    _write_everything(bronze_batch.BatchWriter(lake, settings), spark, settings)
+    _write_everything(batch.BatchWriter(lake, settings), spark, settings)
     assert lake.head(RAW_EVENTS) == before
     produce(settings.bootstrap_servers, [event_message("id-new", line().replace(ID, "id-new"))])
-    _write_everything(bronze_batch.BatchWriter(lake, settings), spark, settings)
+    _write_everything(batch.BatchWriter(lake, settings), spark, settings)
     assert batches(lake)[-1].counts is not None
     assert batches(lake)[-1].counts["batch"] == {"records": 1, "rows": 1, "dead_letters": 0, "duplicates": 0}
     assert_sound(lake)
@@ -285,10 +280,10 @@ def test_18_control_without_the_lock_two_writers_double(
 ) -> None:
     """Iceberg lets both append: two writers that start from the same position both write the same events."""
     produce(settings.bootstrap_servers, messages())
-    first, second = (bronze_batch.BatchWriter(lake, settings) for _ in range(2))
+    first, second = (batch.BatchWriter(lake, settings) for _ in range(2))
     _write_everything(first, spark, settings)
     # the second one has looked for known events before the first committed
-    monkeypatch.setattr(bronze_batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
+    monkeypatch.setattr(batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
     _write_everything(second, spark, settings)
     found = event_ids(lake)
     assert found == sorted(sent_ids() * 2)
@@ -334,7 +329,7 @@ def test_8_the_broker_is_killed_while_bronze_drains(
     own_broker: Settings, assert_undisturbed: Undisturbed, account: Account, kills: Callable[[int, int], int]
 ) -> None:
     produce(own_broker.bootstrap_servers, messages())
-    lake = Lakehouse.local(own_broker)
+    lake = local_lake(own_broker)
     seconds: list[float] = []
     with ExitStack() as streams:
         stream = streams.enter_context(streaming(own_broker))
@@ -421,7 +416,7 @@ def test_9_the_broker_hangs_while_bronze_streams(
 ) -> None:
     records = list(messages())
     produce(own_broker.bootstrap_servers, records[:1_000])
-    lake = Lakehouse.local(own_broker)
+    lake = local_lake(own_broker)
     broker = listening_process(own_broker.kafka_port)
     assert broker is not None
     with streaming(own_broker) as stream:
@@ -467,7 +462,7 @@ def test_26_the_disk_is_full(
     disk = full.root / part
     small_disk(disk, 8)
     open_home(full)
-    lake = Lakehouse.local(full)
+    lake = local_lake(full)
     # the letters first: what then does not fit are the files of events, several at a time
     everything = sorted(messages(), key=lambda message: message.topic)
     produce(full.bootstrap_servers, everything[: EVENTS // 2])
@@ -518,7 +513,7 @@ def _kafka(spark: SparkSession, settings: Settings, isolation: str = "read_commi
     )
 
 
-def _write_everything(writer: bronze_batch.BatchWriter, spark: SparkSession, settings: Settings) -> None:
+def _write_everything(writer: batch.BatchWriter, spark: SparkSession, settings: Settings) -> None:
     """One batch of all that is in both topics."""
     writer.write(parse(_kafka(spark, settings)), 0, Broker(settings.bootstrap_servers).ends(EVENT_TOPICS))
 

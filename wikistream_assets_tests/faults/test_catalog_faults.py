@@ -15,17 +15,20 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
+from wikistream_assets.embedded import spark as spark_resource
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.jobs.maintenance import maintain
-from wikistream_assets.resources import spark as spark_resource
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.upkeep.maintenance import maintain
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import event_ids, streaming, totals
+from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, LETTERS, messages, sent_ids
 from wikistream_assets_tests.faults.conftest import (
     Account,
@@ -36,8 +39,6 @@ from wikistream_assets_tests.faults.conftest import (
     fill,
 )
 from wikistream_assets_tests.faults.weak_bronze import WeakBronze
-from wikistream_assets_tests.jobs.bronze_lakes import event_ids, streaming, totals
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.kafka_records import Message, event_message, produce
 from wikistream_assets_tests.producer.samples import line
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -248,7 +249,7 @@ def test_control_a_batch_that_cannot_be_written_is_left_behind(
         small_disk(tmp_path / "disk", 8)
     settings = settings_factory(home=tmp_path / "disk", bootstrap_servers=fresh_topics.bootstrap_servers)
     open_home(settings)
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     rows = {row["event_id"]: row for row in clean_rows(RAW_EVENTS)}
     produce(settings.bootstrap_servers, (event_message(event_id, line()) for event_id in rows))
     faults = {"19": catalog_locked, "26": filled, "more": read_only}

@@ -12,18 +12,19 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
-from wikistream_assets.jobs import gold
-from wikistream_assets.jobs.gate_control import decide_on_failure, gate_states
-from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, Lakehouse
-from wikistream_assets.resources.query import query
-from wikistream_assets.resources.spark import overwrite_rows, read_table
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine import gold
+from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.query import query
+from wikistream_assets.lake.spark_io import overwrite_rows, read_table
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import GOLD_TABLES, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import GOLD_TABLES, RAW_EVENTS
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.faults.conftest import Account
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.quality.samples import clean_rows
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
@@ -193,7 +194,7 @@ def test_more_the_demo_on_one_broken_line_and_then_on_events(
     ):
         ended = wikistream(*command, settings=settings)
         assert ended.returncode == code, (command, ended.stdout[-2000:], ended.stderr[-2000:])
-    lake = Lakehouse.local(settings)
+    lake = local_lake(settings)
     history = [version.snapshot_id for version in lake.history(GOLD_TABLES[0])]
     compared = wikistream("diff", "gold.hourly_stats", str(history[-1]), str(history[0]), settings=settings)
     assert compared.returncode == 0, compared.stderr

@@ -1,6 +1,6 @@
 """Every check of every gate, on a real lake: one fault each, which this check finds and stops, with its reason and its keys.
 
-``jobs/test_gates.py`` follows a few checks through every way out; here each of them is seen to close its gate: main stays where
+``engine/test_gates.py`` follows a few checks through every way out; here each of them is seen to close its gate: main stays where
 it was, nothing downstream runs, and what Dagster shows is what ``dq_audit`` holds. Parity is a sum over the whole range: a fault
 that takes a row out of its hour breaks it as well, and such companions are named.
 """
@@ -13,18 +13,20 @@ import pytest
 from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import StructField, StructType
 
-from wikistream_assets.asset_factory import check_result
-from wikistream_assets.jobs import gold, silver
-from wikistream_assets.jobs.context import GateReport
-from wikistream_assets.jobs.gate_control import decide_on_failure
+from wikistream_assets.components.events import check_result
+from wikistream_assets.engine import gold, silver
+from wikistream_assets.engine.context import GateReport
+from wikistream_assets.engine.gate_control import decide_on_failure
+from wikistream_assets.lake.lakehouse import AUDITED_TAG
+from wikistream_assets.lake.spark_io import append_rows, overwrite_rows
 from wikistream_assets.quality.drift import MIN_BASELINE_RUNS
 from wikistream_assets.quality.rule import Severity, Status
-from wikistream_assets.resources.lakehouse import AUDITED_TAG
-from wikistream_assets.resources.spark import append_rows, overwrite_rows
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS, TABLE_BY_IDENTIFIER, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.conftest import free_port
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.quality.mutations import MUTATIONS, Mutation, change
 from wikistream_assets_tests.quality.samples import Row, clean_rows
 
@@ -345,7 +347,7 @@ def test_every_check_of_every_table_has_its_fault() -> None:
         *(("bronze.raw_events", check) for check in BRONZE_FAULTS),
         *(("silver.cleaned_events", check) for check in SILVER_CHECKS),
         *GOLD_FAULTS,
-        # one reason for all four; see jobs/test_gates.py::test_gold_refuses_silver_that_no_gate_has_passed
+        # one reason for all four; see engine/test_gates.py::test_gold_refuses_silver_that_no_gate_has_passed
         *((spec.identifier, "upstream_gates_passed") for spec in GOLD_TABLES),
     }
     assert faults == {(spec.identifier, rule.name) for spec in ALL_TABLES for rule in spec.rules}

@@ -25,36 +25,37 @@ from pyspark.sql import SparkSession
 
 from producer.eventstreams.generator import Generator
 from producer.wikis import FOLLOWED_DOMAINS
-from wikistream_assets.asset_factory import asset_key
-from wikistream_assets.cycles import CYCLE
-from wikistream_assets.dagster_home import dagster_instance, prepare_dagster_home
+from wikistream_assets.components.events import asset_key
 from wikistream_assets.definitions import defs
-from wikistream_assets.jobs import bronze_gate, failpoints, gold, silver
+from wikistream_assets.embedded.dagster_home import prepare_dagster_home
+from wikistream_assets.engine import bronze_gate, failpoints, gold, silver
+from wikistream_assets.instance.cycles import CYCLE
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.spark_io import append_rows, read_table
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.rule import CheckOutcome, Status
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
-from wikistream_assets.resources.spark import append_rows, read_table
-from wikistream_assets.resources.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import (
+from wikistream_assets.streams.edits.cleaned_events import good, split
+from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,
     GOLD_TABLES,
     HOURLY_STATS,
     QUARANTINE,
     RAW_EVENTS,
-    TableSpec,
 )
-from wikistream_assets.transforms.silver.cleaned_events import good, split
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import event_ids
+from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
 from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
-from wikistream_assets_tests.jobs.bronze_lakes import event_ids
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, lake_of
-from wikistream_assets_tests.jobs.test_backfill import DAY
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
-from wikistream_assets_tests.transforms.frames import PROCESSED_AT
+from wikistream_assets_tests.streams.edits.frames import PROCESSED_AT
+from wikistream_assets_tests.upkeep.test_backfill import DAY
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
@@ -104,7 +105,7 @@ def _settle(
 def _begin(gates: GateLake, *layers: str, **environment: str) -> subprocess.Popen[str]:
     """Start the jobs of some layers as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "wikistream_assets_tests.jobs.run_layer", *layers],
+        [sys.executable, "-m", "wikistream_assets_tests.engine.run_layer", *layers],
         env={**os.environ, **child_environment(gates.ctx.settings), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,22 +9,23 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.jobs.context import GateReport
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import CATALOG_NAME, Lakehouse
-from wikistream_assets.resources.spark import read_table
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine.context import GateReport
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import CATALOG_NAME, Lakehouse
+from wikistream_assets.lake.spark_io import read_table
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import HOURLY_STATS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import HOURLY_STATS, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids, streaming, totals
+from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, lake_of
 from wikistream_assets_tests.faults.conftest import Account
-from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids, streaming, totals
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, lake_of
-from wikistream_assets_tests.jobs.test_backfill import files
 from wikistream_assets_tests.kafka_records import event_message, produce
+from wikistream_assets_tests.lake.lakes import add, arrow, full_row, set_clock_back
 from wikistream_assets_tests.producer.samples import ID, line
 from wikistream_assets_tests.quality.samples import clean_rows
-from wikistream_assets_tests.resources.lakes import add, arrow, full_row, set_clock_back
+from wikistream_assets_tests.upkeep.test_backfill import files
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
@@ -118,7 +119,7 @@ def test_24_the_clock_is_set_back_under_the_running_stream(
     """It waits until the clock has passed its newest commit, in the same process, and goes on with the batch that was refused."""
     settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
     open_home(settings)
-    lake, ids = Lakehouse.local(settings), [f"id-{number:05d}" for number in range(1_000)]
+    lake, ids = local_lake(settings), [f"id-{number:05d}" for number in range(1_000)]
     messages = [event_message(i, line().replace(ID, i)) for i in ids]
     produce(settings.bootstrap_servers, messages[:500])
     with streaming(settings) as stream:

@@ -15,21 +15,23 @@ import pytest
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from pyspark.sql import SparkSession
 
-from wikistream_assets.asset_factory import asset_key
-from wikistream_assets.dagster_home import dagster_instance
+from wikistream_assets.components.events import asset_key
 from wikistream_assets.embedded import services, supervisor
-from wikistream_assets.jobs.gate_control import gate_states
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.query import query
-from wikistream_assets.resources.table_hash import table_hashes
-from wikistream_assets.run_launcher import HANDED_OVER
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.engine.gate_control import gate_states
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.instance.run_launcher import HANDED_OVER
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.query import query
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import event_ids
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
-from wikistream_assets_tests.jobs.bronze_lakes import event_ids
-from wikistream_assets_tests.jobs.gate_lakes import GateLake
+from wikistream_assets_tests.instance.test_run_launcher import ended_process, monitored, started_run
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.running import (
     SECONDS,
@@ -41,7 +43,6 @@ from wikistream_assets_tests.running import (
     wait_for_work,
     wait_until_read,
 )
-from wikistream_assets_tests.test_run_launcher import ended_process, monitored, started_run
 
 pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.spark]
 
@@ -160,7 +161,7 @@ def assert_all_published(
     """Let the loop publish all there is, then hold what was sent against what came out."""
     supervisor.call(home, "stopProcess", "producer")
     wait_until_read(home)
-    lake = Lakehouse.local(home)
+    lake = local_lake(home)
     wait_until(lambda: all(state.pending.empty for state in gate_states(lake)), SECONDS)
     wait_until(lambda: all(record.dagster_run.is_finished for record in cycles(instance)), SECONDS)
     ids, _ = sent(home)

@@ -32,9 +32,9 @@ from producer.sink import read_cursor
 from producer.topics import DLQ_EVENTS, RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.embedded import services
-from wikistream_assets.embedded.ports import listening_process
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.machine.ports import listening_process
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, HashesOf, drained_hashes

@@ -19,21 +19,22 @@ from producer.failpoints import AFTER_COMMIT, AFTER_PRODUCE
 from producer.redrive import Judge, Letter, Place, Redriver
 from producer.topics import DLQ_EVENTS
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.jobs import redrive as job
-from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.jobs.redrive import Selection, redrive
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.resources.spark import local_session
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine.ingest import drain
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
+from wikistream_assets.upkeep import redrive as job
+from wikistream_assets.upkeep.redrive import Selection, redrive
 from wikistream_assets_tests.cli import runner
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
+from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids
 from wikistream_assets_tests.faults.conftest import Account
-from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, event_ids
-from wikistream_assets_tests.jobs.test_redrive import big, letter
 from wikistream_assets_tests.kafka_records import Message, produce
 from wikistream_assets_tests.producer.kafka_reader import landed
+from wikistream_assets_tests.upkeep.test_redrive import big, letter
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark, pytest.mark.kafka]
 
@@ -61,7 +62,7 @@ def undisturbed(broker: Broker, broker_settings: Settings, tmp_path_factory: pyt
     empty_topics(broker, broker_settings)
     calm = Settings(home=tmp_path_factory.mktemp("calm") / "home", bootstrap_servers=broker.bootstrap_servers)
     open_home(calm)
-    spark, lake = local_session(calm), Lakehouse.local(calm)
+    spark, lake = local_session(calm), local_lake(calm)
     send_letters(spark, lake, calm)
     assert redrive(lake, calm, Selection()).accepted == LETTERS
     drain(spark, lake, calm)

@@ -6,17 +6,17 @@ import json
 import pytest
 from pyspark.sql import SparkSession
 
-from wikistream_assets.jobs.bronze_stream import drain
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import AUDITED_TAG, Lakehouse
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.engine.ingest import drain
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
+from wikistream_assets_tests.engine.bronze_lakes import assert_sound, table_rows
+from wikistream_assets_tests.engine.gate_lakes import GateLake, blocking, lake_of
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.faults.test_every_check import accept
-from wikistream_assets_tests.jobs.bronze_lakes import assert_sound, table_rows
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, blocking, lake_of
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.producer.samples import ID, line
 

@@ -31,7 +31,7 @@ from producer.settings import ProducerSettings
 from producer.sink import read_cursor
 from producer.topics import RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, HashesOf, drained_hashes
 from wikistream_assets_tests.faults.producing import (

@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.jobs import failpoints
-from wikistream_assets.resources.lakehouse import Lakehouse, Masked
-from wikistream_assets.resources.local_files import local_path
-from wikistream_assets.resources.spark import local_session
-from wikistream_assets.resources.table_hash import table_hashes
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine import failpoints
+from wikistream_assets.lake.lakehouse import Masked
+from wikistream_assets.lake.local_files import local_path
+from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets_tests.cli.runner import start, wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.engine.bronze_lakes import event_ids
+from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, lake_of
 from wikistream_assets_tests.faults.conftest import Account
-from wikistream_assets_tests.jobs.bronze_lakes import event_ids
-from wikistream_assets_tests.jobs.gate_lakes import GateLake, Row, lake_of
-from wikistream_assets_tests.jobs.test_backfill import DAY, on_next_day
 from wikistream_assets_tests.quality.samples import clean_rows
+from wikistream_assets_tests.upkeep.test_backfill import DAY, on_next_day
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
@@ -46,7 +47,7 @@ class Calm:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     settings = Settings(home=tmp_path_factory.mktemp("calm") / "home", **LIMITS)
     open_home(settings)
-    gates = GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    gates = GateLake(local_session(settings), local_lake(settings), settings)
     publish(gates)
     published = table_hashes(gates.lake)
     command(gates, "mask")
@@ -59,7 +60,7 @@ def gates(calm: Calm, settings_factory: SettingsFactory) -> GateLake:
     settings = settings_factory(**LIMITS)
     open_home(settings)
     shutil.copytree(calm.home / "secrets", settings.root / "secrets", dirs_exist_ok=True)
-    return GateLake(local_session(settings), Lakehouse.local(settings), settings)
+    return GateLake(local_session(settings), local_lake(settings), settings)
 
 
 def rows_of_two_days() -> list[Row]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 
 from producer.topics import RAW_EVENTS as RAW_TOPIC
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 
 class WeakBronze:

@@ -14,21 +14,23 @@ from prometheus_client import generate_latest
 from wikistream_assets.alerts import Alert, Alerts
 from wikistream_assets.alerts.watch import lag, watch_lag
 from wikistream_assets.cli.metrics import DOCUMENT
-from wikistream_assets.dagster_home import dagster_instance
 from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.instance.home import dagster_instance
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse, summary_properties
 from wikistream_assets.metrics.catalogue import document
 from wikistream_assets.metrics.lake import LakeMetrics
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.lakehouse import Lakehouse, summary_properties
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import CLEANED_EVENTS, QUALITY_RESULTS, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, free_port, wait_until
 from wikistream_assets_tests.defs.test_loop_sensors import run_cycle
 from wikistream_assets_tests.kafka_records import event_message, produce
+from wikistream_assets_tests.lake.lakes import add, arrow, full_row
 from wikistream_assets_tests.metrics.scrape import parse, scrape
 from wikistream_assets_tests.producer.samples import ID, line
-from wikistream_assets_tests.resources.lakes import add, arrow, full_row
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -168,7 +170,7 @@ def test_the_newest_cycle(
 @pytest.mark.kafka
 def test_lag_by_partition_and_its_alert(settings_factory: SettingsFactory, fresh_topics: Broker) -> None:
     settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
-    lake, alerts = Lakehouse.local(settings), Alerts(settings)
+    lake, alerts = local_lake(settings), Alerts(settings)
     message = event_message(ID, line(), 1)
     produce(settings.bootstrap_servers, [message] * 12_000, per_transaction=6_000)
     found = figures(settings)

@@ -21,7 +21,7 @@ from producer.launch import producer_command, run_producer, source_from
 from producer.settings import ProducerSettings, child_environment
 from producer.sink import read_cursor
 from wikistream_assets.cli.main import app
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
 from wikistream_assets_tests.producer.kafka_reader import landed
 
 NOBODY = "127.0.0.1:1"

@@ -26,7 +26,7 @@ from producer.settings import ProducerSettings
 from producer.sink import Record, TransactionalSink, producer_config, read_cursor
 from producer.topics import EVENT_TOPICS, RAW_EVENTS
 from producer.wikis import FOLLOWED_DOMAINS
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.producer.kafka_reader import landed

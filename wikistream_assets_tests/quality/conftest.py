@@ -3,7 +3,7 @@
 import pytest
 from pyspark.sql import SparkSession
 
-from wikistream_assets.resources.spark import local_session
+from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.settings import Settings
 
 

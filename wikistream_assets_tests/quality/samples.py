@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from wikistream_assets.tables import TableSpec
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests import oracle
 
 Row = dict[str, Any]

@@ -8,7 +8,8 @@ from pyspark.sql import functions as sf
 
 from wikistream_assets.exceptions import ConditionError
 from wikistream_assets.quality.conditions import MAX_DEPTH, MAX_LENGTH, checked
-from wikistream_assets.tables import CLEANED_EVENTS, RAW_EVENTS, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.tables.spec import TableSpec
 
 COLUMNS = ("title", "user", "namespace", "kafka_offset", "event_timestamp", "event_date", "is_bot")
 

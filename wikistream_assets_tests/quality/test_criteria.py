@@ -16,8 +16,8 @@ from wikistream_assets.quality.criteria import (
     as_toml,
     parse_criteria,
 )
-from wikistream_assets.tables import ALL_TABLES
-from wikistream_assets.tables.gold import schema_version
+from wikistream_assets.streams.edits.tables.gold import schema_version
+from wikistream_assets.streams.registry import ALL_TABLES
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from wikistream_assets.embedded.java import find_java
+from wikistream_assets.machine.java import find_java
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.rule import (
     Basis,

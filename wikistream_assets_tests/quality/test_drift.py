@@ -16,12 +16,8 @@ from wikistream_assets.quality.drift import (
 )
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
-from wikistream_assets.quality.rules.silver import (
-    CLEANED_EVENTS_RULES,
-    DRIFT_CATEGORIES,
-    DRIFT_NULL_RATE,
-    DRIFT_NUMERIC,
-)
+from wikistream_assets.quality.shapes import DRIFT_CATEGORIES, DRIFT_NULL_RATE, DRIFT_NUMERIC
+from wikistream_assets.streams.edits.rules.silver import CLEANED_EVENTS_RULES
 
 pytestmark = pytest.mark.unit
 

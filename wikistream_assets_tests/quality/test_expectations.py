@@ -21,12 +21,8 @@ from wikistream_assets.quality.expectations import (
     history_begins,
 )
 from wikistream_assets.quality.rule import CheckOutcome, Status
-from wikistream_assets.quality.rules.silver import (
-    CLEANED_EVENTS_RULES,
-    MIX_AS_USUAL,
-    NO_MISSING_HOURS,
-    VOLUME_AS_USUAL,
-)
+from wikistream_assets.quality.shapes import MIX_AS_USUAL, NO_MISSING_HOURS, VOLUME_AS_USUAL
+from wikistream_assets.streams.edits.rules.silver import CLEANED_EVENTS_RULES
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ import pytest
 
 from wikistream_assets.quality.outcomes import broken, computed, not_applicable
 from wikistream_assets.quality.rule import MAX_FAILING_KEYS, Rule, Severity, Status
-from wikistream_assets.tables import CLEANED_EVENTS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS
 
 pytestmark = pytest.mark.unit
 

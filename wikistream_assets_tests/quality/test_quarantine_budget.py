@@ -7,11 +7,8 @@ import pytest
 
 from wikistream_assets.quality.quarantine import MAX_DAYS, Spent, Tally, add_range, budget_outcomes, forgiven, tallies
 from wikistream_assets.quality.rule import CheckOutcome, Status
-from wikistream_assets.quality.rules.silver import (
-    CLEANED_EVENTS_RULES,
-    QUARANTINE_BUDGET_DAY,
-    QUARANTINE_BUDGET_RANGE,
-)
+from wikistream_assets.quality.shapes import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
+from wikistream_assets.streams.edits.rules.silver import CLEANED_EVENTS_RULES
 
 pytestmark = pytest.mark.unit
 

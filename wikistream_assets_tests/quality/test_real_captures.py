@@ -10,12 +10,14 @@ from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.drift import CATEGORY_COLUMNS, MIN_BASELINE_RUNS, drift_outcomes
 from wikistream_assets.quality.profile import category_counts, profile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, Basis, Holds, NotNull, Status
-from wikistream_assets.quality.rules.bronze import EVENT_TIMELINESS
 from wikistream_assets.settings import Settings
-from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, TableSpec
+from wikistream_assets.streams.edits.rules.bronze import EVENT_TIMELINESS
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.quality.samples import Row, gold_rows, with_bronze_lineage
-from wikistream_assets_tests.transforms.frames import parquet_frame
+from wikistream_assets_tests.streams.edits.frames import parquet_frame
 
 pytestmark = [pytest.mark.spark, pytest.mark.real_data]
 

@@ -7,11 +7,13 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.rule import CheckOutcome, Computed, Holds, Rule, Severity, Status
-from wikistream_assets.tables import ALL_TABLES, CLEANED_EVENTS, TABLE_BY_IDENTIFIER, TableSpec
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.quality.edges import BEYOND, EDGES, SHARE_EDGES, plant
 from wikistream_assets_tests.quality.mutations import MUTATIONS
 from wikistream_assets_tests.quality.samples import Row, clean_rows
-from wikistream_assets_tests.transforms.frames import parquet_frame
+from wikistream_assets_tests.streams.edits.frames import parquet_frame
 from wikistream_assets_tests.user_names import KIND_BY_NAME, odd_addresses
 
 pytestmark = pytest.mark.spark

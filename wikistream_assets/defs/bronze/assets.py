@@ -9,7 +9,7 @@ import dagster as dg
 from producer.cursor import GAP_TOLD
 from producer.launch import run_producer
 from producer.topics import EVENT_TOPICS, SSE_CURSOR
-from wikistream_assets.asset_factory import (
+from wikistream_assets.components.events import (
     SOURCE_WITHOUT_GAP,
     TryAgainError,
     asset_key,
@@ -20,14 +20,14 @@ from wikistream_assets.asset_factory import (
     plain_failures,
 )
 from wikistream_assets.embedded.source import chosen_source, demo_source
+from wikistream_assets.engine import bronze_gate as gate_job
+from wikistream_assets.engine import ingest
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs import bronze_gate as gate_job
-from wikistream_assets.jobs import bronze_stream
-from wikistream_assets.resources.broker import Broker
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalSpark, job_context
-from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import load_settings
-from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 
 _SETTINGS: Final = load_settings()
 FRESH_SECONDS: Final = round(_SETTINGS.bronze_trigger_seconds + _SETTINGS.bronze_fresh_seconds)
@@ -56,7 +56,7 @@ def bronze(
             _read_first_events(broker.connect(), lakehouse.open(), context.log.info)
         job = job_context(spark, lakehouse, context.run.run_id)
         try:
-            report = bronze_stream.drain(job.spark, job.lake, job.settings)
+            report = ingest.drain(job.spark, job.lake, job.settings)
         except BrokerError as error:
             raise TryAgainError(error, _RETRIES, _RETRY_SECONDS) from dg.Failure(str(error))
     figures = {

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs, plain_failures
-from wikistream_assets.jobs import gold as gold_job
+from wikistream_assets.components.events import check_specs, gate_events, gated_specs, plain_failures
+from wikistream_assets.engine import gold as gold_job
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
-from wikistream_assets.tables import GOLD_TABLES
+from wikistream_assets.streams.edits.tables import GOLD_TABLES
 
 
 @dg.multi_asset(

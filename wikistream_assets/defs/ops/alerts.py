@@ -1,6 +1,6 @@
 """What Dagster sees that a person should know: sensors that feed the alert router, and the one that empties its outbox.
 
-Gates tell of what they block themselves (``asset_factory.tell_about_gate``); here is what goes wrong without a gate noticing.
+Gates tell of what they block themselves (``components.events.tell_about_gate``); here is what goes wrong without a gate noticing.
 Each sensor keeps its place in its cursor and moves it after it has told: a tick that is killed, or could not write down what it
 had to tell, tells again, and the router takes that for the same news.
 """
@@ -14,11 +14,6 @@ from typing import Any, Final
 
 import dagster as dg
 from dagster import _check as dg_check
-from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
-from dagster._core.events import DagsterEventType
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.tags import PARTITION_NAME_TAG
-from dagster_shared.error import SerializableErrorInfo
 
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
 from wikistream_assets.alerts.watch import (
@@ -34,20 +29,29 @@ from wikistream_assets.alerts.watch import (
     watch_risks,
     watch_stale,
 )
-from wikistream_assets.asset_factory import CHECK_FAILED, SOURCE_WITHOUT_GAP, failure_text
+from wikistream_assets.components.events import SOURCE_WITHOUT_GAP, failure_text
 from wikistream_assets.defs.bronze.assets import FRESH_SECONDS
 from wikistream_assets.defs.ops.stream import look
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.source import chosen_source
+from wikistream_assets.engine.gate_control import waiting_layers
 from wikistream_assets.exceptions import BrokerError, NewsNotKeptError, SetupError
-from wikistream_assets.jobs.gate_control import waiting_layers
-from wikistream_assets.operations.stream_watch import source_is_silent
+from wikistream_assets.instance.cycles import CHECK_FAILED
+from wikistream_assets.instance.dagster_private import (
+    PARTITION_NAME_TAG,
+    DagsterEventType,
+    EventLogEntry,
+    FreshnessState,
+    FreshnessStateChange,
+    SerializableErrorInfo,
+)
+from wikistream_assets.instance.run_launcher import TOOK_TOO_LONG
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
-from wikistream_assets.resources.lakehouse import Lakehouse
-from wikistream_assets.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.settings import Settings, load_settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.supervision.stream_watch import source_is_silent
 
 _MOST_EVENTS: Final = 2_000
 """Events of a type read in one tick; the next tick goes on."""

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_spec
+from wikistream_assets.components.events import asset_spec
 from wikistream_assets.settings import load_settings
-from wikistream_assets.tables import FAILING_ROWS, GATE_DECISIONS, PROFILE_METRICS, QUALITY_RESULTS
+from wikistream_assets.tables.dq_audit import FAILING_ROWS, GATE_DECISIONS, PROFILE_METRICS, QUALITY_RESULTS
 
 audit_trail: list[dg.AssetSpec] = [
     *(

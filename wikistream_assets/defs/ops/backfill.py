@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_key, plain_failures
-from wikistream_assets.jobs import backfill as job
+from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark, job_context
-from wikistream_assets.tables import GOLD_TABLES
+from wikistream_assets.streams.edits.tables import GOLD_TABLES
+from wikistream_assets.upkeep import backfill as job
 
 _FIRST_DAY: Final = "2020-01-01"
 """Older days have no partition in the UI; a run with dates of one's own takes any."""

@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_key, plain_failures
+from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs.redrive import Selection, redrive
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse
 from wikistream_assets.settings import load_settings
-from wikistream_assets.tables import DEAD_LETTER
+from wikistream_assets.streams.edits.tables import DEAD_LETTER
+from wikistream_assets.upkeep.redrive import Selection, redrive
 
 
 @dg.op

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from wikistream_assets.dagster_history import purge
+from wikistream_assets.instance.history import purge
 from wikistream_assets.settings import load_settings
 
 

@@ -2,15 +2,15 @@
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import plain_failures
-from wikistream_assets.cycles import CYCLE
+from wikistream_assets.components.events import plain_failures
 from wikistream_assets.defs.bronze.assets import bronze, bronze_gate
 from wikistream_assets.defs.gold.assets import gold
 from wikistream_assets.defs.silver.assets import silver
-from wikistream_assets.jobs.decisions import Action
-from wikistream_assets.jobs.gate_control import decide_on_failure
+from wikistream_assets.engine.decisions import Action
+from wikistream_assets.engine.gate_control import decide_on_failure
+from wikistream_assets.instance.cycles import CYCLE
+from wikistream_assets.instance.run_launcher import WARM
 from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark
-from wikistream_assets.run_launcher import WARM
 
 # each step finds its own place in the lake, whatever the run before it did
 _ALL_STEPS = {"dagster/retry_strategy": "ALL_STEPS"}

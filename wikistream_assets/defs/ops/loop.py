@@ -3,19 +3,18 @@
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import MAX_RETRIES_TAG
 
-from wikistream_assets.cycles import CYCLE, last_cycle
 from wikistream_assets.defs.ops.jobs import cycle
 from wikistream_assets.embedded import services
+from wikistream_assets.engine.gate_control import waiting_layers
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.jobs.gate_control import waiting_layers
-from wikistream_assets.operations.cycle_loop import due
+from wikistream_assets.instance.cycles import CYCLE, last_cycle
+from wikistream_assets.instance.dagster_private import MAX_RETRIES_TAG, NOT_FINISHED_STATUSES
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse
-from wikistream_assets.resources.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings, load_settings
-from wikistream_assets.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.supervision.cycle_loop import due
 
 
 @dg.sensor(

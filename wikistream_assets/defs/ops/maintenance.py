@@ -5,12 +5,12 @@ from typing import Final
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import asset_key, plain_failures
-from wikistream_assets.jobs.maintenance import LAYERS, Figures, MaintenanceReport, maintain
-from wikistream_assets.jobs.masking import ORDER, mask
+from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark
 from wikistream_assets.settings import load_settings
-from wikistream_assets.tables import TABLE_BY_IDENTIFIER
+from wikistream_assets.streams.registry import TABLE_BY_IDENTIFIER
+from wikistream_assets.upkeep.maintenance import LAYERS, Figures, MaintenanceReport, maintain
+from wikistream_assets.upkeep.masking import ORDER, mask
 
 _POOLS: Final = {
     "bronze": "bronze_maintenance",  # beside the stream and the drain: appends and rewrites commute

@@ -12,10 +12,16 @@ import dagster as dg
 from producer.cursor import Cursor
 from producer.topics import EVENT_TOPICS
 from wikistream_assets.alerts import Alert, AlertKind, Alerts, Severity
-from wikistream_assets.asset_factory import asset_key
+from wikistream_assets.components.events import asset_key
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.operations.stream_watch import (
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import Lakehouse, Version
+from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.supervision.stream_control import StreamControl
+from wikistream_assets.supervision.stream_watch import (
     Memory,
     Seen,
     Step,
@@ -27,12 +33,6 @@ from wikistream_assets.operations.stream_watch import (
     source_is_silent,
     tried,
 )
-from wikistream_assets.resources.broker import Broker
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
-from wikistream_assets.resources.lakehouse import Lakehouse, Version
-from wikistream_assets.resources.stream_control import StreamControl
-from wikistream_assets.settings import Settings, load_settings
-from wikistream_assets.tables import DEAD_LETTER, RAW_EVENTS
 
 STREAM: Final = "bronze_stream"
 """Subject of the stream's alerts."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.asset_factory import check_specs, gate_events, gated_specs, plain_failures
-from wikistream_assets.jobs import silver as silver_job
+from wikistream_assets.components.events import check_specs, gate_events, gated_specs, plain_failures
+from wikistream_assets.engine import silver as silver_job
 from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
-from wikistream_assets.tables import CLEANED_EVENTS, QUARANTINE
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE
 
 _TABLES = (CLEANED_EVENTS, QUARANTINE)
 

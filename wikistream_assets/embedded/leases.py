@@ -1,0 +1,57 @@
+"""Who may write: one run at a time for each layer, even when a run's Python is gone and its JVM is not.
+
+Maintenance and rollback move the main branch of the same tables as a run does. They and a run wait for each other, so neither
+fails because of the other; two runs, or two maintenances, of one layer refuse each other instead. Bronze and the audit trail are
+only ever appended to, which commutes with what maintenance does there: they have no main to wait for.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.embedded.spark import lock_in_jvm
+from wikistream_assets.machine.locks import exclusive
+from wikistream_assets.settings import Settings
+
+
+@contextmanager
+def only_run(spark: SparkSession, settings: Settings, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` of this home, in Python and in the JVM.
+
+    The JVM of a killed Python may still commit for a moment; its lock is free only when it is gone.
+
+    Raises:
+        WriterBusyError: another process holds the lock.
+    """
+    with writer_lock(settings, name), lock_in_jvm(spark, settings.root / "run" / f"{name}.jvm.lock"):
+        yield
+
+
+@contextmanager
+def no_jvm(settings: Settings, name: str) -> Iterator[None]:
+    """Hold the lock that a JVM holds while it writes ``name``, without having one; wait for one that outlives its Python."""
+    path = settings.root / "run" / f"{name}.jvm.lock"
+    with path.open("a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)  # the kind of lock that Java takes, and not flock's
+        yield
+
+
+@contextmanager
+def main_of(settings: Settings, layer: str) -> Iterator[None]:
+    """Hold the right to move main of the layer's tables; wait while a run, maintenance or a rollback holds it."""
+    with exclusive(settings.root / "run" / f"{layer}.main.lock"):
+        yield
+
+
+@contextmanager
+def only_maintenance(settings: Settings, layer: str) -> Iterator[None]:
+    """Be the only one to look after the layer's tables, to compact, expire, mask or roll back.
+
+    Raises:
+        WriterBusyError: another process is at it.
+    """
+    with writer_lock(settings, f"{layer}.maintenance"):
+        yield

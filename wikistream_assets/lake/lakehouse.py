@@ -1,0 +1,537 @@
+"""The lakehouse: Iceberg tables, their snapshots, tags and branches, through PyIceberg and without a JVM.
+
+All state that a restart needs lives here: what a table has consumed stands in its snapshots' summaries, what has been
+audited is a tag, what waits for its audit is a branch. Spark writes data; everything that only moves a reference or reads
+a summary is done by this class in milliseconds.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from itertools import takewhile
+from typing import Any, Final, ParamSpec, TypeVar
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationError
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import (
+    BooleanType,
+    DoubleType,
+    IcebergType,
+    IntegerType,
+    LongType,
+    NestedField,
+    StringType,
+    TimestamptzType,
+)
+from sqlalchemy.exc import OperationalError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from wikistream_assets.exceptions import BranchOutdatedError, ClockBehindError, LakeError
+from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
+from wikistream_assets.streams.edits.tables import DEAD_LETTER
+from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
+from wikistream_assets.tables.spec import Column, ColumnType, TableSpec
+
+CATALOG_NAME: Final = "wikistream"
+MAIN: Final = "main"
+AUDIT_BRANCH: Final = "audit"
+AUDITED_TAG: Final = "audited"
+POSITION_KEY: Final = "wikistream.position"
+COUNTS_KEY: Final = "wikistream.counts"
+CRITERIA_KEY: Final = "wikistream.criteria"
+MASKED_KEY: Final = "wikistream.masked"
+TOPICS_KEY: Final = "wikistream.topics"
+AUDITING_KEY: Final = "wikistream.auditing"
+KAFKA_LOSSES_KEY: Final = "wikistream.kafka_losses"
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_ICEBERG_TYPES: Final[dict[ColumnType, IcebergType]] = {
+    "string": StringType(),
+    "int": IntegerType(),
+    "long": LongType(),
+    "double": DoubleType(),
+    "boolean": BooleanType(),
+    "timestamp": TimestamptzType(),
+}
+
+_WIDENINGS: Final[frozenset[tuple[IcebergType, IcebergType]]] = frozenset({(IntegerType(), LongType())})
+"""Changes of a column's type that Iceberg makes without rewriting a file, old values staying what they are."""
+
+TABLE_PROPERTIES: Final[dict[str, str]] = {
+    "format-version": "2",
+    "write.format.default": "parquet",
+    "write.parquet.compression-codec": "zstd",
+    "write.target-file-size-bytes": str(256 * 1024 * 1024),
+    "write.delete.mode": "merge-on-read",
+    "write.update.mode": "merge-on-read",
+    "write.merge.mode": "merge-on-read",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+    # Payloads do not repeat: a dictionary is built for nothing until it is full. Names of wikis, types and kinds fit this one.
+    "write.parquet.dict-size-bytes": str(64 * 1024),
+    # A batch touches few partitions and runs in two tasks: a shuffle to save a handful of files costs more than it gives.
+    "write.distribution-mode": "none",
+    "write.spark.fanout.enabled": "true",
+}
+
+REMEDY: Final = "restore a backup with 'wikistream restore', or start a new home (WIKISTREAM_HOME)"
+
+_FILE: Final = re.compile(r"(?<!\w)/[^\n]*?/warehouse/[^\n]*?\.(?:metadata\.json|avro|parquet)")
+
+CLOCK_TOLERANCE_SECONDS: Final = 60
+"""How far a commit's time may lie before the table's last one: beyond it Iceberg's Java refuses to write, and to read."""
+
+# Concurrent commits (a tag while the stream appends) lose the catalog's compare-and-swap and are simply tried again.
+_try_again = retry(
+    retry=retry_if_exception_type(CommitFailedException),
+    stop=stop_after_attempt(8),
+    wait=wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
+
+
+def _commits(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a method that commits try again when another commit was faster; a catalog that takes nothing is one line."""
+    tried = _try_again(method)
+
+    @wraps(method)
+    def committing(*arguments: _P.args, **keywords: _P.kwargs) -> _R:
+        try:
+            return tried(*arguments, **keywords)
+        except OperationalError as error:
+            raise LakeError(
+                f"the catalog cannot be written ({error.orig}): check its rights, the disk, and who else holds it; what was "
+                "committed is whole, start again to go on"
+            ) from error
+
+    return committing
+
+
+class LocalCatalog(SqlCatalog):
+    """PyIceberg would commit with the time of a clock that was set back, and no Spark could read the table from then on."""
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        if told := _clock_behind(table):
+            raise ClockBehindError(told)
+        return super().commit_table(table, requirements, updates)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One snapshot of a table, as far as the pipeline cares.
+
+    Attributes:
+        snapshot_id: Iceberg snapshot id.
+        parent_id: the snapshot it was made from; None for the first.
+        timestamp_ms: commit time, milliseconds since the epoch.
+        operation: append, overwrite, replace or delete.
+        added_records: rows the snapshot added; none if it only wrote rows anew (compaction).
+        total_records: rows in the table as of the snapshot.
+        position: parsed ``wikistream.position``, or None if the snapshot carries none.
+        counts: parsed ``wikistream.counts``, or None.
+        masks: whether the snapshot hides names in rows that older snapshots still show.
+    """
+
+    snapshot_id: int
+    parent_id: int | None
+    timestamp_ms: int
+    operation: str
+    added_records: int
+    total_records: int
+    position: dict[str, Any] | None
+    counts: dict[str, Any] | None
+    masks: bool = False
+
+    @property
+    def committed_at(self) -> datetime:
+        """Commit time, UTC."""
+        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """How far a table is masked: all rows of the dates before ``before``, but for two kinds that are still to be looked at.
+
+    Attributes:
+        before: yyyy-MM-dd; the mark never goes back.
+        sequence: rows that came after this sequence number are not masked yet ..
+        waiting: .. nor are some rows of these dates.
+    """
+
+    before: str = ""
+    sequence: int = 0
+    waiting: tuple[str, ...] = ()
+
+
+class Lakehouse:
+    """The tables of one catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    # ---- tables -------------------------------------------------------------------------------------------------------
+
+    def ensure_tables(self) -> None:
+        """Create missing namespaces and tables, add columns that a contract has gained. A second call changes nothing.
+
+        Raises:
+            LakeError: a table is of a contract that this version cannot read and write whole.
+        """
+        namespaces = {name[0] for name in self.catalog.list_namespaces()}
+        for spec in ALL_TABLES:
+            if spec.namespace not in namespaces:
+                self.catalog.create_namespace_if_not_exists(spec.namespace)
+                namespaces.add(spec.namespace)
+            try:
+                self.table(spec)
+            except NoSuchTableError:
+                self._create(spec)
+            self._complete(spec)
+
+    def _create(self, spec: TableSpec) -> None:
+        fields = [
+            NestedField(number, column.name, _ICEBERG_TYPES[column.type], required=False, doc=column.comment)
+            for number, column in enumerate(spec.columns, start=1)
+        ]
+        identifiers = {field.name: field.field_id for field in fields}
+        partitions = [
+            PartitionField(identifiers[name], 1000 + number, IdentityTransform(), name)
+            for number, name in enumerate(spec.partition_by)
+        ]
+        self.catalog.create_table_if_not_exists(
+            spec.identifier,
+            Schema(*fields),
+            partition_spec=PartitionSpec(*partitions),
+            properties={**TABLE_PROPERTIES, "comment": spec.description},
+        )
+
+    @_commits
+    def _complete(self, spec: TableSpec) -> None:
+        """Bring the table to its contract: columns it has gained, and what a process killed while creating it has left out.
+
+        Raises:
+            LakeError: the table differs from the contract in a way that would lose or misread data.
+        """
+        table = self.table(spec)
+        _refuse_incompatible(spec, table)
+        fields = {field.name: field.field_type for field in table.schema().fields}
+        missing = [column for column in spec.columns if column.name not in fields]
+        wider = [column for column in spec.columns if column.name in fields and fields[column.name] != _type(column)]
+        if missing or wider:
+            with table.update_schema() as update:
+                for column in missing:
+                    update.add_column(column.name, _type(column), doc=column.comment)
+                for column in wider:
+                    update.update_column(column.name, _type(column))
+        if table.current_snapshot() is None:
+            # An empty first snapshot: branches, tags and "the range after" then always have something to stand on.
+            table.append(table.schema().as_arrow().empty_table())
+
+    def table(self, spec: TableSpec) -> Table:
+        """The table as it is now, freshly loaded from the catalog.
+
+        Raises:
+            LakeError: its metadata file is missing or damaged.
+        """
+        try:
+            return self.catalog.load_table(spec.identifier)
+        except FileNotFoundError as error:
+            cause = f"{named_file(error)} is missing"
+        except OSError as error:
+            cause = f"{named_file(error)} cannot be read"
+        except (ValueError, ValidationError):  # no JSON, or not what Iceberg writes
+            cause = "its metadata file is damaged"
+        raise LakeError(f"{spec.identifier} cannot be read, {cause}: {REMEDY}")
+
+    @_commits
+    def append(
+        self,
+        spec: TableSpec,
+        rows: pa.Table | None = None,
+        properties: Mapping[str, str] | None = None,
+        branch: str = MAIN,
+    ) -> None:
+        """Append ``rows`` in one snapshot; no rows make a snapshot that only carries ``properties``.
+
+        For small tables and for bare positions; Spark writes data.
+        """
+        table = self.table(spec)
+        table.append(
+            table.schema().as_arrow().empty_table() if rows is None else rows,
+            snapshot_properties=dict(properties or {}),
+            branch=branch,
+        )
+
+    @_commits
+    def set_property(self, spec: TableSpec, name: str, value: str) -> None:
+        """Set the table property ``name``; makes no snapshot."""
+        with self.table(spec).transaction() as transaction:
+            transaction.set_properties({name: value})
+
+    def pin_range(self, spec: TableSpec, start: int, end: int) -> None:
+        """Note, before a branch is made, that the upstream snapshots after ``start`` up to ``end`` are audited for ``spec``."""
+        if self.pinned_end(spec, start) != end:
+            self.set_property(spec, AUDITING_KEY, json.dumps({"start": start, "end": end}))
+
+    def pinned_end(self, spec: TableSpec, start: int) -> int | None:
+        """Where the range ends that begins at ``start`` and was audited before; None if there was none.
+
+        After its publication the next range has another start, so the note needs no end of its own. Main set back to that start
+        meets the same range again, and so the decisions on it.
+        """
+        pinned: dict[str, int] = json.loads(self.table(spec).properties.get(AUDITING_KEY, "{}"))
+        return pinned["end"] if pinned.get("start") == start else None
+
+    def kafka_losses(self) -> list[str]:
+        """When Kafka's data was lost, ISO 8601, oldest first: letters from before and after may stand at the same offset."""
+        return list(json.loads(self.table(DEAD_LETTER).properties.get(KAFKA_LOSSES_KEY, "[]")))
+
+    def add_kafka_loss(self, at: datetime) -> None:
+        """Note that Kafka's data is lost: what Bronze reads from now on has offsets that begin anew."""
+        self.set_property(DEAD_LETTER, KAFKA_LOSSES_KEY, json.dumps([*self.kafka_losses(), at.isoformat()]))
+
+    @_commits
+    def mark_masked(self, spec: TableSpec, mark: Masked) -> None:
+        """Append a snapshot without rows that carries main's position on: what is older shows what has been masked since.
+
+        Args:
+            mark: kept as a table property, by the same commit.
+        """
+        table = self.table(spec)
+        newest = next((v for v in self._ancestors(table, MAIN) if v.position is not None), None)
+        properties = {MASKED_KEY: mark.before}
+        if newest is not None and newest.position is not None:
+            counts = newest.counts or {}
+            nothing = {name: dict.fromkeys(value, 0) if name == "batch" else value for name, value in counts.items()}
+            properties |= summary_properties(newest.position, nothing)
+        transaction = table.transaction()
+        transaction.append(table.schema().as_arrow().empty_table(), snapshot_properties=properties)
+        transaction.set_properties({MASKED_KEY: json.dumps(asdict(mark))})
+        # If another commit came since the position was looked up, the whole must be done again. PyIceberg would put the snapshot
+        # with the old position on top of the new one; without producers it has nothing to put there, and refuses.
+        transaction._snapshot_producers.clear()
+        transaction.commit_transaction()
+
+    def forget_masked(self, spec: TableSpec) -> None:
+        """Take no row of ``spec`` for masked any more: main goes back behind a mark."""
+        self.set_property(spec, MASKED_KEY, "{}")
+
+    def masked(self, spec: TableSpec) -> Masked:
+        """How far the table is masked; as ``Masked()`` says at first."""
+        known = json.loads(self.table(spec).properties.get(MASKED_KEY, "{}"))
+        return Masked(**known | {"waiting": tuple(known.get("waiting", ()))})
+
+    def clock_behind(self, tables: Sequence[TableSpec] = ALL_TABLES) -> str | None:
+        """By how much the clock is behind the newest commit of the tables, in one line; None if a commit is possible now."""
+        newest = max((self.table(spec) for spec in tables), key=lambda table: table.metadata.last_updated_ms)
+        return _clock_behind(newest)
+
+    # ---- versions -----------------------------------------------------------------------------------------------------
+
+    def head(self, spec: TableSpec, ref: str = MAIN) -> Version | None:
+        """The snapshot that ``ref`` (a branch or a tag) points to, or None if there is no such ref."""
+        snapshot = self.table(spec).snapshot_by_name(ref)
+        return _version(snapshot) if snapshot else None
+
+    def head_id(self, spec: TableSpec, ref: str = MAIN) -> int:
+        """The id of the snapshot that ``ref`` points to.
+
+        Raises:
+            LakeError: there is no such ref: someone else has dropped it, or the table was not made by this project.
+        """
+        version = self.head(spec, ref)
+        if version is None:
+            raise LakeError(
+                f"{spec.identifier} has no {ref!r} any more: run the job again, or 'wikistream restore' a backup"
+            )
+        return version.snapshot_id
+
+    def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
+        """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
+        yield from self._ancestors(self.table(spec), ref)
+
+    def between(self, spec: TableSpec, start: int, end: int) -> Iterator[Version]:
+        """The snapshots after ``start`` up to and including ``end``, newest first."""
+        return takewhile(lambda version: version.snapshot_id != start, self.history(spec, end))
+
+    @staticmethod
+    def _ancestors(table: Table, ref: str | int) -> Iterator[Version]:
+        # PyIceberg looks a snapshot up by walking through all of them.
+        by_id = {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
+        named = table.metadata.refs.get(ref) if isinstance(ref, str) else None
+        snapshot = by_id.get(named.snapshot_id if named else ref)  # type: ignore[arg-type]  # an unknown name finds nothing
+        while snapshot is not None:
+            yield _version(snapshot)
+            snapshot = by_id.get(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id else None
+
+    def newest_position(self, spec: TableSpec, ref: str | int = MAIN) -> Version | None:
+        """The newest ancestor of ``ref`` that carries a position (compaction's ``replace`` snapshots carry none)."""
+        return next((version for version in self.history(spec, ref) if version.position is not None), None)
+
+    def newest_batch(self, spec: TableSpec) -> Version | None:
+        """The newest snapshot of main that moved the position: masking's mark has one too, but only carries it on.
+
+        None before the first, and when maintenance has forgotten all that lies before a mark.
+        """
+        return next((v for v in self.history(spec) if v.position is not None and not v.masks), None)
+
+    def position(self, spec: TableSpec) -> dict[str, Any]:
+        """How far the table has read: the newest position on main; empty before the first."""
+        newest = self.newest_position(spec)
+        return (newest and newest.position) or {}
+
+    # ---- references ---------------------------------------------------------------------------------------------------
+
+    @_commits
+    def tag(self, spec: TableSpec, name: str, snapshot_id: int) -> None:
+        """Point tag ``name`` at ``snapshot_id``, moving it if it exists."""
+        self.table(spec).manage_snapshots().create_tag(snapshot_id, name).commit()
+
+    @_commits
+    def drop_ref(self, spec: TableSpec, name: str) -> None:
+        """Remove the tag or branch ``name`` if it exists."""
+        table = self.table(spec)
+        if name in table.metadata.refs:
+            manager = table.manage_snapshots()
+            kind = table.metadata.refs[name].snapshot_ref_type
+            (manager.remove_tag(name) if kind == "tag" else manager.remove_branch(name)).commit()
+
+    @_commits
+    def fresh_branch(self, spec: TableSpec) -> None:
+        """Make the audit branch start anew at main's head; what an earlier attempt left on it is dropped."""
+        self.drop_ref(spec, AUDIT_BRANCH)
+        self.table(spec).manage_snapshots().create_branch(self.head_id(spec), AUDIT_BRANCH).commit()
+
+    @_commits
+    def publish(self, spec: TableSpec) -> int:
+        """Fast-forward main to the audit branch and drop the branch; returns main's new head.
+
+        Raises:
+            BranchOutdatedError: main is not an ancestor of the branch, because someone else has committed meanwhile.
+            LakeError: there is no such branch.
+        """
+        table = self.table(spec)
+        head_id, main_id = self.head_id(spec, AUDIT_BRANCH), self.head_id(spec)
+        if all(version.snapshot_id != main_id for version in self.history(spec, head_id)):
+            raise BranchOutdatedError(
+                f"{spec.identifier}: main has moved since the audit branch was built; build it again"
+            )
+        table.manage_snapshots().set_current_snapshot(snapshot_id=head_id).commit()
+        self.drop_ref(spec, AUDIT_BRANCH)
+        return head_id
+
+    @_commits
+    def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
+        """Point main at ``snapshot_id``, which must be a snapshot of the table."""
+        self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+
+
+def _clock_behind(table: Table) -> str | None:
+    newest = datetime.fromtimestamp(table.metadata.last_updated_ms / 1000, UTC)
+    seconds = (newest - datetime.now(UTC)).total_seconds()
+    if seconds <= CLOCK_TOLERANCE_SECONDS:
+        return None
+    return (
+        f"the clock is {seconds:.0f} s behind the newest commit of {'.'.join(table.name())} ({newest:%Y-%m-%d %H:%M:%S} UTC): "
+        f"set it right, or wait until it has come to within {CLOCK_TOLERANCE_SECONDS} s of that; nothing is committed before"
+    )
+
+
+def named_file(error: Exception | str) -> str:
+    """The file of the lake that an error of PyIceberg, Spark or DuckDB names, or else all that it says, in one line."""
+    found = _FILE.search(str(error))
+    return f"/{found[0].lstrip('/')}" if found else " ".join(str(error).split())
+
+
+def _type(column: Column) -> IcebergType:
+    return _ICEBERG_TYPES[column.type]
+
+
+def _refuse_incompatible(spec: TableSpec, table: Table) -> None:
+    """Refuse a table that this contract cannot read and write whole: nothing in it has been changed yet."""
+    contract = {column.name: _type(column) for column in spec.columns}
+    differences = []
+    for field in table.schema().fields:
+        wanted = contract.get(field.name)
+        if wanted is None:
+            differences.append(f"column {field.name} is unknown here")
+        elif wanted != field.field_type and (field.field_type, wanted) not in _WIDENINGS:
+            differences.append(f"column {field.name} is {field.field_type} there and {wanted} here")
+    partitions = tuple(field.name for field in table.spec().fields)
+    if table.current_snapshot() is not None and partitions != spec.partition_by:
+        differences.append(f"it is partitioned by {', '.join(partitions) or 'nothing'}")
+    if differences:
+        raise LakeError(
+            f"{spec.identifier} was made by another version of WikiStream ({'; '.join(differences)}): run that version "
+            "('git pull && make clean' gets the newest), or set WIKISTREAM_HOME to a new folder; nothing was changed"
+        )
+
+
+def matching(*, since: tuple[str, str] | None = None, **values: str | int) -> BooleanExpression:
+    """A scan filter: each named column equals its value, and the column ``since[0]`` is ``since[1]`` or later."""
+    condition: BooleanExpression = AlwaysTrue()
+    # mypy misreads the constructors of PyIceberg's expressions, which are pydantic models too.
+    for name, value in values.items():
+        condition = And(condition, EqualTo(name, value))  # type: ignore[call-arg]
+    if since is not None:
+        condition = And(condition, GreaterThanOrEqual(*since))  # type: ignore[call-arg]
+    return condition
+
+
+def table_spec(identifier: str) -> TableSpec:
+    """The contract of ``namespace.name``.
+
+    Raises:
+        LakeError: there is no such table; names the known ones.
+    """
+    try:
+        return TABLE_BY_IDENTIFIER[identifier]
+    except KeyError:
+        raise LakeError(f"no table {identifier!r}; known: {', '.join(sorted(TABLE_BY_IDENTIFIER))}") from None
+
+
+def summary_properties(
+    position: Mapping[str, Any], counts: Mapping[str, Any], criteria: Criteria = DEFAULT_CRITERIA
+) -> dict[str, str]:
+    """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text.
+
+    What ``criteria`` change is one more, so that a reader can tell how a version was classified.
+    """
+    entries: dict[str, Mapping[str, Any]] = {POSITION_KEY: position, COUNTS_KEY: counts}
+    if criteria.changed:
+        entries[CRITERIA_KEY] = criteria.changed
+    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()}
+
+
+def _version(snapshot: Snapshot) -> Version:
+    summary = snapshot.summary
+    properties = summary.additional_properties if summary else {}
+    position, counts = properties.get(POSITION_KEY), properties.get(COUNTS_KEY)
+    operation = summary.operation if summary else Operation.APPEND
+    return Version(
+        snapshot_id=snapshot.snapshot_id,
+        parent_id=snapshot.parent_snapshot_id,
+        timestamp_ms=snapshot.timestamp_ms,
+        operation=operation.value,
+        added_records=int(properties.get("added-records", 0)) if operation is not Operation.REPLACE else 0,
+        total_records=int(properties.get("total-records", 0)),
+        position=json.loads(position) if position else None,
+        counts=json.loads(counts) if counts else None,
+        masks=MASKED_KEY in properties,
+    )

@@ -1,1 +1,0 @@
-"""The rules themselves, one module per layer; ``tables`` attaches them to the contracts."""

@@ -1,0 +1,1 @@
+"""Gold: aggregates of whole days and hours of edits, one module per table."""

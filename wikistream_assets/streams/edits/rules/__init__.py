@@ -1,0 +1,1 @@
+"""The quality rules of the edits, one module per layer; ``tables`` attaches them to the contracts."""

@@ -1,1 +1,0 @@
-"""Bronze: Kafka records to rows."""

@@ -1,1 +1,0 @@
-"""Gold: aggregates of whole days and hours."""

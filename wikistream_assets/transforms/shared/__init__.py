@@ -1,1 +1,0 @@
-"""Expressions that more than one layer needs."""

@@ -1,1 +1,0 @@
-"""Silver: cleaning, classification, and the split of rule-breaking rows."""

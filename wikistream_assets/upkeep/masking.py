@@ -1,0 +1,203 @@
+"""Masking old rows in place: the one rewrite of Bronze and Silver that changes what rows say.
+
+A date is masked when it is older than ``privacy_mask_after_days`` and every reader of the table has read all its rows. Each date
+is one ``overwrite`` snapshot, which readers of appended rows pass over; then the manifests are rewritten, for they hold the
+smallest and largest names of the files that went; then a snapshot without rows carries the position on and marks that everything
+before it still shows what is hidden now. Maintenance forgets all that lies before the mark as soon as every reader has come past
+it, whatever its age, and with it the old files: see ``retained``, and docs/adr/0010-masking-in-place.md. A backlog gets a mark
+every few dates, so that a run that is cut short, by its time limit too, has come that far.
+
+Rows may come at any moment, also of dates that are masked. So a mark says up to which commit the table was looked through, and
+which dates got rows after their turn: the next night begins there.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
+from pyiceberg.table import Table
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from wikistream_assets.embedded.home import user_key
+from wikistream_assets.engine.failpoints import MASKING_AFTER_DATE, MASKING_AFTER_MANIFESTS, failpoint
+from wikistream_assets.engine.retained import readers_of
+from wikistream_assets.lake import procedures
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, MASKED_KEY, Lakehouse, Masked
+from wikistream_assets.lake.spark_io import overwrite_as_read, read_table
+from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits import masks
+from wikistream_assets.streams.edits.tables import (
+    CLEANED_EVENTS,
+    DEAD_LETTER,
+    ENTITY_TRENDS,
+    QUARANTINE,
+    RAW_EVENTS,
+    RISK_SCORES,
+)
+from wikistream_assets.tables.dq_audit import FAILING_ROWS, GATE_DECISIONS
+from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.upkeep.maintenance import looking_after, partitions_since, retry_conflict
+
+ORDER: Final[dict[str, tuple[TableSpec, ...]]] = {
+    "gold": (ENTITY_TRENDS, RISK_SCORES),
+    "silver": (CLEANED_EVENTS, QUARANTINE),
+    "bronze": (RAW_EVENTS, DEAD_LETTER),
+    "dq_audit": (FAILING_ROWS, GATE_DECISIONS),
+}
+"""The tables that hold names, by layer. Gold first: which pages are users' pages, only Silver's titles still tell."""
+
+_DATES_AT_ONCE: Final = 7
+"""So many dates are masked between two marks; in a usual night one is due."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskingReport:
+    """What was masked in a table; of a dry run, what would be.
+
+    Attributes:
+        dates: yyyy-MM-dd, in order.
+        waiting: dates that are old enough but hold rows that a reader, or the masking of another table, still needs.
+        note: why nothing was done; empty if something could be.
+    """
+
+    table: str
+    dates: tuple[str, ...]
+    waiting: tuple[str, ...]
+    note: str = ""
+
+
+def mask(
+    lake: Lakehouse,
+    session: Callable[[], SparkSession],
+    settings: Settings,
+    today: date,
+    layer: str,
+    *,
+    dry_run: bool = False,
+) -> Iterator[MaskingReport]:
+    """Mask what is due in the tables of one layer of ``ORDER``.
+
+    Args:
+        session: called only when there is something to do.
+        today: the UTC date that ages are counted from.
+
+    Raises:
+        WriterBusyError: another process looks after the layer.
+    """
+    if not (cutoff := settings.names_kept_since(today)):
+        return
+    with nullcontext() if dry_run else looking_after(settings, layer):
+        for spec in ORDER[layer]:
+            table = lake.table(spec)
+            report = _due(lake, spec, table, cutoff, dry_run=dry_run)
+            if report.dates and not dry_run:
+                _mask(lake, session(), settings, spec, report, cutoff, table.last_sequence_number)
+            yield report
+
+
+def _due(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str, *, dry_run: bool) -> MaskingReport:
+    if AUDIT_BRANCH in table.metadata.refs:
+        return MaskingReport(spec.identifier, (), (), "an audit branch waits for its gate")
+    dates = _old_dates(lake, spec, table, cutoff)
+    unread = _unread(lake, spec)
+    if spec is CLEANED_EVENTS:
+        unread |= _needed_for_trends(lake, cutoff, dry_run=dry_run)
+    return MaskingReport(spec.identifier, tuple(sorted(dates - unread)), tuple(sorted(dates & unread)))
+
+
+def _old_dates(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str) -> set[str]:
+    """Dates before ``cutoff`` with rows that have not had their turn."""
+    known = lake.masked(spec)
+    date_column = spec.partition_by[0]
+    newly_old = And(GreaterThanOrEqual(date_column, known.before), LessThan(date_column, cutoff))  # type: ignore[call-arg]
+    dates = {task.file.partition[0] for task in table.scan(row_filter=newly_old).plan_files()}
+    # Rows that came late, for a date that is masked.
+    dates |= {partition[0] for partition in partitions_since(table, known.sequence) if partition[0] < known.before}
+    return dates | set(known.waiting)
+
+
+def _needed_for_trends(lake: Lakehouse, cutoff: str, *, dry_run: bool) -> set[str]:
+    """Dates whose titles must still be legible in Silver: which of Gold's pages are users' pages, nothing else tells.
+
+    They are those that are left in Gold after its own turn; a dry run leaves none that it would take.
+    """
+    table = lake.table(ENTITY_TRENDS)
+    left = _old_dates(lake, ENTITY_TRENDS, table, cutoff)
+    return left - set(_due(lake, ENTITY_TRENDS, table, cutoff, dry_run=True).dates) if dry_run else left
+
+
+def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
+    """Dates with files that came after what some reader has read."""
+    table = lake.table(spec)
+    numbers = {snapshot.snapshot_id: snapshot.sequence_number or 0 for snapshot in table.metadata.snapshots}
+    read = min((numbers.get(reader, 0) for reader in readers_of(lake, spec)), default=None)
+    return set() if read is None else {partition[0] for partition in partitions_since(table, read)}
+
+
+def _mask(
+    lake: Lakehouse,
+    spark: SparkSession,
+    settings: Settings,
+    spec: TableSpec,
+    report: MaskingReport,
+    cutoff: str,
+    looked_at: int,
+) -> None:
+    """Mask the dates of ``report``, oldest first.
+
+    Args:
+        looked_at: the sequence number up to which ``report`` accounts for all rows.
+    """
+    key = user_key(settings)
+    for begin in range(0, len(report.dates), _DATES_AT_ONCE):
+        end = begin + _DATES_AT_ONCE
+        for day in report.dates[begin:end]:
+            _mask_date(lake, spark, spec, day, key)
+            _log.info("%s: %s is masked", spec.identifier, day)
+            failpoint(settings, MASKING_AFTER_DATE)
+        retry_conflict(procedures.rewrite_manifests)(spark, spec)
+        failpoint(settings, MASKING_AFTER_MANIFESTS)
+        # Last: a run that was cut short does the same dates again, which changes nothing in rows that are masked.
+        left = (*report.waiting, *report.dates[end:])
+        lake.mark_masked(spec, _mark(lake, spec, min([cutoff, *report.dates[end:]]), left, looked_at))
+
+
+def _mark(lake: Lakehouse, spec: TableSpec, before: str, left: tuple[str, ...], looked_at: int) -> Masked:
+    """How far the table is masked now: all dates before ``before`` have had their turn, but for those that are ``left``."""
+    # Never back: a date that is left is named, and those after it keep the place they have.
+    before = max(lake.masked(spec).before, before)
+    table = lake.table(spec)
+    # What came meanwhile may lie in a date that had its turn. Masking's own files are as new, but have nothing to hide;
+    # their snapshots are all there, because none expires while masking is at work.
+    own = {version.snapshot_id for version in lake.history(spec) if version.masks}
+    late = {day for day, *_ in partitions_since(table, looked_at, but_of=own)}
+    return Masked(before, table.last_sequence_number, tuple(sorted(day for day in late.union(left) if day < before)))
+
+
+@retry_conflict
+def _mask_date(lake: Lakehouse, spark: SparkSession, spec: TableSpec, day: str, key: bytes) -> None:
+    read_at = next(lake.history(spec)).snapshot_id
+    on_day = sf.col(spec.partition_by[0]) == day
+    rows = _masked(spark, spec, read_table(spark, spec, read_at).where(on_day), day, key)
+    overwrite_as_read(rows, spec, on_day, read_at, {MASKED_KEY: day})
+
+
+def _masked(spark: SparkSession, spec: TableSpec, rows: DataFrame, day: str, key: bytes) -> DataFrame:
+    if spec is RAW_EVENTS:
+        return masks.mask_bronze(rows, key)
+    if spec is DEAD_LETTER:
+        return masks.mask_dead_letters(rows)
+    if spec in (CLEANED_EVENTS, QUARANTINE):
+        return masks.mask_cleaned(rows, key)
+    if spec is RISK_SCORES:
+        return masks.mask_scores(rows, key)
+    if spec is ENTITY_TRENDS:
+        return masks.mask_trends(rows, read_table(spark, CLEANED_EVENTS).where(sf.col("event_date") == day), key)
+    return masks.mask_failing_keys(rows, key) if spec is FAILING_ROWS else masks.mask_decisions(rows)

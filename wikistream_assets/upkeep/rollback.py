@@ -1,0 +1,247 @@
+"""Setting a table back to an earlier snapshot, and with it whatever would no longer agree: one commit a table, no data moved.
+
+    ===========================  ==================================================================================
+    table                        what goes back
+    ===========================  ==================================================================================
+    one of Gold                  all four, to the version made from the same Silver snapshot; the next cycle recomputes
+                                 from there
+    silver.cleaned_events        Silver, the quarantine to the same place in Bronze, Gold to what was made from then;
+                                 the next cycle reads that Bronze again and recomputes the dates it touches
+    bronze.raw_events            Bronze, above the audited tag and while no stream runs: its snapshots say what has
+                                 been read from Kafka, so the next batch reads those records again
+    the others                   nothing: the quarantine goes with Silver, dead letters and the audit trail are kept
+    ===========================  ==================================================================================
+
+What waits at the gates of these tables goes too, also where main is at its target already: Gold's is, when its gate has not let
+the Silver through that is set back.
+
+Who did it and why is a row of ``dq_audit.gate_decisions``, written first. What was left can be looked at by its snapshot id
+until it expires.
+"""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from producer.topics import EVENT_TOPICS
+from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.embedded.leases import main_of, no_jvm, only_maintenance
+from wikistream_assets.engine import ingest
+from wikistream_assets.engine.bronze_gate import AUDITING_TAG
+from wikistream_assets.engine.context import SnapshotRange
+from wikistream_assets.engine.decisions import ROLLBACK, Decision, record
+from wikistream_assets.engine.failpoints import ROLLBACK_AFTER_DECISION, ROLLBACK_AFTER_TABLE, failpoint
+from wikistream_assets.engine.gold import Position
+from wikistream_assets.engine.silver import consumed
+from wikistream_assets.exceptions import LakeError
+from wikistream_assets.kafka.broker import Broker
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse, Version
+from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.tables.spec import TableSpec
+
+_UPSTREAM: Final = {"gold": ("gold", "silver"), "silver": ("gold", "silver", "bronze"), "bronze": ("bronze",)}
+"""Layers whose past must not expire, nor their main move, while a layer is set back."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """What is set back.
+
+    Attributes:
+        targets: for each table that must agree the snapshot main is set to (``start``) and the head that is left (``end``), in
+            the order it is done; both are the same for a table that is there already.
+    """
+
+    targets: Mapping[TableSpec, SnapshotRange]
+
+    @property
+    def moved(self) -> dict[TableSpec, SnapshotRange]:
+        """The targets of the tables that are not there yet."""
+        return {spec: target for spec, target in self.targets.items() if not target.empty}
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"{spec.identifier}: {moved.end} -> {moved.start}" for spec, moved in self.moved.items()]
+
+
+def roll_back(
+    lake: Lakehouse,
+    settings: Settings,
+    spec: TableSpec,
+    snapshot_id: int,
+    *,
+    reason: str,
+    decided_by: str,
+    dry_run: bool = False,
+) -> Rollback:
+    """Set ``spec`` back to ``snapshot_id``, and the tables that follow from it.
+
+    Args:
+        snapshot_id: an ancestor of main's head.
+        reason: why; recorded.
+        decided_by: who; recorded.
+        dry_run: only say what would be set back.
+
+    Raises:
+        LakeError: the table cannot be set back, or not so far.
+        WriterBusyError: the stream runs (Bronze only), or maintenance is at work.
+        BrokerError: Kafka no longer has what Bronze would have to read again.
+    """
+    if not reason.strip():
+        raise LakeError("a rollback needs a reason: give one with --reason '...'")
+    if spec is not RAW_EVENTS and spec is not CLEANED_EVENTS and spec not in GOLD_TABLES:
+        raise LakeError(
+            f"{spec.identifier} is not set back by itself: the quarantine goes with silver.cleaned_events,"
+            " dead letters and the audit trail are never taken back"
+        )
+    with _nobody_else_at_work(settings, spec):
+        planned = Rollback(_targets(lake, settings, spec, snapshot_id))
+        if not dry_run and planned.moved:
+            _carry_out(lake, settings, planned, reason.strip(), decided_by)
+    return planned
+
+
+@contextmanager
+def _nobody_else_at_work(settings: Settings, spec: TableSpec) -> Iterator[None]:
+    with ExitStack() as held:
+        for layer in _UPSTREAM[spec.namespace]:
+            held.enter_context(only_maintenance(settings, layer))
+            if layer != "bronze":
+                held.enter_context(main_of(settings, layer))
+        if spec is RAW_EVENTS:
+            held.enter_context(writer_lock(settings, ingest.LOCK))
+            held.enter_context(no_jvm(settings, ingest.LOCK))
+            held.enter_context(writer_lock(settings, "bronze_gate"))
+        yield
+
+
+def _targets(lake: Lakehouse, settings: Settings, spec: TableSpec, snapshot_id: int) -> dict[TableSpec, SnapshotRange]:
+    target = _on_main(lake, spec, snapshot_id)
+    if spec is RAW_EVENTS:
+        _require_above_audited(lake, target)
+        _require_in_kafka(lake, settings, target)
+        return _from_heads(lake, {RAW_EVENTS: target})
+    if spec in GOLD_TABLES:
+        position = Position.of(lake.newest_position(spec, snapshot_id))
+        if position is None:
+            raise _from_nothing(spec, snapshot_id)
+        _require_kept(lake, CLEANED_EVENTS, position.silver)
+        return _from_heads(lake, _gold_at(lake, {position.silver}))
+    bronze = consumed(lake.newest_position(CLEANED_EVENTS, snapshot_id))
+    if bronze is None:
+        raise _from_nothing(spec, snapshot_id)
+    _require_kept(lake, RAW_EVENTS, bronze)
+    quarantine = next((version for version, made in _made(lake, QUARANTINE) if consumed(made) == bronze), None)
+    if quarantine is None:
+        raise LakeError(f"{QUARANTINE.identifier} has no snapshot of that time any more; go back to a newer one")
+    older = {version.snapshot_id for version in lake.history(CLEANED_EVENTS, snapshot_id)}
+    # Gold first and the quarantine last: whatever is cut off in between, the next runs put the rest right by themselves.
+    return _from_heads(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
+
+
+def _carry_out(lake: Lakehouse, settings: Settings, planned: Rollback, reason: str, decided_by: str) -> None:
+    at = datetime.now(UTC)
+    for spec, moved in planned.moved.items():
+        identity = uuid.uuid4().hex[:8]
+        record(lake, Decision(identity, ROLLBACK, spec.identifier, None, moved, None, reason, decided_by, at))
+        failpoint(settings, ROLLBACK_AFTER_DECISION)
+        _drop_what_waits(lake, spec, moved.start)
+        if _goes_behind_masking(lake, spec, moved):
+            lake.forget_masked(spec)
+        lake.reset_main(spec, moved.start)
+        failpoint(settings, ROLLBACK_AFTER_TABLE)
+    for spec in planned.targets.keys() - planned.moved.keys():
+        # Its main stays, but what waits on its branch was made from a main upstream that is no more.
+        _drop_what_waits(lake, spec, planned.targets[spec].start)
+
+
+def _goes_behind_masking(lake: Lakehouse, spec: TableSpec, moved: SnapshotRange) -> bool:
+    """Whether rows come back as they were before they lost their names."""
+    left = lake.between(spec, moved.start, moved.end)
+    return any(version.masks for version in left)
+
+
+def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:
+    """Drop what waits for its gate, on a branch or under a tag, unless the target holds it: a failed range stays that range."""
+    kept = {version.snapshot_id for version in lake.history(spec, target)}
+    for ref in (AUDIT_BRANCH, AUDITING_TAG):
+        waiting = lake.head(spec, ref)
+        if waiting is not None and waiting.snapshot_id not in kept:
+            lake.drop_ref(spec, ref)
+
+
+def _from_heads(lake: Lakehouse, targets: Mapping[TableSpec, Version]) -> dict[TableSpec, SnapshotRange]:
+    """For each table its target, and the head that is left for it."""
+    return {
+        spec: SnapshotRange(target.snapshot_id, next(lake.history(spec)).snapshot_id)
+        for spec, target in targets.items()
+    }
+
+
+def _on_main(lake: Lakehouse, spec: TableSpec, snapshot_id: int) -> Version:
+    for version in lake.history(spec):
+        if version.snapshot_id == snapshot_id:
+            return version
+    raise LakeError(
+        f"{spec.identifier}: {snapshot_id} is no ancestor of main, or expired; see: wikistream snapshots {spec.identifier}"
+    )
+
+
+def _made(lake: Lakehouse, spec: TableSpec) -> list[tuple[Version, Version | None]]:
+    """Main's versions, newest first, each with the one that holds its position: itself or its nearest ancestor with one."""
+    made: list[tuple[Version, Version | None]] = []
+    holder = None
+    for version in reversed(list(lake.history(spec))):
+        holder = version if version.position is not None else holder
+        made.append((version, holder))
+    return made[::-1]
+
+
+def _gold_at(lake: Lakehouse, silver: set[int]) -> dict[TableSpec, Version]:
+    """The newest versions of Gold's four tables that were made from one and the same of the Silver snapshots."""
+    newest: dict[TableSpec, dict[Position, Version]] = {}
+    for spec in GOLD_TABLES:
+        newest[spec] = {}
+        for version, made in _made(lake, spec):
+            position = Position.of(made)
+            if position is not None and position.silver in silver:
+                newest[spec].setdefault(position, version)
+    for position in newest[HOURLY_STATS]:
+        if all(position in versions for versions in newest.values()):
+            return {spec: versions[position] for spec, versions in newest.items()}
+    raise LakeError("Gold has no version of that time any more; go back to a newer snapshot")
+
+
+def _from_nothing(spec: TableSpec, snapshot_id: int) -> LakeError:
+    return LakeError(
+        f"{spec.identifier}: snapshot {snapshot_id} is empty and was made from nothing; go back to a newer one"
+    )
+
+
+def _require_kept(lake: Lakehouse, upstream: TableSpec, position: int) -> None:
+    if all(version.snapshot_id != position for version in lake.history(upstream)):
+        raise LakeError(
+            f"what was made from {upstream.identifier} since then cannot be made again: its snapshot {position} has expired;"
+            " go back to a newer snapshot"
+        )
+
+
+def _require_above_audited(lake: Lakehouse, target: Version) -> None:
+    audited = lake.head(RAW_EVENTS, AUDITED_TAG)
+    behind = {version.snapshot_id for version in lake.history(RAW_EVENTS, target.snapshot_id)}
+    if audited and audited.snapshot_id not in behind:
+        raise LakeError(
+            f"{RAW_EVENTS.identifier} cannot go back behind its tag 'audited' ({audited.snapshot_id}): Silver was made from it;"
+            " what is wrong in audited rows is mended by rejecting them, or in Silver"
+        )
+
+
+def _require_in_kafka(lake: Lakehouse, settings: Settings, target: Version) -> None:
+    position = lake.newest_position(RAW_EVENTS, target.snapshot_id)
+    broker = Broker(settings.bootstrap_servers)
+    offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
+    ingest.starting_offsets((position and position.position) or {}, offsets)

@@ -1,0 +1,75 @@
+"""A lake whose Bronze rows a test lays down itself, so that a gate can be shown exactly one fault."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from wikistream_assets.embedded.home import open_home
+from wikistream_assets.embedded.lake import local_lake
+from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine.context import GateReport, JobContext
+from wikistream_assets.lake.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.lake.query import query
+from wikistream_assets.quality.rule import Status
+from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.spec import TableSpec
+
+Row = dict[str, Any]
+
+
+class GateLake:
+    """A lake, its jobs, and what a test asks of it."""
+
+    def __init__(self, spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+        self.lake = lake
+        self.ctx = JobContext(spark, lake, settings, run_id="test")
+
+    def add_bronze(self, rows: Sequence[Row], **more_counts: int) -> None:
+        """Append rows to Bronze as one micro-batch would: with running totals in the same snapshot."""
+        before = self.lake.newest_position(RAW_EVENTS)
+        total = dict(before.counts["total"]) if before and before.counts else {}
+        batch = {"records": len(rows), "rows": len(rows), "dead_letters": 0, "duplicates": 0} | more_counts
+        total = {name: total.get(name, 0) + number for name, number in batch.items()}
+        schema = self.lake.table(RAW_EVENTS).schema().as_arrow()
+        position = {"raw-events": {"0": total["records"]}, "dlq-events": {}}
+        self.lake.append(
+            RAW_EVENTS,
+            pa.Table.from_pylist([dict(row) for row in rows], schema=schema),
+            summary_properties(position, {"batch": batch, "total": total}),
+        )
+
+    def bronze_gate(self) -> GateReport:
+        return bronze_gate.run(self.ctx)
+
+    def silver(self) -> GateReport:
+        return silver.run(self.ctx)
+
+    def gold(self) -> GateReport:
+        return gold.run(self.ctx)
+
+    def cycle(self) -> list[GateReport]:
+        return [self.bronze_gate(), self.silver(), self.gold()]
+
+    def mains(self, *specs: TableSpec) -> dict[str, int]:
+        """Main's snapshot id of each table."""
+        return {spec.identifier: self.lake.head(spec).snapshot_id for spec in specs or ALL_TABLES}
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a reader of the lake sees."""
+        return list(query(self.lake, sql).rows)
+
+
+def lake_of(settings: Settings) -> GateLake:
+    """The lake of a home, which is made if it is not there."""
+    open_home(settings)
+    return GateLake(local_session(settings), local_lake(settings), settings)
+
+
+def blocking(report: GateReport) -> dict[str, Status]:
+    """Check name -> status of what blocks."""
+    return {outcome.rule.name: outcome.status for outcome in report.blocking}
