@@ -201,13 +201,16 @@ class _PeakMemory:
 
 
 def _bronze(settings: Settings) -> dict[str, Any]:
-    from wikistream_assets.embedded.spark import local_session
+    from wikistream_assets.engine.context import JobContext
     from wikistream_assets.engine.ingest import drain
+    from wikistream_assets.environment.local import LocalEnvironment
 
-    lake = local_lake(settings)
-    spark = local_session(settings, lasting=True)
+    environment = LocalEnvironment(settings)
+    ctx = JobContext(environment, run_id="bench")
+    environment.spark(lasting=True)
+    assert ctx.lake.position(RAW_EVENTS) == {}
     started = time.monotonic()
-    report = drain(spark, lake, settings)
+    report = drain(ctx)
     return {**asdict(report), "seconds": time.monotonic() - started}
 
 

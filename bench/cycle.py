@@ -31,11 +31,9 @@ from producer.contract import Accepted, Contract
 from producer.envelope import Envelope
 from producer.eventstreams.generator import Generator
 from producer.wikis import FOLLOWED_DOMAINS, REGION_BY_DOMAIN
-from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine import bronze_gate, gold, silver
 from wikistream_assets.engine.context import JobContext
+from wikistream_assets.environment.local import LocalEnvironment
 from wikistream_assets.lake.lakehouse import Lakehouse, matching, summary_properties
 from wikistream_assets.lake.spark_io import append_rows, read_range, table_name
 from wikistream_assets.settings import Settings
@@ -166,9 +164,9 @@ def _timed(work: Callable[[], None]) -> float:
 
 def _new_lake(home: Path) -> _Lake:
     settings = Settings(home=home)
-    open_home(settings)
-    lake = local_lake(settings)
-    return _Lake(JobContext(local_session(settings, lasting=True), lake, settings, run_id="bench"))
+    environment = LocalEnvironment(settings)
+    environment.spark(lasting=True)
+    return _Lake(JobContext(environment, run_id="bench"))
 
 
 def _template(spark: SparkSession, root: Path, events: int) -> DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 import alembic.util
 import dagster as dg
 
-from wikistream_assets.resources.environment import resources_for
+from wikistream_assets.resources.choice import resources_for
 from wikistream_assets.settings import load_settings
 
 # Dagster opens its databases anew for each tick of a sensor; each time Alembic looks up the same folder and registers a clean-up

@@ -10,6 +10,7 @@
     │   └── BranchOutdatedError  main has moved since the audit branch was built
     ├── ConditionError         a condition on rows is not of the grammar
     ├── GateError              a gate's operation (a decision, a publication) cannot be carried out
+    ├── StepError              a step ended, and the lake does not show that it did its work
     ├── NewsNotKeptError       an alert cannot be written to the home's store
     └── DeliveryError          an alert cannot be sent
         ├── ChannelDownError   the channel takes nothing now
@@ -57,6 +58,10 @@ class ConditionError(WikistreamError):
 
 class GateError(WikistreamError):
     """A decision or a publication cannot be carried out."""
+
+
+class StepError(WikistreamError):
+    """A step ended, and the lake does not show that it did its work."""
 
 
 class NewsNotKeptError(WikistreamError):

@@ -20,7 +20,7 @@ from wikistream_assets.definitions import defs
 from wikistream_assets.exceptions import ConfigurationError
 from wikistream_assets.instance.cycles import CYCLE, STEPS
 from wikistream_assets.instance.home import dagster_instance
-from wikistream_assets.resources.environment import resources_for
+from wikistream_assets.resources.choice import resources_for
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.streams.registry import ALL_TABLES

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 PURE: Final = ("exceptions", "text", "quality", "tables", "transforms", "streams")
 MIDDLE: Final = (
-    *("settings", "machine", "lake", "kafka", "supervision", "embedded", "engine", "upkeep"),
+    *("settings", "machine", "lake", "kafka", "supervision", "embedded", "environment", "engine", "upkeep"),
     *("instance", "alerts", "metrics", "readers"),
 )
 OUTER: Final = ("resources", "components", "defs", "definitions", "cli", "__main__")

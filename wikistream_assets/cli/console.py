@@ -21,6 +21,7 @@ from wikistream_assets.text.printable import printable as printable  # the comma
 if TYPE_CHECKING:  # the commands' help must not wait for the lake's libraries
     from rich.console import Console
 
+    from wikistream_assets.engine.context import JobContext
     from wikistream_assets.lake.lakehouse import Lakehouse
     from wikistream_assets.settings import Settings
 
@@ -53,6 +54,22 @@ def open_lake() -> "tuple[Settings, Lakehouse]":
         raise LakeError(f"there is no lake in {settings.root}: make one with 'make demo', or set WIKISTREAM_HOME")
     open_home(settings)
     return settings, local_lake(settings)
+
+
+def job_context(run_id: str) -> "JobContext":
+    """What a command needs that does something to the lake; never makes a new lake.
+
+    Args:
+        run_id: the command; recorded where a run's id would be.
+
+    Raises:
+        ConfigurationError, LakeError: as ``open_lake``.
+    """
+    from wikistream_assets.engine.context import JobContext
+    from wikistream_assets.environment.choice import environment_of
+
+    settings, _ = open_lake()
+    return JobContext(environment_of(settings), run_id)
 
 
 def fail(message: str, code: int) -> NoReturn:

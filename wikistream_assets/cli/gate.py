@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wikistream_assets.cli.console import open_lake, printable
+from wikistream_assets.cli.console import job_context, open_lake, printable
 
 app = typer.Typer(
     no_args_is_help=True, help="See what blocks, and accept or reject it with a reason. Gates run in Dagster's jobs."
@@ -85,13 +85,10 @@ def correct(
     dry_run: _DryRun = False,
 ) -> None:
     """Give a recorded decision whose condition is refused another condition; 'false' rejects nothing."""
-    from wikistream_assets.embedded.spark import local_session
     from wikistream_assets.engine.gate_control import correct as correct_decision
 
-    settings, lake = open_lake()
     corrected = correct_decision(
-        lake,
-        lambda: local_session(settings),
+        job_context("wikistream gate"),
         decision,
         where,
         reason=reason,
@@ -113,13 +110,10 @@ def _decide(
     dry_run: bool,
     where: str | None = None,
 ) -> None:
-    from wikistream_assets.embedded.spark import local_session
     from wikistream_assets.engine.gate_control import decide_on_failure
 
-    settings, lake = open_lake()
     preview = decide_on_failure(
-        lake,
-        lambda: local_session(settings),
+        job_context("wikistream gate"),
         action,
         table,
         check,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wikistream_assets.cli.console import open_lake, plain, printable, show_table
+from wikistream_assets.cli.console import job_context, open_lake, plain, printable, show_table
 
 _Table = Annotated[str, typer.Argument(help="namespace.name")]
 _Snapshot = Annotated[str, typer.Argument(help="a snapshot's id, a branch or a tag; see: wikistream snapshots TABLE")]
@@ -88,12 +88,12 @@ def rollback(
     from wikistream_assets.streams.edits.tables import RAW_EVENTS
     from wikistream_assets.upkeep.rollback import roll_back
 
-    settings, lake = open_lake()
+    ctx = job_context("wikistream rollback")
     spec = table_spec(table)
-    target = version_named(lake, spec, snapshot).snapshot_id
-    if spec is RAW_EVENTS and not services.broker_runs(settings):
-        services.up(settings)  # the broker alone: it knows whether it still has what the stream would read again
-    done = roll_back(lake, settings, spec, target, reason=reason, decided_by=by or getpass.getuser(), dry_run=dry_run)
+    target = version_named(ctx.lake, spec, snapshot).snapshot_id
+    if spec is RAW_EVENTS and not services.broker_runs(ctx.settings):
+        services.up(ctx.settings)  # the broker alone: it knows whether it still has what the stream would read again
+    done = roll_back(ctx, spec, target, reason=reason, decided_by=by or getpass.getuser(), dry_run=dry_run)
     for line in done.lines or [f"{spec.identifier} is there already"]:
         typer.echo(printable(line))
     typer.echo("dry run, nothing changed" if dry_run else "done; the next cycle goes on from there")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wikistream_assets.cli.console import open_lake, show_table
+from wikistream_assets.cli.console import job_context, show_table
 
 
 def maintain(
@@ -13,16 +13,13 @@ def maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done, change nothing")] = False,
 ) -> None:
     """Compact small files, rewrite manifests, expire snapshots that nobody needs, delete orphan files."""
-    from wikistream_assets.embedded.spark import local_session
     from wikistream_assets.lake.lakehouse import table_spec
     from wikistream_assets.streams.registry import ALL_TABLES
     from wikistream_assets.upkeep import maintenance
 
-    settings, lake = open_lake()
+    ctx = job_context("wikistream maintain")
     specs = [table_spec(name) for name in tables] if tables else list(ALL_TABLES)
-    reports = list(
-        maintenance.maintain(lake, lambda: local_session(settings), settings, specs, orphans=True, dry_run=dry_run)
-    )
+    reports = list(maintenance.maintain(ctx, specs, orphans=True, dry_run=dry_run))
     show_table(
         ["table", "files", "manifests", "snapshots", "compacted", "expired", "orphans", "left undone"],
         [
@@ -48,22 +45,17 @@ def mask(
 ) -> None:
     """Hide names, addresses and free text of events older than WIKISTREAM_PRIVACY_MASK_AFTER_DAYS; there is no way back."""
     from wikistream_assets.alerts import Alerts
-    from wikistream_assets.embedded.spark import local_session
     from wikistream_assets.upkeep import masking
 
-    settings, lake = open_lake()
+    ctx = job_context("wikistream mask")
     today = datetime.now(UTC).date()
-    reports = [
-        report
-        for layer in masking.ORDER
-        for report in masking.mask(lake, lambda: local_session(settings), settings, today, layer, dry_run=dry_run)
-    ]
+    reports = [report for layer in masking.ORDER for report in masking.mask(ctx, today, layer, dry_run=dry_run)]
     show_table(
         ["table", "masked", "waiting for a reader", "note"],
         [(report.table, _dates(report.dates), _dates(report.waiting), report.note or "-") for report in reports],
         numeric=("masked", "waiting for a reader"),
     )
-    forgotten = Alerts(settings).forget(settings.names_kept_since(today), dry_run=dry_run)
+    forgotten = Alerts(ctx.settings).forget(ctx.settings.names_kept_since(today), dry_run=dry_run)
     typer.echo(f"lines of the alert log that are as old: {forgotten}")
     typer.echo(
         "dry run, nothing changed"

@@ -219,16 +219,3 @@ def gate_verdicts(
         context.log_event(event)
     tell_about_gate(report, alerts, context.run.run_id)
     yield from (check_result(outcome) for outcome in report.outcomes)
-
-
-def gate_events(
-    context: dg.AssetExecutionContext,
-    report: GateReport,
-    lake: Lakehouse,
-    tables: Sequence[TableSpec],
-    alerts: Alerts,
-) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    """The events of a step that audits and publishes ``tables``: a verdict per rule, materializations only if it passed."""
-    yield from gate_verdicts(context, report, lake, alerts)
-    if report.passed:
-        yield from (materialization(lake, spec, report) for spec in tables)

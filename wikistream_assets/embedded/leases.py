@@ -8,50 +8,70 @@ only ever appended to, which commutes with what maintenance does there: they hav
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from wikistream_assets.embedded.home import writer_lock
+from wikistream_assets.embedded.home import is_locked, writer_lock
 from wikistream_assets.embedded.spark import lock_in_jvm
 from wikistream_assets.machine.locks import exclusive
 from wikistream_assets.settings import Settings
 
 
-@contextmanager
-def only_run(spark: SparkSession, settings: Settings, name: str) -> Iterator[None]:
-    """Hold the lock ``name`` of this home, in Python and in the JVM.
+@dataclass(frozen=True)
+class LocalLeases:
+    """The leases of a home: files in its folder ``run`` that the operating system locks."""
 
-    The JVM of a killed Python may still commit for a moment; its lock is free only when it is gone.
+    settings: Settings
 
-    Raises:
-        WriterBusyError: another process holds the lock.
-    """
-    with writer_lock(settings, name), lock_in_jvm(spark, settings.root / "run" / f"{name}.jvm.lock"):
-        yield
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Hold the lock ``name``.
 
+        Raises:
+            WriterBusyError: another process holds it.
+        """
+        with writer_lock(self.settings, name):
+            yield
 
-@contextmanager
-def no_jvm(settings: Settings, name: str) -> Iterator[None]:
-    """Hold the lock that a JVM holds while it writes ``name``, without having one; wait for one that outlives its Python."""
-    path = settings.root / "run" / f"{name}.jvm.lock"
-    with path.open("a") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)  # the kind of lock that Java takes, and not flock's
-        yield
+    def is_held(self, name: str) -> bool:
+        return is_locked(self.settings, name)
 
+    @contextmanager
+    def only_run(self, spark: SparkSession, name: str) -> Iterator[None]:
+        """Hold the lock ``name``, in Python and in the JVM.
 
-@contextmanager
-def main_of(settings: Settings, layer: str) -> Iterator[None]:
-    """Hold the right to move main of the layer's tables; wait while a run, maintenance or a rollback holds it."""
-    with exclusive(settings.root / "run" / f"{layer}.main.lock"):
-        yield
+        The JVM of a killed Python may still commit for a moment; its lock is free only when it is gone.
 
+        Raises:
+            WriterBusyError: another process holds the lock.
+        """
+        with writer_lock(self.settings, name), lock_in_jvm(spark, self._jvm_lock(name)):
+            yield
 
-@contextmanager
-def only_maintenance(settings: Settings, layer: str) -> Iterator[None]:
-    """Be the only one to look after the layer's tables, to compact, expire, mask or roll back.
+    @contextmanager
+    def no_jvm(self, name: str) -> Iterator[None]:
+        """Hold the lock that a JVM holds while it writes ``name``, without having one; wait for one that outlives its Python."""
+        with self._jvm_lock(name).open("a") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)  # the kind of lock that Java takes, and not flock's
+            yield
 
-    Raises:
-        WriterBusyError: another process is at it.
-    """
-    with writer_lock(settings, f"{layer}.maintenance"):
-        yield
+    @contextmanager
+    def main_of(self, layer: str) -> Iterator[None]:
+        """Hold the right to move main of the layer's tables; wait while a run, maintenance or a rollback holds it."""
+        with exclusive(self.settings.root / "run" / f"{layer}.main.lock"):
+            yield
+
+    @contextmanager
+    def only_maintenance(self, layer: str) -> Iterator[None]:
+        """Be the only one to look after the layer's tables, to compact, expire, mask or roll back.
+
+        Raises:
+            WriterBusyError: another process is at it.
+        """
+        with writer_lock(self.settings, f"{layer}.maintenance"):
+            yield
+
+    def _jvm_lock(self, name: str) -> Path:
+        return self.settings.root / "run" / f"{name}.jvm.lock"

@@ -7,12 +7,12 @@ The verdicts of one attempt are written once: a gate that is killed after writin
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
 from pyarrow import parquet
-from pyiceberg.expressions import And
+from pyiceberg.expressions import And, In
 from pyiceberg.expressions.parser import parse
 from pyiceberg.table import Table
 
@@ -37,6 +37,9 @@ _AUDITED: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_E
 
 _VERDICT: Final = ("status", "metric_value", "threshold_value", "records_checked", "records_failed")
 """Two verdicts of a check that agree in these are one. The rest (time, run, message) may differ when an attempt is done again."""
+
+_LONGEST_STEP: Final = timedelta(days=2)
+"""Verdicts of a run are looked for in this much of the trail: a step takes minutes, and its clock may differ."""
 
 BASELINE_DAYS = 7
 """Drift is judged against the profiles of this many days."""
@@ -186,6 +189,42 @@ def _added_rows(table: Table, snapshot_id: int) -> list[dict[str, Any]]:
     return rows
 
 
+def verdicts_of_run(lake: Lakehouse, layer: str, run_id: str) -> list[dict[str, Any]]:
+    """Rows of ``quality_results`` of the run's newest attempt at a range of ``layer``; empty if it has recorded none."""
+    since = (datetime.now(UTC) - _LONGEST_STEP).date().isoformat()
+    condition = matching(since=("run_date", since), layer=layer, run_id=run_id)
+    rows: list[dict[str, Any]] = lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist()
+    newest = max((row["run_timestamp"] for row in rows), default=None)
+    return [row for row in rows if row["run_timestamp"] == newest]
+
+
+def outcomes_of(
+    lake: Lakehouse, tables: Iterable[TableSpec], verdicts: Sequence[Mapping[str, Any]]
+) -> tuple[CheckOutcome, ...]:
+    """The outcomes that were recorded as ``verdicts``, with the keys that broke a rule; SKIPPED for a rule without one."""
+    recorded = {(row["table_name"], row["check_name"]): row for row in verdicts}
+    failed = [row for row in verdicts if row["records_failed"]]
+    keys = _failing_keys(lake, failed) if failed else {}
+    return tuple(
+        _outcome(spec, rule.name, row, keys.get(row["check_id"], ()) if row else ())
+        for spec in tables
+        for rule in spec.rules
+        for row in [recorded.get((spec.identifier, rule.name))]
+    )
+
+
+def _failing_keys(lake: Lakehouse, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """``check_id`` -> the keys recorded with it, perhaps a while before: by an attempt that was killed and done again."""
+    since = (min(row["run_timestamp"] for row in verdicts) - _LONGEST_STEP).date().isoformat()
+    of_these = In("check_id", [row["check_id"] for row in verdicts])  # type: ignore[call-arg]  # mypy misreads it
+    condition = And(matching(since=("run_date", since)), of_these)
+    found: dict[str, tuple[str, ...]] = {}
+    scan = lake.table(FAILING_ROWS).scan(row_filter=condition, selected_fields=("check_id", "failing_key"))
+    for row in scan.to_arrow().to_pylist():
+        found[row["check_id"]] = (*found.get(row["check_id"], ()), row["failing_key"])
+    return found
+
+
 def stored_outcomes(
     lake: Lakehouse, layer: str, tables: Iterable[TableSpec], range_end: int
 ) -> tuple[CheckOutcome, ...]:
@@ -194,19 +233,17 @@ def stored_outcomes(
     A backfill attempts what is published once more: one that fails leaves the tables, and so their verdicts, as they are.
     """
     attempts = _attempts(lake, layer, range_end)
-    passed = (rows for rows in attempts if not _blocked(rows))
-    recorded = {(row["table_name"], row["check_name"]): row for row in next(passed, [])}
-    return tuple(
-        _outcome(spec, rule.name, recorded.get((spec.identifier, rule.name))) for spec in tables for rule in spec.rules
-    )
+    return outcomes_of(lake, tables, next((rows for rows in attempts if not _blocked(rows)), []))
 
 
-def _outcome(spec: TableSpec, check_name: str, row: dict[str, Any] | None) -> CheckOutcome:
+def _outcome(
+    spec: TableSpec, check_name: str, row: Mapping[str, Any] | None, keys: tuple[str, ...] = ()
+) -> CheckOutcome:
     rule = spec.rule(check_name)
     if row is None:
         return CheckOutcome(rule, spec.identifier, Status.SKIPPED, message="nothing has been audited yet")
     return CheckOutcome(
-        rule=rule,
+        rule=replace(rule, threshold=row["threshold_value"]),  # as it was then: criteria may have set another one
         table=spec.identifier,
         status=Status(row["status"]),
         metric=row["metric_value"],
@@ -215,6 +252,7 @@ def _outcome(spec: TableSpec, check_name: str, row: dict[str, Any] | None) -> Ch
         message=row["message"],
         evidence=json.loads(row["evidence"]),
         duration_ms=row["check_duration_ms"],
+        failing_keys=keys,
     )
 
 

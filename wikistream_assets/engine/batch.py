@@ -18,6 +18,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as sf
 
+from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import (
     BRONZE_AFTER_CHECKPOINT,
     BRONZE_AFTER_COMMIT,
@@ -28,9 +29,8 @@ from wikistream_assets.engine.failpoints import (
 )
 from wikistream_assets.engine.stream_metrics import AGE_BOUNDS, AgeGroup, StreamMetrics, quantile
 from wikistream_assets.kafka.broker import Positions
-from wikistream_assets.lake.lakehouse import Lakehouse, Version, summary_properties
+from wikistream_assets.lake.lakehouse import Version, summary_properties
 from wikistream_assets.lake.spark_io import append_rows, read_table
-from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.dead_letter import dead_letters
 from wikistream_assets.streams.edits.raw_events import at_places, first_places, stamp
 from wikistream_assets.streams.edits.tables.bronze import DEAD_LETTER, RAW_EVENTS
@@ -87,15 +87,16 @@ class _Found:
 class BatchWriter:
     """Writes the batches of one stream. Whoever makes one holds Bronze's writer lock as long as it is used."""
 
-    def __init__(self, lake: Lakehouse, settings: Settings) -> None:
-        newest = lake.newest_position(RAW_EVENTS)
-        letters = lake.newest_position(DEAD_LETTER)
+    def __init__(self, ctx: JobContext) -> None:
+        newest = ctx.lake.newest_position(RAW_EVENTS)
+        letters = ctx.lake.newest_position(DEAD_LETTER)
         self.position: Positions = (newest and newest.position) or {}
         self._letters_position: Positions = (letters and letters.position) or {}
         self._total = Counts.total_of(newest)
         self._written = Counts()
         self.metrics = StreamMetrics()
-        self._settings = settings
+        self._settings = ctx.settings
+        self._run_id = ctx.run_id
         self._started = time.monotonic()
         self._busy = threading.Lock()
         self._closed = False
@@ -154,7 +155,7 @@ class BatchWriter:
                 "milliseconds": milliseconds,
                 "lag_ms": _lag(found.ages, milliseconds),
             }
-            properties = summary_properties(position, counts)
+            properties = summary_properties(position, counts, run_id=self._run_id)
             self._append_letters(parsed, found, position, properties)
             failpoint(self._settings, BRONZE_BEFORE_COMMIT)
             append_rows(at_places(parsed, places), RAW_EVENTS, properties)

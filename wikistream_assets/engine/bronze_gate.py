@@ -7,7 +7,6 @@ pinned by the tag ``auditing`` until it passes, so that a failed range is not he
 from dataclasses import replace
 from typing import Final
 
-from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.engine import gate
 from wikistream_assets.engine.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import decisions_on, waived_checks
@@ -44,7 +43,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another gate is at work on this lake.
     """
-    with writer_lock(ctx.settings, "bronze_gate"):
+    with ctx.leases.hold("bronze_gate"):
         covered = pending_range(ctx.lake)
         if covered.empty:
             return gate.already_published(ctx, LAYER, [RAW_EVENTS], covered)

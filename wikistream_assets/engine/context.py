@@ -5,7 +5,7 @@ from functools import cached_property
 
 from pyspark.sql import SparkSession
 
-from wikistream_assets.embedded.home import user_key
+from wikistream_assets.environment.ports import Environment, Leases
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.criteria import Criteria
 from wikistream_assets.quality.rule import CheckOutcome
@@ -17,18 +17,34 @@ class JobContext:
     """Where a job runs and on whose behalf.
 
     Attributes:
+        environment: gives what follows, each when it is first asked for.
         run_id: the Dagster run, or the command that ran the job; recorded with every verdict.
     """
 
-    spark: SparkSession
-    lake: Lakehouse
-    settings: Settings
+    environment: Environment
     run_id: str
+
+    @property
+    def settings(self) -> Settings:
+        return self.environment.settings
+
+    @property
+    def leases(self) -> Leases:
+        return self.environment.leases
+
+    @cached_property
+    def lake(self) -> Lakehouse:
+        return self.environment.lake()
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session; the first to ask for it starts the JVM."""
+        return self.environment.spark()
 
     @cached_property
     def user_key(self) -> bytes:
-        """The home's secret for the keyed hash that stands for IP users in Gold, failing keys, alerts and exports."""
-        return user_key(self.settings)
+        """The secret for the keyed hash that stands for IP users in Gold, failing keys, alerts and exports."""
+        return self.environment.secrets.user_key()
 
     @cached_property
     def criteria(self) -> Criteria:

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from wikistream_assets.engine import audit_log, bronze_gate, gold, silver
-from wikistream_assets.engine.context import SnapshotRange
+from wikistream_assets.engine.context import JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import (
     Action,
     Decision,
@@ -60,16 +60,21 @@ class GateState:
         return bool(self.failures or self.refusals)
 
 
+def pending_range(lake: Lakehouse, layer: str) -> SnapshotRange:
+    """What waits for the gate of ``layer``; it starts after what has been published."""
+    return _PENDING[layer](lake)
+
+
 def waiting_layers(lake: Lakehouse) -> tuple[str, ...]:
     """The layers whose gates something waits for, in order. Reads the catalog alone."""
-    return tuple(layer for layer, pending_range in _PENDING.items() if not pending_range(lake).empty)
+    return tuple(layer for layer in _PENDING if not pending_range(lake, layer).empty)
 
 
 def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
     """The three gates, in order. Reads the catalog, and where a range waits, the verdicts and decisions on it."""
     states = []
-    for layer, pending_range in _PENDING.items():
-        pending = pending_range(lake)
+    for layer in _PENDING:
+        pending = pending_range(lake, layer)
         verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending)
         failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
         states.append(GateState(layer, pending, failures, tuple(_refusals(lake, layer, pending))))
@@ -113,8 +118,7 @@ class Preview:
 
 
 def decide_on_failure(
-    lake: Lakehouse,
-    session: Callable[[], SparkSession],
+    ctx: JobContext,
     action: Action,
     table: str,
     check_name: str,
@@ -126,13 +130,13 @@ def decide_on_failure(
 ) -> Preview:
     """Check a decision against the failure it is about, show what it covers, and record it unless ``dry_run``.
 
-    ``session`` is called for a reject only: an accept needs no Spark.
+    Only a reject needs Spark.
 
     Raises:
         GateError: the check does not block now, the predicate is no valid condition or matches no row, or no reason is given.
     """
     spec = table_spec(table)
-    state = next((state for state in gate_states(lake) if state.layer == spec.namespace), None)
+    state = next((state for state in gate_states(ctx.lake) if state.layer == spec.namespace), None)
     verdict = next(
         (
             failure
@@ -146,19 +150,17 @@ def decide_on_failure(
     decision = decide(
         action, spec, check_name, state.pending, reason=reason, decided_by=decided_by, predicate=predicate
     )
-    preview = _preview(lake, session, decision, verdict)
+    preview = _preview(ctx, decision, verdict)
     if not dry_run:
-        record(lake, decision)
+        record(ctx.lake, decision)
     return preview
 
 
-def _preview(
-    lake: Lakehouse, session: Callable[[], SparkSession], decision: Decision, verdict: dict[str, object]
-) -> Preview:
+def _preview(ctx: JobContext, decision: Decision, verdict: dict[str, object]) -> Preview:
     waived = f"{decision.table_name}.{decision.check_name}: {verdict['message']}"
     if decision.action == "accept":
         return Preview(decision, None, f"accept {decision.decision_id} waives {waived}")
-    rows, keys = _matching(lake, session(), decision)
+    rows, keys = _matching(ctx, decision)
     if rows == 0:
         which = "repeated row" if decision.repeated_columns else "row"
         raise GateError(f"no {which} of the failed range meets {decision.predicate!r}; correct the condition")
@@ -168,16 +170,16 @@ def _preview(
     )
 
 
-def _matching(lake: Lakehouse, spark: SparkSession, decision: Decision) -> tuple[int, list[str]]:
+def _matching(ctx: JobContext, decision: Decision) -> tuple[int, list[str]]:
     """Rows of the failed range that the decision rejects, and the keys of the first few."""
     spec = table_spec(decision.table_name)
     with _condition_that_runs(spec):
         if spec is RAW_EVENTS:
-            decisions = [*decisions_on(lake, spec, decision.range), decision]
-            marked = read_marked(spark, lake, decision.range, decisions)
+            decisions = [*decisions_on(ctx.lake, spec, decision.range), decision]
+            marked = read_marked(ctx.spark, ctx.lake, decision.range, decisions)
             rejected = marked.where(sf.col(REJECTED_BY) == decision.decision_id)
         else:
-            rejected = _built(lake, spark, spec).where(decision.condition)
+            rejected = _built(ctx.lake, ctx.spark, spec).where(decision.condition)
         rejected = rejected.select(*spec.key)
         keys = ["/".join(str(value) for value in row) for row in rejected.limit(_SHOWN_KEYS).collect()]
         return rejected.count(), keys
@@ -212,8 +214,7 @@ def _first_line(error: object) -> str:
 
 
 def correct(
-    lake: Lakehouse,
-    session: Callable[[], SparkSession],
+    ctx: JobContext,
     decision_id: str,
     predicate: str,
     *,
@@ -226,13 +227,13 @@ def correct(
     Raises:
         GateError: there is no such decision, or as ``corrected``.
     """
-    found = decision_of(lake, decision_id)
+    found = decision_of(ctx.lake, decision_id)
     if found is None:
         raise GateError(f"there is no decision {decision_id!r}; see: wikistream gate status")
     decision = corrected(found, predicate, reason=reason, decided_by=decided_by)
     spec = table_spec(decision.table_name)
     with _condition_that_runs(spec):
-        read_table(session(), spec).where(decision.condition).limit(1).collect()
+        read_table(ctx.spark, spec).where(decision.condition).limit(1).collect()
     if not dry_run:
-        record(lake, decision)
+        record(ctx.lake, decision)
     return decision

@@ -15,7 +15,6 @@ from pyiceberg.expressions import In
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.embedded.leases import main_of, only_run
 from wikistream_assets.engine import audit_log, gate
 from wikistream_assets.engine.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import decisions_on, waived_checks
@@ -131,7 +130,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another Gold run is at work on this lake.
     """
-    with only_run(ctx.spark, ctx.settings, LAYER), main_of(ctx.settings, LAYER):
+    with ctx.leases.only_run(ctx.spark, LAYER), ctx.leases.main_of(LAYER):
         roll_forward(ctx.lake)
         covered = pending_range(ctx.lake)
         if covered.empty:
@@ -151,7 +150,7 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
         WriterBusyError: another Gold run is at work on this lake.
         GateError: Gold has published nothing yet, or a failed range waits for a decision.
     """
-    with only_run(ctx.spark, ctx.settings, LAYER), main_of(ctx.settings, LAYER):
+    with ctx.leases.only_run(ctx.spark, LAYER), ctx.leases.main_of(LAYER):
         roll_forward(ctx.lake)
         published = Position.of(ctx.lake.newest_position(HOURLY_STATS))
         if published is None:
@@ -236,7 +235,9 @@ def _build(ctx: JobContext, position: Position, dates: list[str], ran_at: dateti
     Returns:
         Silver rows by date and hour: what the parity check expects Gold to add up to.
     """
-    properties = summary_properties(position.as_json(), {"batch": {"dates": len(dates)}}, ctx.criteria)
+    properties = summary_properties(
+        position.as_json(), {"batch": {"dates": len(dates)}}, ctx.criteria, run_id=ctx.run_id
+    )
     if not dates:  # a range of dead letters or quarantined rows: there is nothing to compute
         for spec in GOLD_TABLES:
             ctx.lake.append(spec, properties=properties, branch=AUDIT_BRANCH)

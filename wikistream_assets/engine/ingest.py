@@ -23,22 +23,21 @@ from pathlib import Path
 from typing import Final
 
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
 from producer.signals import on_stop
 from producer.topics import EVENT_TOPICS, FETCH_WAIT_MS
-from wikistream_assets.embedded.home import is_locked
-from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.leases import only_run
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine.batch import BatchWriter, Counts
+from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
+from wikistream_assets.environment.choice import environment_of
+from wikistream_assets.environment.ports import Environment
 from wikistream_assets.exceptions import BrokerError, ClockBehindError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.kafka.broker import Broker, Positions
 from wikistream_assets.lake.failures import explained
 from wikistream_assets.lake.lakehouse import TOPICS_KEY, Lakehouse, Version
-from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.settings import load_settings
 from wikistream_assets.streams.edits.raw_events import parse
 from wikistream_assets.streams.edits.tables.bronze import DEAD_LETTER, RAW_EVENTS
 
@@ -89,9 +88,7 @@ class DrainReport:
     waited: bool
 
 
-def drain(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, *, timeout_seconds: float = _WAIT_SECONDS
-) -> DrainReport:
+def drain(ctx: JobContext, *, timeout_seconds: float = _WAIT_SECONDS) -> DrainReport:
     """Bring everything into Bronze that is committed in Kafka now.
 
     While another process owns the table, waits until that one has come as far; if it goes away before, takes over.
@@ -104,7 +101,7 @@ def drain(
         WriterBusyError: another process owns the table and has not come as far in time.
         LakeError: the stream failed.
     """
-    broker = Broker(settings.bootstrap_servers)
+    broker, lake = ctx.environment.broker(), ctx.lake
     ends = broker.ends(EVENT_TOPICS)
     before = lake.newest_position(RAW_EVENTS)
     deadline = time.monotonic() + timeout_seconds
@@ -112,8 +109,8 @@ def drain(
     waited = False
     while True:
         try:
-            with only_run(spark, settings, LOCK):
-                _drain(spark, lake, settings, broker)
+            with ctx.leases.only_run(ctx.spark, LOCK):
+                _drain(ctx, broker)
             break
         except WriterBusyError as busy:
             waited = True
@@ -127,7 +124,7 @@ def drain(
     return _report(lake, before, waited)
 
 
-def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: threading.Event) -> None:
+def run_forever(ctx: JobContext, stop: threading.Event) -> None:
     """Stream from Kafka into Bronze until ``stop`` is set; the batch at work is finished then.
 
     Raises:
@@ -135,8 +132,9 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
         BrokerError, LakeError: as in ``drain``.
         ConfigurationError: the port of the metrics is taken.
     """
-    with only_run(spark, settings, LOCK):
-        writer, pace = BatchWriter(lake, settings), _Pace(lake)
+    settings = ctx.settings
+    with ctx.leases.only_run(ctx.spark, LOCK):
+        writer, pace = BatchWriter(ctx), _Pace(ctx.lake)
 
         def write(parsed: DataFrame, batch_id: int, ends: Positions) -> None:
             writer.write(parsed, batch_id, ends)
@@ -144,10 +142,10 @@ def run_forever(spark: SparkSession, lake: Lakehouse, settings: Settings, stop: 
                 writer.close()  # else the next batch would begin before the query is stopped
 
         interval = f"{round(settings.bronze_trigger_seconds * 1000)} milliseconds"
-        broker = Broker(settings.bootstrap_servers)
+        broker = ctx.environment.broker()
         with (
             writer.metrics.served(settings.stream_metrics_port),
-            _running(spark, lake, settings, broker, writer, write, interval) as query,
+            _running(ctx, broker, writer, write, interval) as query,
         ):
             while query.isActive and not stop.wait(_POLL_SECONDS):
                 pass
@@ -234,18 +232,16 @@ def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -
         lake.set_property(RAW_EVENTS, TOPICS_KEY, json.dumps(ids))
 
 
-def _drain(spark: SparkSession, lake: Lakehouse, settings: Settings, broker: Broker) -> None:
-    writer = BatchWriter(lake, settings)
-    with _running(spark, lake, settings, broker, writer, writer.write, interval=None) as query:
+def _drain(ctx: JobContext, broker: Broker) -> None:
+    writer = BatchWriter(ctx)
+    with _running(ctx, broker, writer, writer.write, interval=None) as query:
         query.awaitTermination()
-    failpoint(settings, BRONZE_AFTER_CHECKPOINT)
+    failpoint(ctx.settings, BRONZE_AFTER_CHECKPOINT)
 
 
 @contextmanager
 def _running(
-    spark: SparkSession,
-    lake: Lakehouse,
-    settings: Settings,
+    ctx: JobContext,
     broker: Broker,
     writer: BatchWriter,
     write: Callable[[DataFrame, int, Positions], None],
@@ -257,10 +253,11 @@ def _running(
 
     Leaving the block stops it between two batches.
     """
+    spark, settings = ctx.spark, ctx.settings
     checkpoint = settings.checkpoints / "bronze"
     shutil.rmtree(checkpoint, ignore_errors=True)
     offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
-    _refuse_other_topics(lake, broker, writer.position)
+    _refuse_other_topics(ctx.lake, broker, writer.position)
     partitions = sum(len(of_topic) for of_topic in offsets.values())
     records = (
         spark.readStream.format("kafka")
@@ -331,28 +328,30 @@ def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainRepor
     )
 
 
-def _stream_in_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -> None:
+def _stream_in_turn(environment: Environment, stop: threading.Event) -> None:
     """Stream whenever nobody else writes Bronze, until told to stop.
 
     A cycle's drain may take Bronze while the JVM starts, which takes many times as long as the drain: the JVM waits for it. So it
     does for a clock that was set back; the batch that was refused is read again from Bronze's position.
     """
-    while _wait_for_turn(lake, settings, stop):
+    ctx = JobContext(environment, run_id="stream")
+    while _wait_for_turn(ctx, stop):
+        environment.spark(lasting=True)
         try:
-            run_forever(local_session(settings, lasting=True), lake, settings, stop)
+            run_forever(ctx, stop)
         except (WriterBusyError, ClockBehindError) as error:
             _log.info("%s", error)
 
 
-def _wait_for_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -> bool:
+def _wait_for_turn(ctx: JobContext, stop: threading.Event) -> bool:
     """Wait until Bronze can be written: by nobody else, from a broker, by the clock; False if told to stop meanwhile.
 
     Before the JVM is started: a supervisor would else start one after the other in vain.
     """
-    broker = Broker(settings.bootstrap_servers)
+    broker = ctx.environment.broker()
     waiting_for, told_at = "", 0.0
     while not stop.is_set():
-        reason, detail = _hindrance(lake, broker, settings)
+        reason, detail = _hindrance(ctx, broker)
         if not reason:
             return True
         if reason != waiting_for or time.monotonic() - told_at > _TELL_AGAIN_SECONDS:
@@ -363,11 +362,11 @@ def _wait_for_turn(lake: Lakehouse, settings: Settings, stop: threading.Event) -
     return False
 
 
-def _hindrance(lake: Lakehouse, broker: Broker, settings: Settings) -> tuple[str, str]:
+def _hindrance(ctx: JobContext, broker: Broker) -> tuple[str, str]:
     """What keeps Bronze from being written, and that in full; both empty if nothing does."""
-    if is_locked(settings, LOCK):
+    if ctx.leases.is_held(LOCK):
         return LOCK, "another process writes Bronze"
-    if behind := lake.clock_behind((RAW_EVENTS, DEAD_LETTER)):
+    if behind := ctx.lake.clock_behind((RAW_EVENTS, DEAD_LETTER)):
         return _CLOCK, behind
     missing = _missing(broker)
     return missing, missing
@@ -391,12 +390,11 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     on_stop(stop.set)
     try:
-        settings = load_settings()
-        lake = local_lake(settings)
+        environment = environment_of(load_settings())
         if once:
-            _log.info("bronze: %s", drain(local_session(settings), lake, settings))
+            _log.info("bronze: %s", drain(JobContext(environment, run_id="drain")))
         else:
-            _stream_in_turn(lake, settings, stop)
+            _stream_in_turn(environment, stop)
     except WikistreamError as error:
         _log.error("%s", error)
         return 1

@@ -12,7 +12,6 @@ from typing import Any, Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.embedded.leases import main_of, only_run
 from wikistream_assets.engine import audit_log, gate
 from wikistream_assets.engine.context import GateReport, JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import decisions_on, decisions_within, waived_checks
@@ -93,7 +92,7 @@ def run(ctx: JobContext) -> GateReport:
     Raises:
         WriterBusyError: another Silver run is at work on this lake.
     """
-    with only_run(ctx.spark, ctx.settings, LAYER), main_of(ctx.settings, LAYER):
+    with ctx.leases.only_run(ctx.spark, LAYER), ctx.leases.main_of(LAYER):
         covered = pending_range(ctx.lake)
         _align_quarantine(ctx.lake)
         if covered.empty:
@@ -185,7 +184,7 @@ def _summary(ctx: JobContext, spec: TableSpec, position: dict[str, int], rows: i
     before = ctx.lake.newest_position(spec)
     total = before.counts["total"]["rows"] if before and before.counts else 0
     counts = {"batch": {"rows": rows}, "total": {"rows": total + rows}, **more}
-    return summary_properties(position, counts, ctx.criteria)
+    return summary_properties(position, counts, ctx.criteria, run_id=ctx.run_id)
 
 
 def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built: Built) -> gate.AuditedTable:

@@ -51,6 +51,7 @@ AUDITED_TAG: Final = "audited"
 POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
 CRITERIA_KEY: Final = "wikistream.criteria"
+RUN_KEY: Final = "wikistream.run_id"
 MASKED_KEY: Final = "wikistream.masked"
 TOPICS_KEY: Final = "wikistream.topics"
 AUDITING_KEY: Final = "wikistream.auditing"
@@ -146,6 +147,7 @@ class Version:
         position: parsed ``wikistream.position``, or None if the snapshot carries none.
         counts: parsed ``wikistream.counts``, or None.
         masks: whether the snapshot hides names in rows that older snapshots still show.
+        run_id: the run that made it, if it said so.
     """
 
     snapshot_id: int
@@ -157,6 +159,7 @@ class Version:
     position: dict[str, Any] | None
     counts: dict[str, Any] | None
     masks: bool = False
+    run_id: str | None = None
 
     @property
     def committed_at(self) -> datetime:
@@ -507,16 +510,21 @@ def table_spec(identifier: str) -> TableSpec:
 
 
 def summary_properties(
-    position: Mapping[str, Any], counts: Mapping[str, Any], criteria: Criteria = DEFAULT_CRITERIA
+    position: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    criteria: Criteria = DEFAULT_CRITERIA,
+    *,
+    run_id: str | None = None,
 ) -> dict[str, str]:
     """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text.
 
-    What ``criteria`` change is one more, so that a reader can tell how a version was classified.
+    What ``criteria`` change is one more, so that a reader can tell how a version was classified, and so is the run that makes it.
     """
     entries: dict[str, Mapping[str, Any]] = {POSITION_KEY: position, COUNTS_KEY: counts}
     if criteria.changed:
         entries[CRITERIA_KEY] = criteria.changed
-    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()}
+    made_by = {RUN_KEY: run_id} if run_id else {}
+    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()} | made_by
 
 
 def _version(snapshot: Snapshot) -> Version:
@@ -534,4 +542,5 @@ def _version(snapshot: Snapshot) -> Version:
         position=json.loads(position) if position else None,
         counts=json.loads(counts) if counts else None,
         masks=MASKED_KEY in properties,
+        run_id=properties.get(RUN_KEY),
     )

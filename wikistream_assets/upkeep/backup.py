@@ -28,7 +28,7 @@ from pyiceberg.table.metadata import TableMetadata
 from producer.paths import absolute
 from wikistream_assets.embedded.home import BACKUP_MARK, FOLDERS, open_home, settle, user_key
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.leases import only_maintenance
+from wikistream_assets.embedded.leases import LocalLeases
 from wikistream_assets.embedded.source import SOURCE_FILE
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.lake.lakehouse import summary_properties
@@ -83,7 +83,7 @@ def back_up(
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     with ExitStack() as held:
         for layer in LAYERS:
-            held.enter_context(only_maintenance(settings, layer))
+            held.enter_context(LocalLeases(settings).only_maintenance(layer))
         catalog, files = _freeze(root, folder)
         files |= _reachable(root, folder, files)
         report = _copy(root, folder, files, progress)

@@ -13,7 +13,7 @@ an append and a rewrite of other files commute, whichever commits first. See doc
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,9 +27,10 @@ from pyiceberg.table.snapshots import Operation
 from pyspark.sql import SparkSession
 from tenacity import before_sleep_log, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from wikistream_assets.embedded.leases import main_of, only_maintenance
+from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import MAINTENANCE_AFTER_COMPACT, failpoint
 from wikistream_assets.engine.retained import Limits, expirable
+from wikistream_assets.environment.ports import Leases
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.lake import procedures
 from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
@@ -132,29 +133,22 @@ def layers_of(specs: Iterable[TableSpec]) -> dict[str, tuple[TableSpec, ...]]:
 
 
 @contextmanager
-def looking_after(settings: Settings, layer: str) -> Iterator[None]:
+def looking_after(leases: Leases, layer: str) -> Iterator[None]:
     """Hold what maintenance of ``layer`` needs: to be the only one, and where runs move main, that none is at work.
 
     Raises:
         WriterBusyError: another process looks after the layer.
     """
-    with only_maintenance(settings, layer), main_of(settings, layer) if layer in _PUBLISHED else nullcontext():
+    with leases.only_maintenance(layer), leases.main_of(layer) if layer in _PUBLISHED else nullcontext():
         yield
 
 
 def maintain(
-    lake: Lakehouse,
-    session: Callable[[], SparkSession],
-    settings: Settings,
-    specs: Sequence[TableSpec],
-    *,
-    orphans: bool,
-    dry_run: bool = False,
+    ctx: JobContext, specs: Sequence[TableSpec], *, orphans: bool, dry_run: bool = False
 ) -> Iterator[MaintenanceReport]:
-    """Look after ``specs``, one report each as soon as it is done.
+    """Look after ``specs``, one report each as soon as it is done. Spark is started only when there is something to do.
 
     Args:
-        session: called only when there is something to do.
         orphans: also look through the tables' folders for files that no snapshot knows, which costs a look at every file.
         dry_run: only say what would be done.
 
@@ -163,10 +157,10 @@ def maintain(
     for layer, tables in layers_of(specs).items():
         for spec in tables:
             try:
-                with nullcontext() if dry_run else looking_after(settings, layer):
-                    report = _maintain(lake, session, settings, spec, orphans=orphans, dry_run=dry_run)
+                with nullcontext() if dry_run else looking_after(ctx.leases, layer):
+                    report = _maintain(ctx, spec, orphans=orphans, dry_run=dry_run)
             except WriterBusyError as busy:
-                figures = Figures.of(lake.table(spec))
+                figures = Figures.of(ctx.lake.table(spec))
                 report = MaintenanceReport(spec.identifier, figures, figures, 0, 0, 0, note=str(busy))
             yield report
 
@@ -191,33 +185,26 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _maintain(
-    lake: Lakehouse,
-    session: Callable[[], SparkSession],
-    settings: Settings,
-    spec: TableSpec,
-    *,
-    orphans: bool,
-    dry_run: bool,
-) -> MaintenanceReport:
+def _maintain(ctx: JobContext, spec: TableSpec, *, orphans: bool, dry_run: bool) -> MaintenanceReport:
+    lake, settings = ctx.lake, ctx.settings
     before = Figures.of(lake.table(spec))
     needs = plan(lake, spec, settings)
     if not dry_run:
         if needs.partitions:
-            _compact(session(), spec, needs.partitions, settings)
+            _compact(ctx.spark, spec, needs.partitions, settings)
             failpoint(settings, MAINTENANCE_AFTER_COMPACT)
         if needs.manifests:
-            _rewrite_manifests(session(), spec)
+            _rewrite_manifests(ctx.spark, spec)
         # Planned anew: what compaction has just replaced may go as well.
         expired = tuple(expirable(lake, spec, _limits(settings)))
         if expired:
-            procedures.expire(session(), spec, expired)
+            procedures.expire(ctx.spark, spec, expired)
     else:
         expired = needs.expired
     removed: list[str] = []
     if orphans:
         age = datetime.now(UTC) - timedelta(hours=settings.maintenance_orphan_age_hours)
-        removed = procedures.remove_orphans(session(), spec, age, dry_run=dry_run)
+        removed = procedures.remove_orphans(ctx.spark, spec, age, dry_run=dry_run)
     return MaintenanceReport(
         table=spec.identifier,
         before=before,

@@ -12,7 +12,7 @@ which dates got rows after their turn: the next night begins there.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
@@ -23,13 +23,12 @@ from pyiceberg.table import Table
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from wikistream_assets.embedded.home import user_key
+from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import MASKING_AFTER_DATE, MASKING_AFTER_MANIFESTS, failpoint
 from wikistream_assets.engine.retained import readers_of
 from wikistream_assets.lake import procedures
 from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, MASKED_KEY, Lakehouse, Masked
 from wikistream_assets.lake.spark_io import overwrite_as_read, read_table
-from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits import masks
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
@@ -73,32 +72,23 @@ class MaskingReport:
     note: str = ""
 
 
-def mask(
-    lake: Lakehouse,
-    session: Callable[[], SparkSession],
-    settings: Settings,
-    today: date,
-    layer: str,
-    *,
-    dry_run: bool = False,
-) -> Iterator[MaskingReport]:
-    """Mask what is due in the tables of one layer of ``ORDER``.
+def mask(ctx: JobContext, today: date, layer: str, *, dry_run: bool = False) -> Iterator[MaskingReport]:
+    """Mask what is due in the tables of one layer of ``ORDER``. Spark is started only when there is something to do.
 
     Args:
-        session: called only when there is something to do.
         today: the UTC date that ages are counted from.
 
     Raises:
         WriterBusyError: another process looks after the layer.
     """
-    if not (cutoff := settings.names_kept_since(today)):
+    if not (cutoff := ctx.settings.names_kept_since(today)):
         return
-    with nullcontext() if dry_run else looking_after(settings, layer):
+    with nullcontext() if dry_run else looking_after(ctx.leases, layer):
         for spec in ORDER[layer]:
-            table = lake.table(spec)
-            report = _due(lake, spec, table, cutoff, dry_run=dry_run)
+            table = ctx.lake.table(spec)
+            report = _due(ctx.lake, spec, table, cutoff, dry_run=dry_run)
             if report.dates and not dry_run:
-                _mask(lake, session(), settings, spec, report, cutoff, table.last_sequence_number)
+                _mask(ctx, spec, report, cutoff, table.last_sequence_number)
             yield report
 
 
@@ -141,25 +131,17 @@ def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
     return set() if read is None else {partition[0] for partition in partitions_since(table, read)}
 
 
-def _mask(
-    lake: Lakehouse,
-    spark: SparkSession,
-    settings: Settings,
-    spec: TableSpec,
-    report: MaskingReport,
-    cutoff: str,
-    looked_at: int,
-) -> None:
+def _mask(ctx: JobContext, spec: TableSpec, report: MaskingReport, cutoff: str, looked_at: int) -> None:
     """Mask the dates of ``report``, oldest first.
 
     Args:
         looked_at: the sequence number up to which ``report`` accounts for all rows.
     """
-    key = user_key(settings)
+    lake, spark, settings = ctx.lake, ctx.spark, ctx.settings
     for begin in range(0, len(report.dates), _DATES_AT_ONCE):
         end = begin + _DATES_AT_ONCE
         for day in report.dates[begin:end]:
-            _mask_date(lake, spark, spec, day, key)
+            _mask_date(lake, spark, spec, day, ctx.user_key)
             _log.info("%s: %s is masked", spec.identifier, day)
             failpoint(settings, MASKING_AFTER_DATE)
         retry_conflict(procedures.rewrite_manifests)(spark, spec)

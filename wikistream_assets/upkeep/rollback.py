@@ -27,19 +27,16 @@ from datetime import UTC, datetime
 from typing import Final
 
 from producer.topics import EVENT_TOPICS
-from wikistream_assets.embedded.home import writer_lock
-from wikistream_assets.embedded.leases import main_of, no_jvm, only_maintenance
 from wikistream_assets.engine import ingest
 from wikistream_assets.engine.bronze_gate import AUDITING_TAG
-from wikistream_assets.engine.context import SnapshotRange
+from wikistream_assets.engine.context import JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import ROLLBACK, Decision, record
 from wikistream_assets.engine.failpoints import ROLLBACK_AFTER_DECISION, ROLLBACK_AFTER_TABLE, failpoint
 from wikistream_assets.engine.gold import Position
 from wikistream_assets.engine.silver import consumed
+from wikistream_assets.environment.ports import Leases
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse, Version
-from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
 
@@ -69,8 +66,7 @@ class Rollback:
 
 
 def roll_back(
-    lake: Lakehouse,
-    settings: Settings,
+    ctx: JobContext,
     spec: TableSpec,
     snapshot_id: int,
     *,
@@ -98,32 +94,33 @@ def roll_back(
             f"{spec.identifier} is not set back by itself: the quarantine goes with silver.cleaned_events,"
             " dead letters and the audit trail are never taken back"
         )
-    with _nobody_else_at_work(settings, spec):
-        planned = Rollback(_targets(lake, settings, spec, snapshot_id))
+    with _nobody_else_at_work(ctx.leases, spec):
+        planned = Rollback(_targets(ctx, spec, snapshot_id))
         if not dry_run and planned.moved:
-            _carry_out(lake, settings, planned, reason.strip(), decided_by)
+            _carry_out(ctx, planned, reason.strip(), decided_by)
     return planned
 
 
 @contextmanager
-def _nobody_else_at_work(settings: Settings, spec: TableSpec) -> Iterator[None]:
+def _nobody_else_at_work(leases: Leases, spec: TableSpec) -> Iterator[None]:
     with ExitStack() as held:
         for layer in _UPSTREAM[spec.namespace]:
-            held.enter_context(only_maintenance(settings, layer))
+            held.enter_context(leases.only_maintenance(layer))
             if layer != "bronze":
-                held.enter_context(main_of(settings, layer))
+                held.enter_context(leases.main_of(layer))
         if spec is RAW_EVENTS:
-            held.enter_context(writer_lock(settings, ingest.LOCK))
-            held.enter_context(no_jvm(settings, ingest.LOCK))
-            held.enter_context(writer_lock(settings, "bronze_gate"))
+            held.enter_context(leases.hold(ingest.LOCK))
+            held.enter_context(leases.no_jvm(ingest.LOCK))
+            held.enter_context(leases.hold("bronze_gate"))
         yield
 
 
-def _targets(lake: Lakehouse, settings: Settings, spec: TableSpec, snapshot_id: int) -> dict[TableSpec, SnapshotRange]:
+def _targets(ctx: JobContext, spec: TableSpec, snapshot_id: int) -> dict[TableSpec, SnapshotRange]:
+    lake = ctx.lake
     target = _on_main(lake, spec, snapshot_id)
     if spec is RAW_EVENTS:
         _require_above_audited(lake, target)
-        _require_in_kafka(lake, settings, target)
+        _require_in_kafka(ctx, target)
         return _from_heads(lake, {RAW_EVENTS: target})
     if spec in GOLD_TABLES:
         position = Position.of(lake.newest_position(spec, snapshot_id))
@@ -143,7 +140,8 @@ def _targets(lake: Lakehouse, settings: Settings, spec: TableSpec, snapshot_id: 
     return _from_heads(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
 
 
-def _carry_out(lake: Lakehouse, settings: Settings, planned: Rollback, reason: str, decided_by: str) -> None:
+def _carry_out(ctx: JobContext, planned: Rollback, reason: str, decided_by: str) -> None:
+    lake, settings = ctx.lake, ctx.settings
     at = datetime.now(UTC)
     for spec, moved in planned.moved.items():
         identity = uuid.uuid4().hex[:8]
@@ -240,8 +238,8 @@ def _require_above_audited(lake: Lakehouse, target: Version) -> None:
         )
 
 
-def _require_in_kafka(lake: Lakehouse, settings: Settings, target: Version) -> None:
-    position = lake.newest_position(RAW_EVENTS, target.snapshot_id)
-    broker = Broker(settings.bootstrap_servers)
+def _require_in_kafka(ctx: JobContext, target: Version) -> None:
+    position = ctx.lake.newest_position(RAW_EVENTS, target.snapshot_id)
+    broker = ctx.environment.broker()
     offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
     ingest.starting_offsets((position and position.position) or {}, offsets)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from pyspark.sql import SparkSession
 
 from wikistream_assets.definitions import defs
 from wikistream_assets.instance.home import dagster_instance
-from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
@@ -28,11 +26,11 @@ HOSTILE_ID = "<img src=x onerror='window.executed=1'>"
 
 
 @pytest.fixture
-def ui(spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def ui(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The UI of a home with one good cycle and a second one that the Bronze gate has stopped."""
     for name, value in child_environment(settings).items():
         monkeypatch.setenv(name, value)
-    gates = GateLake(spark, lake, settings)
+    gates = GateLake(settings)
     rows = clean_rows(RAW_EVENTS)
     with dagster_instance(settings) as instance:
         definitions = defs()

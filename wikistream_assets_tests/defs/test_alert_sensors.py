@@ -23,7 +23,7 @@ from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.exceptions import NewsNotKeptError
 from wikistream_assets.instance.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.lake.lakehouse import AUDITED_TAG, summary_properties
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.local import LOCAL_RESOURCES, LocalLake
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS, RISK_SCORES
 from wikistream_assets.supervision.stream_control import StreamState
@@ -52,12 +52,7 @@ def instance(home: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-_RESOURCES = {
-    "notifier": LocalNotifier(),
-    "lakehouse": LocalLakehouse(),
-    "broker": LocalBroker(),
-    "stream": LocalStream(),
-}
+_RESOURCES = dict(LOCAL_RESOURCES)
 
 
 class Ticks:
@@ -312,7 +307,7 @@ def stale_alerts(settings: Settings) -> dict[str, str]:
 def test_stale_tables_of_a_quiet_stream_are_no_error_until_something_waits(
     home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake, now = LocalLakehouse().open(), datetime.now(UTC)
+    lake, now = LocalLake().open(), datetime.now(UTC)
     sensor = Ticks(sensors.freshness_alerts, instance)
     sensor.cursor = "-1"  # as an older version kept it
     quiet = Seen(now, None, None, lag=False, source_at=now, stream=StreamState(True, "1:0", now, None, "RUNNING"))
@@ -357,7 +352,7 @@ def test_stale_tables_of_a_quiet_stream_are_no_error_until_something_waits(
 def test_a_capture_that_has_been_read_to_its_end_is_not_stale(
     home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LocalLakehouse().open()
+    LocalLake().open()
     sensor = Ticks(sensors.freshness_alerts, instance)
     long_ago = datetime.now(UTC) - timedelta(days=1)
     stream = StreamState(True, "1:0", long_ago, None, "RUNNING")
@@ -385,7 +380,7 @@ def test_the_delivery_sensor_empties_the_outbox(
 
 
 def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.DagsterInstance) -> None:
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     today = datetime.now(UTC).date()
     for day in (today - timedelta(days=home.privacy_mask_after_days + 2), today):
         high = full_row(RISK_SCORES, stat_date=day.isoformat(), entity_id="Ann", risk_level="HIGH", risk_score=90.0)
@@ -408,7 +403,7 @@ def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.Dagst
 def test_late_events_are_told_unless_they_are_a_captures(
     home: Settings, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     lake.append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": {"p95": 61_000}}))
     long_ago = time.time() - 301
     (tmp_path / "old.jsonl").write_text("{}\n")

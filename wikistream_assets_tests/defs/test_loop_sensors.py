@@ -33,7 +33,7 @@ from wikistream_assets.exceptions import ClockBehindError
 from wikistream_assets.instance.cycles import CYCLE, last_cycle
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse, Masked, summary_properties
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.local import LOCAL_RESOURCES, LocalBroker, LocalLake, LocalStreamSupervisor
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets.supervision.cycle_loop import Ended
@@ -42,12 +42,7 @@ from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.kafka_records import advance_producer, event_message, produce
 from wikistream_assets_tests.lake.lakes import arrow, full_row, set_clock_back
 
-_RESOURCES = {
-    "lakehouse": LocalLakehouse(),
-    "broker": LocalBroker(),
-    "stream": LocalStream(),
-    "notifier": LocalNotifier(),
-}
+_RESOURCES = dict(LOCAL_RESOURCES)
 
 
 @pytest.fixture
@@ -152,7 +147,7 @@ def test_each_snapshot_is_one_materialization_with_rows_and_lag(
     home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     freshness = Freshness(instance)
     assert freshness.tick() == []
     commit(lake, 1)
@@ -190,7 +185,7 @@ def test_a_rollback_of_bronze_reports_nothing_again(
     older_version: bool,
 ) -> None:
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
-    lake, freshness = LocalLakehouse().open(), Freshness(instance)
+    lake, freshness = LocalLake().open(), Freshness(instance)
     snapshots = []
     for number in (1, 2, 3):
         commit(lake, number)
@@ -211,7 +206,7 @@ def test_a_backfill_of_last_week_does_not_turn_bronze_green(
     home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     commit(lake, 1)
     freshness = Freshness(instance)
     freshness.tick()
@@ -255,8 +250,8 @@ def test_masking_is_no_commit_of_the_stream(
     home: Settings, instance: dg.DagsterInstance, fresh_topics: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
-    monkeypatch.setattr(LocalStream, "control", lambda self: WellKept())
-    lake, alerts, freshness = LocalLakehouse().open(), Alerts(home), Freshness(instance)
+    monkeypatch.setattr(LocalStreamSupervisor, "control", lambda self: WellKept())
+    lake, alerts, freshness = LocalLake().open(), Alerts(home), Freshness(instance)
     commit(lake, 1)
     assert len(freshness.tick()) == 1
     alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, "5 starts did not help"))
@@ -278,8 +273,8 @@ def test_a_stream_that_waits_for_the_clock_is_not_restarted(
 ) -> None:
     monkeypatch.setenv("WIKISTREAM_BOOTSTRAP_SERVERS", fresh_topics.bootstrap_servers)
     keeper = Restarting()
-    monkeypatch.setattr(LocalStream, "control", lambda self: keeper)
-    lake, freshness = LocalLakehouse().open(), Freshness(instance)
+    monkeypatch.setattr(LocalStreamSupervisor, "control", lambda self: keeper)
+    lake, freshness = LocalLake().open(), Freshness(instance)
     produce(fresh_topics.bootstrap_servers, [event_message("waits", "{}")])
     commit(lake, 1)
     freshness.tick()
@@ -323,7 +318,7 @@ def run_cycle(instance: dg.DagsterInstance, ends: str) -> str:
 
 def tick_loop(instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """The request, or the reason why there is none, where the pipeline is up: somebody listens at the broker's port."""
-    resources = {"lakehouse": LocalLakehouse(), "broker": LocalBroker()}
+    resources = _RESOURCES
     with (
         socket.create_server(("127.0.0.1", load_settings().kafka_port)),
         dg.build_sensor_context(instance, resources=resources) as context,
@@ -340,7 +335,7 @@ def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
     home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tick_loop(instance) == "Bronze is empty: nothing has arrived yet"
-    commit(LocalLakehouse().open(), 1)
+    commit(LocalLake().open(), 1)
     assert tick_loop(instance) == dg.RunRequest(run_key="cycle-first")
     for ends in ("passed", "blocked"):
         run_id = run_cycle(instance, ends)
@@ -364,7 +359,7 @@ def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
 def test_a_clock_that_was_set_back_delays_the_loop_and_does_not_stop_it(
     home: Settings, instance: dg.DagsterInstance
 ) -> None:
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     commit(lake, 1)
     delayed = run_cycle(instance, "delayed")
     set_clock_back(lake, RAW_EVENTS, 3_600)
@@ -393,7 +388,7 @@ def killed_cycle(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = 
 def test_a_killed_cycle_that_dagster_could_not_start_again_is_followed_by_the_next(
     home: Settings, instance: dg.DagsterInstance
 ) -> None:
-    commit(LocalLakehouse().open(), 1)
+    commit(LocalLake().open(), 1)
     run_id = killed_cycle(instance)
     assert len(instance.get_run_records()) == 1, "Dagster's retry wants the code server, and is tried once"
     assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{run_id}")
@@ -404,7 +399,7 @@ def test_a_killed_cycle_that_dagster_could_not_start_again_is_followed_by_the_ne
 @pytest.mark.unit
 @pytest.mark.parametrize("status", ["NOT_STARTED", "STARTED", "CANCELING"])
 def test_a_cycle_that_waits_or_works_is_the_only_one(home: Settings, instance: dg.DagsterInstance, status: str) -> None:
-    commit(LocalLakehouse().open(), 1)
+    commit(LocalLake().open(), 1)
     run = dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus(status))
     instance.add_run(run)
     assert tick_loop(instance) == f"cycle {run.run_id} is not done yet"

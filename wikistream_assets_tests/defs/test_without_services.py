@@ -16,7 +16,8 @@ from wikistream_assets.embedded import services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.machine.locks import shared
-from wikistream_assets.resources.environment import LocalLakehouse, resources_for
+from wikistream_assets.resources.choice import resources_for
+from wikistream_assets.resources.local import LocalLake
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import child_environment
 from wikistream_assets_tests.defs.test_loop_sensors import commit
@@ -53,7 +54,7 @@ def tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, settings: Se
 def test_what_needs_a_service_skips_its_tick_with_the_reason_and_the_command(
     home: Settings, instance: dg.DagsterInstance, after_a_demo: bool
 ) -> None:
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     if after_a_demo:
         commit(lake, 1)
     repository = defs().get_repository_def()
@@ -77,7 +78,7 @@ def test_what_needs_a_service_skips_its_tick_with_the_reason_and_the_command(
 
 
 def test_a_broker_that_runs_for_one_run_only_is_no_pipeline(home: Settings, instance: dg.DagsterInstance) -> None:
-    lake = LocalLakehouse().open()
+    lake = LocalLake().open()
     commit(lake, 1)
     loop = next(it for it in defs().get_repository_def().sensor_defs if it.name == "cycle_loop")
     with socket.create_server(("127.0.0.1", home.kafka_port)):

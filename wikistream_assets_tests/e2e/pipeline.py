@@ -4,46 +4,35 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from producer.eventstreams import capture
 from producer.launch import run_producer, source_from
-from wikistream_assets.embedded.home import open_home, user_key
-from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
+from wikistream_assets.embedded.home import user_key
 from wikistream_assets.engine import bronze_gate, gold, ingest, silver
-from wikistream_assets.engine.context import GateReport, JobContext
+from wikistream_assets.engine.context import GateReport
 from wikistream_assets.engine.ingest import DrainReport
-from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests import oracle
+from wikistream_assets_tests.contexts import job_in
 
 Row = dict[str, Any]
 
 
 class Pipeline:
-    """One home's pipeline on the suite's broker."""
+    """The pipeline of a home, which is made if it is not there, on the suite's broker."""
 
-    def __init__(self, spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
-        self.lake = lake
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.ctx = JobContext(spark, lake, settings, run_id="test")
-
-    @classmethod
-    def at(cls, settings: Settings) -> "Pipeline":
-        """The pipeline of a new home, which is made."""
-        open_home(settings)
-        lake = local_lake(settings)
-        return cls(local_session(settings), lake, settings)
+        self.ctx = job_in(settings)
+        self.lake = self.ctx.lake
 
     def ingest(self, path: Path) -> dict[str, Any]:
         """Feed a capture through the project's server and producer into Kafka; returns the producer's report."""
         return run_producer(source_from(str(path), self.settings), self.settings)
 
     def drain(self) -> DrainReport:
-        return ingest.drain(self.ctx.spark, self.lake, self.settings)
+        return ingest.drain(self.ctx)
 
     def cycle(self) -> list[GateReport]:
         self.drain()

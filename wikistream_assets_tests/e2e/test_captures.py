@@ -42,7 +42,7 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    return Pipeline.at(settings)
+    return Pipeline(settings)
 
 
 @pytest.mark.parametrize("name", CAPTURES)
@@ -71,7 +71,7 @@ def test_overlapping_captures_give_each_event_once_in_any_order(
     pipeline.assert_tables_follow_from(capture_lines(small) + capture_lines(large), FOLLOWED_DOMAINS)
 
     together = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
-    at_once = Pipeline.at(together)
+    at_once = Pipeline(together)
     assert all(report.passed for report in at_once.cycle()), "both captures are in the topic by now"
     assert table_hashes(at_once.lake) == table_hashes(pipeline.lake)
 

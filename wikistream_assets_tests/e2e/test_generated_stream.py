@@ -26,7 +26,7 @@ STREAM = Generator(events=12_000, redelivered=0.02, malformed=0.005)
 def test_the_generated_stream_becomes_exactly_its_tables(
     settings_factory: SettingsFactory, fresh_topics: Broker, tmp_path: Path
 ) -> None:
-    pipeline = Pipeline.at(settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers))
+    pipeline = Pipeline(settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers))
     lines = list(STREAM.lines())
     # The second part begins within a day and an hour, and brings events of the first again.
     for number, part in enumerate((lines[:7_000], lines[6_900:])):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
 import wikistream_assets
 from wikistream_assets.kafka.broker import Broker
@@ -36,8 +35,8 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
 
 
 @pytest.fixture
-def pipeline(spark: SparkSession, lake: Lakehouse, settings: Settings) -> Pipeline:
-    return Pipeline(spark, lake, settings)
+def pipeline(settings: Settings) -> Pipeline:
+    return Pipeline(settings)
 
 
 def versions() -> dict[str, tuple[str, str | None]]:
@@ -125,14 +124,15 @@ def _next_version(folder: Path) -> Path:
 _CYCLE = """
 from wikistream_assets.engine import bronze_gate, gold, ingest, silver
 from wikistream_assets.engine.context import JobContext
+from wikistream_assets.environment.choice import environment_of
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.settings import load_settings
 
 settings = load_settings()
 lake = local_lake(settings)
-context = JobContext(local_session(settings), lake, settings, run_id="next version")
-ingest.drain(context.spark, lake, settings)
+context = JobContext(environment_of(settings), run_id="next version")
+ingest.drain(context)
 assert all(job.run(context).passed for job in (bronze_gate, silver, gold))
 """
 

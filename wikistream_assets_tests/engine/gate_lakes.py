@@ -4,30 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import SparkSession
 
-from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine import bronze_gate, gold, silver
-from wikistream_assets.engine.context import GateReport, JobContext
-from wikistream_assets.lake.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.engine.context import GateReport
+from wikistream_assets.lake.lakehouse import summary_properties
 from wikistream_assets.lake.query import query
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets_tests.contexts import job_in
 
 Row = dict[str, Any]
 
 
 class GateLake:
-    """A lake, its jobs, and what a test asks of it."""
+    """The lake of a home, which is made if it is not there; its jobs, and what a test asks of it."""
 
-    def __init__(self, spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
-        self.lake = lake
-        self.ctx = JobContext(spark, lake, settings, run_id="test")
+    def __init__(self, settings: Settings) -> None:
+        self.ctx = job_in(settings)
+        self.lake = self.ctx.lake
 
     def add_bronze(self, rows: Sequence[Row], **more_counts: int) -> None:
         """Append rows to Bronze as one micro-batch would: with running totals in the same snapshot."""
@@ -62,12 +59,6 @@ class GateLake:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a reader of the lake sees."""
         return list(query(self.lake, sql).rows)
-
-
-def lake_of(settings: Settings) -> GateLake:
-    """The lake of a home, which is made if it is not there."""
-    open_home(settings)
-    return GateLake(local_session(settings), local_lake(settings), settings)
 
 
 def blocking(report: GateReport) -> dict[str, Status]:

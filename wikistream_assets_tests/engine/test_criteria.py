@@ -4,11 +4,10 @@ import json
 from collections import Counter, defaultdict
 
 import pytest
-from pyspark.sql import SparkSession
 
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError
-from wikistream_assets.lake.lakehouse import CRITERIA_KEY, Lakehouse
+from wikistream_assets.lake.lakehouse import CRITERIA_KEY
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings, load_criteria
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS
@@ -46,8 +45,8 @@ BEFORE = 620
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def _rows() -> list[Row]:
@@ -68,7 +67,7 @@ def _changed_in_use(gates: GateLake) -> list[Row]:
 
 def test_gold_is_of_one_set_of_criteria_and_silver_keeps_what_it_was_given(gates: GateLake) -> None:
     _changed_in_use(gates)
-    again = GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings)  # a later run: a job reads them once
+    again = GateLake(gates.ctx.settings)  # a later run: a job reads them once
     assert [report.passed and report.advanced for report in again.cycle()] == [True, True, True]
 
     silver = gates.lake.table(CLEANED_EVENTS).scan().to_arrow().to_pylist()
@@ -123,7 +122,7 @@ def test_without_the_criteria_the_rules_would_close_the_gate(gates: GateLake, mo
     """The control: the audit that passes above looks at the rows."""
     _changed_in_use(gates)
     monkeypatch.setattr(TableSpec, "rules_under", lambda spec, _: spec.rules)
-    again = GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings)
+    again = GateLake(gates.ctx.settings)
     again.bronze_gate()
     assert blocking(again.silver()).keys() == {"region_mapping", "size_flags_consistent"}
 
@@ -134,11 +133,11 @@ def test_a_backfill_brings_computed_days_under_the_criteria(gates: GateLake) -> 
     before = table_hashes(gates.lake)
     file = gates.ctx.settings.criteria_file
     file.write_text(CHANGED)
-    assert backfill.run(GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings).ctx, [DAY]).passed
+    assert backfill.run(GateLake(gates.ctx.settings).ctx, [DAY]).passed
     changed = table_hashes(gates.lake)
     assert {name for name in before if changed[name] != before[name]} == {spec.identifier for spec in GOLD_TABLES}
     file.unlink()
-    assert backfill.run(GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings).ctx, [DAY]).passed
+    assert backfill.run(GateLake(gates.ctx.settings).ctx, [DAY]).passed
     assert table_hashes(gates.lake) == before
 
 
@@ -152,7 +151,7 @@ def test_criteria_that_cannot_be_stop_the_layer_before_it_publishes(gates: GateL
         gates.silver()
     assert gates.mains() == before
     file.unlink()
-    again = GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings)
+    again = GateLake(gates.ctx.settings)
     assert all(report.passed and report.advanced for report in again.cycle()[1:])
 
 

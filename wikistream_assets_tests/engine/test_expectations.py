@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.components.events import tell_about_gate
@@ -12,7 +11,6 @@ from wikistream_assets.engine import silver
 from wikistream_assets.engine.context import GateReport
 from wikistream_assets.engine.gate_control import decide_on_failure
 from wikistream_assets.engine.quarantine_budget import ACCEPTED_WITH
-from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.cleaned_events import DUPLICATE_EVENT_ID, ROW_RULES
@@ -26,8 +24,8 @@ BUDGET = ("quarantine_budget_range", "quarantine_budget_day")
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def impossible(rows: list[Row]) -> list[Row]:
@@ -42,9 +40,7 @@ def verdict(report: GateReport, check: str) -> CheckOutcome:
 
 
 def accept(gates: GateLake, table: str, check: str) -> None:
-    decide_on_failure(
-        gates.lake, lambda: gates.ctx.spark, "accept", table, check, reason="checked by hand", decided_by="ada"
-    )
+    decide_on_failure(gates.ctx, "accept", table, check, reason="checked by hand", decided_by="ada")
 
 
 def test_a_range_that_goes_to_quarantine_as_a_whole_closes_the_gate_and_accepting_it_opens_it_for_good(
@@ -88,8 +84,7 @@ def test_rows_that_an_operator_rejected_leave_the_gate_open(gates: GateLake) -> 
     gates.add_bronze(rows)
     assert not gates.bronze_gate().passed
     decide_on_failure(
-        gates.lake,
-        lambda: gates.ctx.spark,
+        gates.ctx,
         "reject",
         "bronze.raw_events",
         "event_type_valid",

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
 from producer.wikis import REGION_BY_DOMAIN
@@ -30,7 +30,7 @@ from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep import backfill
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import child_environment
-from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, blocking, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.quality.samples import clean_rows
 
 pytestmark = pytest.mark.spark
@@ -41,8 +41,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def _rows_with_one_for_quarantine() -> list[Row]:
@@ -54,7 +54,7 @@ def _rows_with_one_for_quarantine() -> list[Row]:
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The hashes of a lake in which nothing happened: these rows, in one cycle."""
-    gates = lake_of(Settings(home=tmp_path_factory.mktemp("calm") / "home"))
+    gates = GateLake(Settings(home=tmp_path_factory.mktemp("calm") / "home"))
     gates.add_bronze(_rows_with_one_for_quarantine())
     assert all(report.passed for report in gates.cycle())
     return table_hashes(gates.lake)
@@ -281,7 +281,7 @@ def test_a_stored_condition_that_is_refused_closes_the_gate_until_it_is_correcte
     )
 
     def corrected(predicate: str) -> None:
-        correct(gates.lake, lambda: gates.ctx.spark, decision, predicate, reason="a slip", decided_by="ada")
+        correct(gates.ctx, decision, predicate, reason="a slip", decided_by="ada")
 
     with pytest.raises(GateError, match="nothing to correct"):
         corrected("event_type = 'log'")
@@ -698,7 +698,7 @@ def test_gold_refuses_silver_that_no_gate_has_passed(gates: GateLake) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
     gates.bronze_gate()
     gates.silver()
-    other = GateLake(gates.ctx.spark, gates.lake, gates.ctx.settings)
+    other = GateLake(gates.ctx.settings)
     # Someone writes to Silver past its gate: the snapshot carries a position that was never audited.
     other.lake.append(CLEANED_EVENTS, properties={"wikistream.position": json.dumps({"bronze.raw_events": 1})})
     assert set(blocking(gates.gold())) == {"upstream_gates_passed"}
@@ -728,8 +728,7 @@ def _decide(
     gates: GateLake, action: Any, table: str, check: str, where: str | None = None, dry_run: bool = False
 ) -> Any:
     return decide_on_failure(
-        gates.lake,
-        lambda: gates.ctx.spark,
+        gates.ctx,
         action,
         table,
         check,

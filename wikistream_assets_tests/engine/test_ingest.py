@@ -25,6 +25,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.conftest import SettingsFactory, free_port, wait_until
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, batches, event_ids, streaming, table_rows, totals
 from wikistream_assets_tests.kafka_records import Message, event_message, judged, open_transaction, produce
 from wikistream_assets_tests.metrics.scrape import scrape
@@ -45,44 +46,44 @@ def edit(number: int, partition: int = -1, **fields: object) -> Message:
     return event_message(event_id, line(**fields).replace(ID, event_id), partition)
 
 
-def test_nothing_to_read_commits_nothing(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_nothing_to_read_commits_nothing(lake: Lakehouse, settings: Settings) -> None:
     before = lake.head(RAW_EVENTS)
-    report = drain(spark, lake, settings)
+    report = drain(job_in(settings))
     assert (report.records, report.batches, report.position) == (0, 0, {})
     assert lake.head(RAW_EVENTS) == before
 
 
-def test_redelivery_in_every_way_appears_once(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_redelivery_in_every_way_appears_once(lake: Lakehouse, settings: Settings) -> None:
     servers = settings.bootstrap_servers
     # in the same batch, in one partition and across partitions: the first place wins
     produce(servers, [edit(1, 1), edit(2, 0), edit(1, 1), edit(1, 2), edit(3, 2)])
-    first = drain(spark, lake, settings)
+    first = drain(job_in(settings))
     assert (first.records, first.rows, first.duplicates, first.dead_letters) == (5, 3, 2, 0)
     places = {row["event_id"]: (row["kafka_partition"], row["kafka_offset"]) for row in table_rows(lake, RAW_EVENTS)}
     assert places == {"id-00001": (1, 0), "id-00002": (0, 0), "id-00003": (2, 1)}
     # in another batch, after a restart, with the checkpoint gone
     shutil.rmtree(settings.checkpoints)
     produce(servers, [edit(3, 0), edit(4, 0)])
-    second = drain(spark, lake, settings)
+    second = drain(job_in(settings))
     assert (second.records, second.rows, second.duplicates) == (2, 1, 1)
     # nothing but duplicates: a snapshot of no rows that carries position and counts
     rows_before = table_rows(lake, RAW_EVENTS)
     produce(servers, [edit(number) for number in (1, 2, 3, 4)])
-    third = drain(spark, lake, settings)
+    third = drain(job_in(settings))
     assert (third.records, third.rows, third.duplicates, third.batches) == (4, 0, 4, 1)
     assert sorted(map(str, table_rows(lake, RAW_EVENTS))) == sorted(map(str, rows_before))
     # nothing at all: no snapshot
-    fourth = drain(spark, lake, settings)
+    fourth = drain(job_in(settings))
     assert (fourth.records, fourth.batches, fourth.position) == (0, 0, third.position)
     assert totals(lake) == {"records": 11, "rows": 4, "dead_letters": 0, "duplicates": 7}
     assert_sound(lake)
 
 
-def test_dead_letters_of_both_topics(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_dead_letters_of_both_topics(lake: Lakehouse, settings: Settings) -> None:
     servers = settings.bootstrap_servers
     malformed = [f'{{"broken": {number}'.encode() for number in range(100)]
     produce(servers, judged(malformed))
-    only_letters = drain(spark, lake, settings)
+    only_letters = drain(job_in(settings))
     assert (only_letters.records, only_letters.rows, only_letters.dead_letters, only_letters.batches) == (
         100,
         0,
@@ -91,7 +92,7 @@ def test_dead_letters_of_both_topics(spark: SparkSession, lake: Lakehouse, setti
     )
     assert not any(only_letters.position["raw-events"].values())
     produce(servers, [edit(1), Message("raw-events", b"?", partition=1), *judged([b"["])])
-    both = drain(spark, lake, settings)
+    both = drain(job_in(settings))
     assert (both.records, both.rows, both.dead_letters) == (3, 1, 2)
     letters = table_rows(lake, DEAD_LETTER)
     reasons = [(row["kafka_topic"], row["reason"]) for row in letters]
@@ -111,7 +112,7 @@ def test_many_batches_add_up_to_the_generators_truth(
     truth = source.manifest(domains=None, ledger=ledger)
     produce(settings.bootstrap_servers, judged([line.data for line in source.lines()]))
     small = settings.model_copy(update={"bronze_batch_records": 1_500})
-    report = drain(spark, lake, small)
+    report = drain(job_in(small))
     assert report.batches == len(batches(lake)) >= 4
     assert set(event_ids(lake)) == ledger
     assert totals(lake) == {
@@ -148,7 +149,7 @@ def _assert_hours_are_pruned(spark: SparkSession, lake: Lakehouse) -> None:
     assert _files_read(batch._known_ids(bronze, {})) == 0
 
 
-def test_a_batch_may_touch_very_many_hours(lake: Lakehouse, settings: Settings, spark: SparkSession) -> None:
+def test_a_batch_may_touch_very_many_hours(lake: Lakehouse, settings: Settings) -> None:
     """A hostile source spreads its events over the years; what comes again is still known."""
     began = datetime(2002, 1, 1, tzinfo=UTC)
     events = [
@@ -165,7 +166,7 @@ def test_a_batch_may_touch_very_many_hours(lake: Lakehouse, settings: Settings, 
     lines = [json.dumps(event).encode() for event in events]
     for _ in range(2):
         produce(settings.bootstrap_servers, judged(lines))
-        drain(spark, lake, settings)
+        drain(job_in(settings))
     assert sorted(event_ids(lake)) == sorted(event["meta"]["id"] for event in events)
     assert totals(lake)["duplicates"] == len(events)
 
@@ -196,12 +197,12 @@ def test_the_table_is_what_the_contract_says(lake: Lakehouse) -> None:
     assert table.format_version == 2
 
 
-def test_two_writers_are_refused(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_two_writers_are_refused(lake: Lakehouse, settings: Settings) -> None:
     with writer_lock(settings, ingest.LOCK), pytest.raises(WriterBusyError, match="being written by process"):
-        run_forever(spark, lake, settings, threading.Event())
+        run_forever(job_in(settings), threading.Event())
     produce(settings.bootstrap_servers, [edit(1)])
     with writer_lock(settings, ingest.LOCK), pytest.raises(WriterBusyError, match="in vain"):
-        drain(spark, lake, settings, timeout_seconds=1.0)
+        drain(job_in(settings), timeout_seconds=1.0)
     assert event_ids(lake) == []
 
 
@@ -212,7 +213,7 @@ def test_a_stream_slows_down_before_its_snapshots_are_too_many_and_can_still_be_
     assert pauses == {5_000: 0, 5_001: 5_001 / 500, 10_000: 20, 20_000: 30, 1_000_000: 30}
     monkeypatch.setattr(ingest, "pause_for", lambda snapshots: 3_600.0 if snapshots >= 2 else 0.0)
     stop = threading.Event()
-    stream = threading.Thread(target=run_forever, args=(spark, lake, settings, stop))
+    stream = threading.Thread(target=run_forever, args=(job_in(settings), stop))
     produce(settings.bootstrap_servers, [edit(1)])  # first: the number of snapshots is looked at after batch 0
     stream.start()
     try:
@@ -224,7 +225,7 @@ def test_a_stream_slows_down_before_its_snapshots_are_too_many_and_can_still_be_
         stop.set()
         stream.join(60)
     assert not stream.is_alive()
-    assert drain(spark, lake, settings).rows == 1
+    assert drain(job_in(settings)).rows == 1
     assert_sound(lake)
 
 
@@ -239,14 +240,12 @@ def test_a_lock_in_the_jvm_is_held_once(
         pass
 
 
-def test_drain_waits_for_the_stream_that_owns_the_table(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
+def test_drain_waits_for_the_stream_that_owns_the_table(lake: Lakehouse, settings: Settings) -> None:
     produce(settings.bootstrap_servers, [edit(number) for number in range(200)])
     with streaming(settings) as stream:
         wait_until(lambda: lake.newest_position(RAW_EVENTS) is not None)
         produce(settings.bootstrap_servers, [edit(number) for number in range(100, 400)])
-        report = drain(spark, lake, settings)
+        report = drain(job_in(settings))
         assert report.waited
         assert (totals(lake)["records"], totals(lake)["rows"], totals(lake)["duplicates"]) == (500, 400, 100)
         wait_until(lambda: scrape(settings.stream_metrics_port)["wikistream_stream_records_total"] == 500)
@@ -254,7 +253,7 @@ def test_drain_waits_for_the_stream_that_owns_the_table(
         stream.signal(signal.SIGTERM)
         assert stream.exit_code() == 0, stream.log
     produce(settings.bootstrap_servers, [edit(number) for number in range(400, 410)])
-    assert drain(spark, lake, settings).rows == 10
+    assert drain(job_in(settings)).rows == 10
     assert_sound(lake)
 
 
@@ -298,35 +297,31 @@ def test_starting_offsets_come_from_the_position_and_refuse_a_gap() -> None:
         starts(position=10, low=0, high=9)
 
 
-def test_aborted_records_that_expire_behind_a_batch_are_no_loss(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
+def test_aborted_records_that_expire_behind_a_batch_are_no_loss(lake: Lakehouse, settings: Settings) -> None:
     """A producer was killed while it sent a dead letter, and no other one came for as long as the broker keeps records."""
     servers = settings.bootstrap_servers
     produce(servers, [Message("dlq-events", b"?", partition=0)])
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     aborted = open_transaction(servers)
     for _ in range(10):
         aborted.produce("dlq-events", b"?", partition=0)
     aborted.flush(30)
     aborted.abort_transaction(30)
     produce(servers, [edit(1)])
-    report = drain(spark, lake, settings)
+    report = drain(job_in(settings))
     assert (report.records, report.rows) == (1, 1)
     assert report.position == Broker(servers).ends(EVENT_TOPICS)
     admin = AdminClient({"bootstrap.servers": servers})
     for deleted in admin.delete_records([TopicPartition("dlq-events", 0, OFFSET_END)]).values():
         deleted.result(30)
     produce(servers, [edit(2)])
-    assert drain(spark, lake, settings).rows == 1
+    assert drain(job_in(settings)).rows == 1
     assert_sound(lake)
 
 
-def test_a_topic_made_anew_is_refused(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, fresh_topics: Broker
-) -> None:
+def test_a_topic_made_anew_is_refused(lake: Lakehouse, settings: Settings, fresh_topics: Broker) -> None:
     produce(settings.bootstrap_servers, [edit(number, 0) for number in range(5)])
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     other = lake.newest_position(RAW_EVENTS)
     assert other is not None
     ahead = {"raw-events": {"0": 5_000}}
@@ -334,18 +329,16 @@ def test_a_topic_made_anew_is_refused(
         RAW_EVENTS, properties={"wikistream.position": json.dumps(ahead), "wikistream.counts": json.dumps(other.counts)}
     )
     with pytest.raises(BrokerError, match="deleted or the broker is another one"):
-        drain(spark, lake, settings)
+        drain(job_in(settings))
 
 
-def test_an_unreachable_broker_is_one_line(
-    spark: SparkSession, lake: Lakehouse, settings_factory: SettingsFactory
-) -> None:
+def test_an_unreachable_broker_is_one_line(lake: Lakehouse, settings_factory: SettingsFactory) -> None:
     with pytest.raises(BrokerError, match="does not answer"):
-        drain(spark, lake, settings_factory())
+        drain(job_in(settings_factory()))
 
 
 @pytest.mark.real_data
-def test_a_real_capture_lands_once(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_a_real_capture_lands_once(lake: Lakehouse, settings: Settings) -> None:
     folder = settings.data / "events"
     if not folder.exists():
         pytest.skip(f"no public captures at {settings.data} (WIKISTREAM_DATA)")
@@ -355,7 +348,7 @@ def test_a_real_capture_lands_once(spark: SparkSession, lake: Lakehouse, setting
         capture = oracle.read_capture(folder / name)
         lines += capture
         produce(settings.bootstrap_servers, judged(capture))
-        drain(spark, lake, settings)
+        drain(job_in(settings))
     expected = oracle.bronze_rows(lines, domains=None)
     rows = table_rows(lake, RAW_EVENTS)
     oracle.assert_same_rows([{name: row[name] for name in expected[0]} for row in rows], expected, key=["event_id"])

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pyspark.sql import SparkSession
 
-from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.engine import gold
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
@@ -53,8 +51,8 @@ def _bronze(moments: list[datetime], first_offset: int = 0) -> list[Row]:
     return [{**row, "kafka_offset": row["kafka_offset"] + first_offset} for row in rows]
 
 
-def test_late_events_are_usual_on_the_days_after_them(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
-    gates = GateLake(spark, lake, settings)
+def test_late_events_are_usual_on_the_days_after_them(lake: Lakehouse, settings: Settings) -> None:
+    gates = GateLake(settings)
     trending = "select stat_date, entity_id from gold.entity_trends where trend_rank is not null order by all"
     processed = "select distinct stat_date, gold_processed_at from gold.entity_trends order by all"
     silver: list[Row] = []
@@ -85,7 +83,7 @@ def test_late_events_are_usual_on_the_days_after_them(spark: SparkSession, lake:
 
 
 def test_a_home_of_version_1_goes_on_and_its_rows_stay_until_they_are_recomputed(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
+    lake: Lakehouse, settings: Settings
 ) -> None:
     gained = {
         HOURLY_STATS: ("language",),
@@ -98,7 +96,7 @@ def test_a_home_of_version_1_goes_on_and_its_rows_stay_until_they_are_recomputed
         known = {name: value for name, value in full_row(spec, schema_version="1").items() if name not in columns}
         add(lake, spec, {**known, spec.partition_by[0]: "2026-02-01"})
 
-    gates = GateLake(spark, local_lake(settings), settings)  # as the next start does
+    gates = GateLake(settings)  # as the next start does
     gates.add_bronze(_bronze([NEWS]))
     assert all(report.passed for report in gates.cycle())
     assert gates.rows("select stat_date, language, schema_version from gold.hourly_stats order by 1") == [

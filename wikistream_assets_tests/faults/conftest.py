@@ -23,15 +23,15 @@ from producer.settings import ProducerSettings
 from producer.sink import read_cursor
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, totals
-from wikistream_assets_tests.engine.gate_lakes import lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.faults.bronze_sends import EVENTS, LETTERS
 from wikistream_assets_tests.faults.producing import (
     GENERATOR,
@@ -133,14 +133,14 @@ def drained_hashes(settings: Settings) -> dict[str, str]:
     """The hashes of a new lake into which all that Kafka holds was drained."""
     open_home(settings)
     lake = local_lake(settings)
-    drain(local_session(settings), lake, settings)
+    drain(job_in(settings))
     return table_hashes(lake)
 
 
 def cycled_hashes(settings: Settings) -> dict[str, str]:
     """The hashes of a new lake into which all that Kafka holds came at once, in one cycle."""
-    gates = lake_of(settings)
-    drain(gates.ctx.spark, gates.lake, settings)
+    gates = GateLake(settings)
+    drain(gates.ctx)
     assert all(report.passed for report in gates.cycle())
     return table_hashes(gates.lake)
 

@@ -20,6 +20,7 @@ from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids, streaming
 from wikistream_assets_tests.faults.bronze_sends import messages
 from wikistream_assets_tests.faults.conftest import Account, ExactlyOnce, SmallDisk, drained_hashes, fill
@@ -94,7 +95,6 @@ def test_10_control_what_the_broker_refuses_is_let_go(
 
 @pytest.mark.spark
 def test_10_the_topic_is_deleted_and_made_anew(
-    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     settings_factory: SettingsFactory,
@@ -113,7 +113,7 @@ def test_10_the_topic_is_deleted_and_made_anew(
     for more in (_events(10), _events(2 * READ)):
         produce(settings.bootstrap_servers, more)
         with pytest.raises(BrokerError, match="is another one than Bronze has read"):
-            drain(spark, lake, settings)
+            drain(job_in(settings))
     account.settle(
         "10", "the topic is deleted and made anew", sent=[message.key or "" for message in read], found=event_ids(lake)
     )

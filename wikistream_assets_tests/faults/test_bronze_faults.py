@@ -26,7 +26,6 @@ from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import leases, services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine import batch
 from wikistream_assets.engine.failpoints import (
     BRONZE_AFTER_CHECKPOINT,
@@ -45,6 +44,7 @@ from wikistream_assets.streams.edits.raw_events import parse
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.upkeep.maintenance import maintain
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import PROCESS_SECONDS, assert_sound, batches, event_ids, streaming
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, messages, sent_ids
 from wikistream_assets_tests.faults.conftest import Account, SmallDisk, Undisturbed, catalog_locked, fill
@@ -79,7 +79,6 @@ def run_until_killed(settings: Settings, failpoint: str) -> None:
     ],
 )
 def test_13_killed_at_each_boundary(
-    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     assert_undisturbed: Undisturbed,
@@ -90,17 +89,17 @@ def test_13_killed_at_each_boundary(
     produce(settings.bootstrap_servers, messages())
     run_until_killed(settings, failpoint)
     assert len(batches(lake)) == committed
-    report = drain(spark, lake, settings)
+    report = drain(job_in(settings))
     assert report.batches > 0
     account.settle("13", f"Bronze kill -9 at {failpoint}", kills=1, sent=sent_ids(), found=event_ids(lake))
     assert_undisturbed(lake, settings)
 
 
 def test_13_killed_between_data_files_and_commit(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
+    lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
 ) -> None:
     """The catalog is held until the data files are there: the kill falls between them and the commit, not near it."""
-    drain(spark, lake, settings)  # notes the topics in the catalog: only the batch's own commit is left to be held
+    drain(job_in(settings))  # notes the topics in the catalog: only the batch's own commit is left to be held
     # without dead letters, whose commit comes first and would be the one that is held
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
     files = settings.warehouse / "bronze" / "raw_events" / "data"
@@ -109,7 +108,7 @@ def test_13_killed_between_data_files_and_commit(
         stream.signal(signal.SIGKILL)
         stream.exit_code()
     assert batches(lake) == []
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     account.settle(
         "13", "Bronze kill -9 between data files and commit", kills=1, sent=sent_ids(), found=event_ids(lake)
     )
@@ -159,7 +158,7 @@ def test_13_a_jvm_that_outlives_its_killed_python(
     """Python is killed while its JVM stands in the commit; the next writer starts; then that JVM goes on and commits."""
     if not locked:
         monkeypatch.setattr(leases, "lock_in_jvm", lambda *_: nullcontext())
-    drain(spark, lake, settings)  # as above
+    drain(job_in(settings))  # as above
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
     with streaming(settings, "--once") as stream, catalog_locked(settings.catalog_db):
         wait_until(lambda: _parquet(settings.warehouse / "bronze" / "raw_events" / "data"))
@@ -171,7 +170,7 @@ def test_13_a_jvm_that_outlives_its_killed_python(
         pipe = Path(f"/proc/{orphan.pid}/fd/0").open("wb")  # noqa: SIM115  # closed by the block below
         stream.signal(signal.SIGKILL)
         stream.exit_code()
-    successor = threading.Thread(target=drain, args=(spark, lake, settings))
+    successor = threading.Thread(target=drain, args=(job_in(settings),))
     with pipe:
         successor.start()
         if not locked:
@@ -210,7 +209,6 @@ def test_the_jvm_dies_with_its_parent_and_its_lock_with_it(lake: Lakehouse, sett
 
 @pytest.mark.parametrize("damage", ["commit removed", "checkpoint deleted", "offsets of another run"])
 def test_14_and_15_the_checkpoint_does_not_matter(
-    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     assert_undisturbed: Undisturbed,
@@ -218,7 +216,7 @@ def test_14_and_15_the_checkpoint_does_not_matter(
     damage: str,
 ) -> None:
     produce(settings.bootstrap_servers, messages())
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     checkpoint = settings.checkpoints / "bronze"
     commits = checkpoint / "commits"
     last = max(int(path.name) for path in commits.glob("[0-9]*"))
@@ -233,7 +231,7 @@ def test_14_and_15_the_checkpoint_does_not_matter(
             for path in (checkpoint / name).glob("[1-9]*"):
                 path.unlink()
     before = lake.head(RAW_EVENTS)
-    report = drain(spark, lake, settings)
+    report = drain(job_in(settings))
     assert (report.records, report.batches) == (0, 0)
     assert lake.head(RAW_EVENTS) == before
     number = "15" if damage == "checkpoint deleted" else "14"
@@ -244,12 +242,12 @@ def test_14_and_15_the_checkpoint_does_not_matter(
 def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
     """What a replay by Spark itself would do: the same records handed to the batch again, whole and with new ones behind."""
     produce(settings.bootstrap_servers, messages())
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     before = lake.head(RAW_EVENTS)
-    _write_everything(batch.BatchWriter(lake, settings), spark, settings)
+    _write_everything(batch.BatchWriter(job_in(settings)), spark, settings)
     assert lake.head(RAW_EVENTS) == before
     produce(settings.bootstrap_servers, [event_message("id-new", line().replace(ID, "id-new"))])
-    _write_everything(batch.BatchWriter(lake, settings), spark, settings)
+    _write_everything(batch.BatchWriter(job_in(settings)), spark, settings)
     assert batches(lake)[-1].counts is not None
     assert batches(lake)[-1].counts["batch"] == {"records": 1, "rows": 1, "dead_letters": 0, "duplicates": 0}
     assert_sound(lake)
@@ -280,7 +278,7 @@ def test_18_control_without_the_lock_two_writers_double(
 ) -> None:
     """Iceberg lets both append: two writers that start from the same position both write the same events."""
     produce(settings.bootstrap_servers, messages())
-    first, second = (batch.BatchWriter(lake, settings) for _ in range(2))
+    first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
     _write_everything(first, spark, settings)
     # the second one has looked for known events before the first committed
     monkeypatch.setattr(batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
@@ -291,7 +289,7 @@ def test_18_control_without_the_lock_two_writers_double(
 
 
 def test_18_two_writers_at_once(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
+    lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
 ) -> None:
     """Two processes are told to stream: one does, the other waits and takes over; a drain beside them waits as well."""
     everything = list(messages())
@@ -302,7 +300,7 @@ def test_18_two_writers_at_once(
         (running,) = (stream for stream in both if stream is not waiting)
         assert f"{_REFUSED} {running.process.pid}" in waiting.log
         produce(settings.bootstrap_servers, everything[: EVENTS // 2])
-        assert drain(spark, lake, settings).waited
+        assert drain(job_in(settings)).waited
         assert waiting.process.poll() is None
         running.signal(signal.SIGTERM)
         assert running.exit_code() == 0, running.log
@@ -387,7 +385,7 @@ def test_8_what_a_killed_transaction_left_is_not_read(
         "8", "broker kill -9 amid a transaction; reads uncommitted", sent=expected, found=everything, control=True
     )
     account.settle("8", "broker kill -9 amid a transaction", kills=1, sent=expected, found=committed)
-    drain(spark, lake, reading)
+    drain(job_in(reading))
     assert event_ids(lake) == sent_ids()
     produce(settings.bootstrap_servers, records)  # to the suite's broker, which nothing has happened to
     assert_undisturbed(lake, settings, letters=0)
@@ -481,7 +479,7 @@ def test_26_the_disk_is_full(
         assert again.exit_code() == 0, again.log
     for file in full.warehouse.rglob("*"):
         os.utime(file, (LONG_AGO, LONG_AGO))
-    list(maintain(lake, lambda: local_session(full), full, (RAW_EVENTS, DEAD_LETTER), orphans=True))
+    list(maintain(job_in(full), (RAW_EVENTS, DEAD_LETTER), orphans=True))
     assert not any(file.exists() for file in left)
     fault = f"the {part or 'home'}'s disk full while Bronze writes"
     account.settle("26", fault, sent=sent_ids(), found=event_ids(lake))

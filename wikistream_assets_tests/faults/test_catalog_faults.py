@@ -13,22 +13,22 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyiceberg.exceptions import CommitStateUnknownException
 from pyspark.errors import IllegalArgumentException
-from pyspark.sql import SparkSession
 
-from wikistream_assets.embedded import spark as spark_resource
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake import spark_io
+from wikistream_assets.lake.lakehouse import Lakehouse, LocalCatalog
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.upkeep.maintenance import maintain
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import event_ids, streaming, totals
-from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.faults.bronze_sends import BATCH_RECORDS, EVENTS, LETTERS, messages, sent_ids
 from wikistream_assets_tests.faults.conftest import (
     Account,
@@ -55,8 +55,8 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 class Answers:
@@ -102,18 +102,17 @@ class _Writer:
 
 
 @pytest.fixture
-def answers(lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Answers:
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     """Stands between the code and both of its ways to the catalog: Spark's writer, and PyIceberg's commit."""
     between = Answers()
-    writer_of = spark_resource._writer
-    monkeypatch.setattr(spark_resource, "_writer", lambda *arguments: _Writer(writer_of(*arguments), between))
-    monkeypatch.setattr(lake.catalog, "commit_table", between.after(lake.catalog.commit_table))
+    writer_of = spark_io._writer
+    monkeypatch.setattr(spark_io, "_writer", lambda *arguments: _Writer(writer_of(*arguments), between))
+    monkeypatch.setattr(LocalCatalog, "commit_table", between.after(LocalCatalog.commit_table))
     return between
 
 
 @pytest.mark.kafka
 def test_17_the_answer_to_each_commit_of_bronze_is_lost(
-    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     answers: Answers,
@@ -126,7 +125,7 @@ def test_17_the_answer_to_each_commit_of_bronze_is_lost(
     while answers.lost > before:
         before = answers.lost
         with suppress(LakeError, CommitStateUnknownException):  # the latter is PyIceberg's, before the stream begins
-            drain(spark, lake, settings)
+            drain(job_in(settings))
     assert answers.lost > 2 * (EVENTS // BATCH_RECORDS)
     answers.begin(lambda _: False)
     account.settle(
@@ -140,10 +139,10 @@ def test_17_the_answer_to_each_commit_of_bronze_is_lost(
 
 
 def test_17_control_a_writer_that_tries_again(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, answers: Answers, account: Account
+    lake: Lakehouse, settings: Settings, answers: Answers, account: Account
 ) -> None:
     """The obvious answer to an error is to try again."""
-    gates, rows = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS)[:10]
+    gates, rows = GateLake(settings), clean_rows(RAW_EVENTS)[:10]
     answers.begin(lambda number: number == 0)
     for _ in range(2):
         with suppress(CommitStateUnknownException):
@@ -159,7 +158,6 @@ def test_17_control_a_writer_that_tries_again(
 
 
 def test_17_the_answer_to_a_commit_of_a_cycle_is_lost(
-    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     answers: Answers,
@@ -168,7 +166,7 @@ def test_17_the_answer_to_a_commit_of_a_cycle_is_lost(
     kills: Callable[[int, int], int],
 ) -> None:
     """Each cycle has new events and loses the answer to another one of its commits; the next cycle goes on from there."""
-    gates, rows = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS)
+    gates, rows = GateLake(settings), clean_rows(RAW_EVENTS)
     parts = [rows[start : start + PER_CYCLE] for start in range(0, len(rows), PER_CYCLE)]
     gates.add_bronze(parts[0])
     answers.begin(lambda _: False)
@@ -194,7 +192,7 @@ def test_17_the_answer_to_a_commit_of_a_cycle_is_lost(
         found=[row[0] for row in gates.rows(published)],
         tries=tries,
     )
-    calm = lake_of(settings_factory())
+    calm = GateLake(settings_factory())
     calm.add_bronze(rows)
     assert all(report.passed for report in calm.cycle())
     assert table_hashes(lake) == table_hashes(calm.lake)
@@ -202,7 +200,7 @@ def test_17_the_answer_to_a_commit_of_a_cycle_is_lost(
 
 @pytest.mark.kafka
 def test_the_catalog_cannot_be_written(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
+    lake: Lakehouse, settings: Settings, assert_undisturbed: Undisturbed, account: Account
 ) -> None:
     everything = list(messages())
     # at first PyIceberg finds out, before the stream begins; then Spark, in its commit
@@ -213,7 +211,7 @@ def test_the_catalog_cannot_be_written(
             assert stream.exit_code() == 1, stream.log
             assert "attempt to write a readonly database" in stream.log.splitlines()[-1]
         assert lake.head(RAW_EVENTS) == before
-        drain(spark, lake, settings)
+        drain(job_in(settings))
     account.settle("more", "the catalog file is read-only for a while", sent=sent_ids(), found=event_ids(lake), tries=2)
     assert_undisturbed(lake, settings)
 
@@ -303,7 +301,7 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
         maintenance_max_snapshots=3,
         maintenance_min_input_files=2,
     )
-    gates = lake_of(settings)
+    gates = GateLake(settings)
     everything = list(messages())
     quarter, compacted = len(everything) // 4, 0
     for start in range(0, len(everything), quarter):
@@ -315,9 +313,7 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
             feeding = threading.Thread(target=_feed, args=(settings, part[10:]))
             feeding.start()
             while feeding.is_alive():
-                reports = maintain(
-                    gates.lake, lambda: gates.ctx.spark, settings, (RAW_EVENTS, DEAD_LETTER), orphans=False
-                )
+                reports = maintain(job_in(settings), (RAW_EVENTS, DEAD_LETTER), orphans=False)
                 compacted += sum(report.compacted for report in reports)
                 assert stream.process.poll() is None, stream.log
             feeding.join()

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.engine import gold
 from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH
 from wikistream_assets.lake.query import query
 from wikistream_assets.lake.spark_io import overwrite_rows, read_table
 from wikistream_assets.settings import Settings
@@ -33,8 +32,8 @@ READABLE = "select event_id from silver.cleaned_events"
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def _only_dead_letters(gates: GateLake, _: list[Row]) -> list[Row]:
@@ -63,8 +62,7 @@ def _all_rejected(gates: GateLake, rows: list[Row]) -> list[Row]:
     gates.add_bronze(_elsewhere(bad))
     assert set(blocking(gates.bronze_gate())) == {"event_type_valid"}
     decide_on_failure(
-        gates.lake,
-        lambda: gates.ctx.spark,
+        gates.ctx,
         "reject",
         "bronze.raw_events",
         "event_type_valid",
@@ -157,8 +155,7 @@ def test_more_a_batch_written_twice_and_rejected(gates: GateLake, account: Accou
     )
     assert set(blocking(gates.bronze_gate())) == {"kafka_position_unique", "event_id_unique"}
     decide_on_failure(
-        gates.lake,
-        lambda: gates.ctx.spark,
+        gates.ctx,
         "reject",
         "bronze.raw_events",
         "kafka_position_unique",

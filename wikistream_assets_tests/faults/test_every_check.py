@@ -26,7 +26,7 @@ from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, 
 from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.conftest import free_port
-from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.quality.mutations import MUTATIONS, Mutation, change
 from wikistream_assets_tests.quality.samples import Row, clean_rows
 
@@ -55,7 +55,7 @@ COMPANIONS = {
 
 
 def a_lake(folder: Any) -> GateLake:
-    return lake_of(Settings(home=folder / "home", kafka_port=free_port(), kafka_controller_port=free_port()))
+    return GateLake(Settings(home=folder / "home", kafka_port=free_port(), kafka_controller_port=free_port()))
 
 
 def assert_told(gates: GateLake, report: GateReport, table: str, check: str) -> None:
@@ -132,9 +132,7 @@ def test_bronze(bronze: GateLake, check: str) -> None:
 
 
 def accept(gates: GateLake, table: str, check: str) -> None:
-    decide_on_failure(
-        gates.lake, lambda: gates.ctx.spark, "accept", table, check, reason="a test", decided_by="ada", dry_run=False
-    )
+    decide_on_failure(gates.ctx, "accept", table, check, reason="a test", decided_by="ada", dry_run=False)
 
 
 # ---- Silver and Gold: the fault is in what was built ----------------------------------------------------------------------

@@ -17,11 +17,11 @@ from itertools import islice
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from py4j.protocol import Py4JNetworkError
 from pydeequ.analyzers import AnalysisRunBuilder
-from pyspark.sql import SparkSession
 
 from producer.eventstreams.generator import Generator
 from producer.wikis import FOLLOWED_DOMAINS
@@ -29,10 +29,11 @@ from wikistream_assets.components.events import asset_key
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded.dagster_home import prepare_dagster_home
 from wikistream_assets.engine import bronze_gate, failpoints, gold, silver
+from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG
 from wikistream_assets.lake.spark_io import append_rows, read_table
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.deequ import evaluate
@@ -47,10 +48,11 @@ from wikistream_assets.streams.edits.tables import (
     QUARANTINE,
     RAW_EVENTS,
 )
+from wikistream_assets.streams.registry import EDITS
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, wait_until
 from wikistream_assets_tests.engine.bronze_lakes import event_ids
-from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -59,18 +61,24 @@ from wikistream_assets_tests.upkeep.test_backfill import DAY
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
+GATE = Step(EDITS, Action.GATE, "killed")
+SILVER = Step(EDITS, Action.PUBLISH, "killed", {"layer": "silver"})
+GOLD = Step(EDITS, Action.PUBLISH, "killed", {"layer": "gold"})
+RECOMPUTE = Step(EDITS, Action.RECOMPUTE, "killed", {"dates": [DAY]})
+CYCLE_STEPS = (GATE, SILVER, GOLD)
+
 READABLE = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 @pytest.fixture
 def undisturbed(settings_factory: SettingsFactory) -> dict[str, str]:
     """Hashes of the tables that the same events give when nothing happens."""
-    gates = lake_of(settings_factory())
+    gates = GateLake(settings_factory())
     rows = clean_rows(RAW_EVENTS)
     for part in (rows[:600], rows[600:]):
         gates.add_bronze(part)
@@ -102,10 +110,10 @@ def _settle(
     )
 
 
-def _begin(gates: GateLake, *layers: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the jobs of some layers as a process of its own."""
+def _begin(gates: GateLake, *steps: Step, **environment: str) -> subprocess.Popen[str]:
+    """Start steps as a process of their own, as a job on EMR Serverless does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "wikistream_assets_tests.engine.run_layer", *layers],
+        [sys.executable, "-m", "wikistream_assets.engine.step", *(step.as_json() for step in steps)],
         env={**os.environ, **child_environment(gates.ctx.settings), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -113,8 +121,15 @@ def _begin(gates: GateLake, *layers: str, **environment: str) -> subprocess.Pope
     )
 
 
-def _kill(gates: GateLake, layer: str, failpoint: str) -> None:
-    with _begin(gates, layer, WIKISTREAM_FAILPOINT=failpoint) as process:
+def _jvms(process: subprocess.Popen[str]) -> bool:
+    """Whether the process has started its JVM."""
+    with suppress(psutil.NoSuchProcess):
+        return any(child.name() == "java" for child in psutil.Process(process.pid).children(recursive=True))
+    return False
+
+
+def _kill(gates: GateLake, step: Step, failpoint: str) -> None:
+    with _begin(gates, step, WIKISTREAM_FAILPOINT=failpoint) as process:
         _, errors = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, errors[-2000:]
 
@@ -130,9 +145,9 @@ def test_20_silver_killed_at_each_boundary_ends_the_same(
         failpoints.SILVER_AFTER_RESULTS,
         failpoints.SILVER_AFTER_QUARANTINE,
     ):
-        _kill(gates, "silver", point)
+        _kill(gates, SILVER, point)
         assert gates.lake.head(CLEANED_EVENTS) == before, "nothing is readable before the whole publication"
-    _kill(gates, "silver", failpoints.SILVER_AFTER_PUBLISH)
+    _kill(gates, SILVER, failpoints.SILVER_AFTER_PUBLISH)
     assert not gates.silver().advanced, "published, though the run could not tell"
     assert gates.gold().passed
     _settle(gates, account, "20", "Silver kill -9 at each of its boundaries", tries=4)
@@ -166,15 +181,15 @@ def test_21_gold_killed_between_two_tables_is_rolled_forward(
     gates.add_bronze(rows[:600])
     gates.bronze_gate()
     gates.silver()
-    _kill(gates, "gold", failpoints.GOLD_AFTER_PUBLISH)
+    _kill(gates, GOLD, failpoints.GOLD_AFTER_PUBLISH)
     assert not gates.gold().advanced, "published, though the run could not tell"
     gates.add_bronze(rows[600:])
     gates.bronze_gate()
     gates.silver()
     for point in (failpoints.GOLD_AFTER_BRANCHES, failpoints.GOLD_AFTER_RESULTS):
-        _kill(gates, "gold", point)
+        _kill(gates, GOLD, point)
         assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(600,)]
-    _kill(gates, "gold", failpoints.GOLD_AFTER_FIRST_PUBLISH)
+    _kill(gates, GOLD, failpoints.GOLD_AFTER_FIRST_PUBLISH)
     figures = (
         "select (select sum(total_events) from gold.hourly_stats),"
         " (select sum(total_events) from gold.daily_analytics_summary)"
@@ -201,7 +216,7 @@ def test_21_gold_killed_between_two_tables_is_rolled_forward(
 def test_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
     _start(gates)
     tag = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
-    _kill(gates, "bronze_gate", failpoints.GATE_AFTER_RESULTS)
+    _kill(gates, GATE, failpoints.GATE_AFTER_RESULTS)
     assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tag
     assert not gates.silver().advanced, "what the gate has not tagged is not there for Silver"
     account.settle(
@@ -226,7 +241,7 @@ def test_22_a_bronze_gate_killed_between_its_two_tags_goes_on(
     assert all(report.passed for report in gates.cycle())
     gates.add_bronze(rows[600:700])
     newest = gates.lake.head(RAW_EVENTS)
-    _kill(gates, "bronze_gate", failpoints.GATE_AFTER_PUBLISH)
+    _kill(gates, GATE, failpoints.GATE_AFTER_PUBLISH)
     assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == newest
     gates.add_bronze(rows[700:])
     assert all(report.advanced for report in gates.cycle())
@@ -268,7 +283,7 @@ def real_cycle(
     for name, value in child_environment(settings).items():
         monkeypatch.setenv(name, value)
     with dagster_instance(settings) as instance:
-        cycle = RealCycle(lake_of(settings), instance)
+        cycle = RealCycle(GateLake(settings), instance)
         cycle.send(0, SENT.events // 2)
         assert cycle.run().success
         cycle.send(SENT.events // 2, SENT.events)
@@ -392,9 +407,6 @@ def _dagster_run(settings: Settings, job: str, **environment: str) -> int:
     ).returncode
 
 
-LAYERS = ("bronze_gate", "silver", "gold")
-
-
 def test_20_to_22_killed_at_random(
     gates: GateLake, undisturbed: dict[str, str], account: Account, kills: Callable[[int, int], int]
 ) -> None:
@@ -404,9 +416,8 @@ def test_20_to_22_killed_at_random(
     size = -(-len(rows) // tries)
     for number in range(tries):
         gates.add_bronze(rows[number * size : (number + 1) * size])
-        with _begin(gates, *LAYERS) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+        with _begin(gates, *CYCLE_STEPS) as process:
+            wait_until(lambda: _jvms(process) or process.poll() is not None)
             with suppress(subprocess.TimeoutExpired):  # else it was done before its time
                 process.wait(moments.uniform(0, 20))
             by = signal.SIGTERM if number % 4 == 3 else signal.SIGKILL
@@ -435,13 +446,13 @@ def test_a_backfill_ended_at_work(
     """Once it has begun to build the day anew; the next one begins again."""
     _start(gates)
     assert all(report.passed for report in gates.cycle())
-    with _begin(gates, "backfill") as process:
+    with _begin(gates, RECOMPUTE) as process:
         wait_until(lambda: gates.lake.head(HOURLY_STATS, AUDIT_BRANCH))
         process.send_signal(by)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == -by, errors[-2000:]
     assert table_hashes(gates.lake) == undisturbed, "readers see the day as it was"
-    with _begin(gates, "backfill") as again:
+    with _begin(gates, RECOMPUTE) as again:
         _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors[-2000:]
     _settle(gates, account, "more", fault, kills=int(by is signal.SIGKILL))
@@ -463,7 +474,7 @@ def test_a_backfill_control_the_old_rows_go_first(gates: GateLake, account: Acco
 def test_two_cycles_at_once(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
     """The second one is refused or finds nothing left to do; nothing is done twice."""
     _start(gates)
-    with _begin(gates, *LAYERS) as first, _begin(gates, *LAYERS) as second:
+    with _begin(gates, *CYCLE_STEPS) as first, _begin(gates, *CYCLE_STEPS) as second:
         endings = [(process.communicate(timeout=300)[1], process.returncode) for process in (first, second)]
     assert 0 in {code for _, code in endings}
     assert all(code == 0 or "is being written by process" in errors for errors, code in endings), endings

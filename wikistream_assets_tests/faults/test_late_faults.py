@@ -19,7 +19,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import HOURLY_STATS, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids, streaming, totals
-from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake, Row
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.kafka_records import event_message, produce
 from wikistream_assets_tests.lake.lakes import add, arrow, full_row, set_clock_back
@@ -34,8 +34,8 @@ _TIMES = ("event_timestamp", "kafka_timestamp", "producer_ingested_at", "bronze_
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def moved(row: Row, name: str, by: timedelta, *, arrived: bool = False) -> Row:
@@ -106,7 +106,7 @@ def test_24_late_events_and_clock_jumps(gates: GateLake, settings_factory: Setti
     found = [row[0] for row in gates.rows("select event_id from silver.cleaned_events")]
     account.settle("24", "clock jump of an hour, events a day late and after is_final", sent=sent, found=found, tries=4)
     assert sum(events for events, _ in by_hour(gates).values()) == len(sent)
-    in_order = lake_of(settings_factory())
+    in_order = GateLake(settings_factory())
     in_order.add_bronze(sorted(everything, key=lambda row: row["event_timestamp"]))
     assert passed(in_order.cycle())
     assert table_hashes(gates.lake) == table_hashes(in_order.lake)

@@ -13,7 +13,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from pyspark.sql import SparkSession
 
 from wikistream_assets.components.events import asset_key
 from wikistream_assets.embedded import services, supervisor
@@ -125,10 +124,10 @@ def test_23_control_dagsters_own_launcher(tmp_path: Path, account: Account) -> N
 
 
 def test_control_a_place_kept_in_dagsters_database(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account, tmp_path: Path
+    lake: Lakehouse, settings: Settings, account: Account, tmp_path: Path
 ) -> None:
     """Restored from a backup, the database is behind the tables, and what was loaded since is loaded again."""
-    gates, rows, backup = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS), tmp_path / "backup"
+    gates, rows, backup = GateLake(settings), clean_rows(RAW_EVENTS), tmp_path / "backup"
 
     def load(until: int) -> None:
         with dagster_instance(settings) as instance:

@@ -30,6 +30,7 @@ from wikistream_assets.upkeep import redrive as job
 from wikistream_assets.upkeep.redrive import Selection, redrive
 from wikistream_assets_tests.cli import runner
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.kafka_records import Message, produce
@@ -50,10 +51,10 @@ def settings(settings_factory: SettingsFactory, fresh_topics: Broker) -> Setting
     return settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
 
 
-def send_letters(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def send_letters(lake: Lakehouse, settings: Settings) -> None:
     """Letters in Kafka and in the lake, all of them events by today's settings."""
     produce(settings.bootstrap_servers, letter_messages())
-    drain(spark, lake, settings)
+    drain(job_in(settings))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def undisturbed(broker: Broker, broker_settings: Settings, tmp_path_factory: pyt
     spark, lake = local_session(calm), local_lake(calm)
     send_letters(spark, lake, calm)
     assert redrive(lake, calm, Selection()).accepted == LETTERS
-    drain(spark, lake, calm)
+    drain(job_in(calm))
     return table_hashes(lake)
 
 
@@ -83,7 +84,7 @@ class Once:
         """Each letter came back once, and Bronze's tables are those of a redrive that nothing happened to."""
         found = landed(self.settings.bootstrap_servers).ids
         self.account.settle("11", fault, sent=IDS, found=found, tries=tries, kills=kills)
-        drain(self.spark, self.lake, self.settings)
+        drain(job_in(self.settings))
         assert event_ids(self.lake) == sorted(IDS)
         assert_sound(self.lake)
         assert table_hashes(self.lake) == self.undisturbed

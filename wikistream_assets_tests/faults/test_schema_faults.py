@@ -13,8 +13,9 @@ from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory, empty_topics
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, table_rows
-from wikistream_assets_tests.engine.gate_lakes import GateLake, blocking, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake, blocking
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.faults.test_every_check import accept
 from wikistream_assets_tests.kafka_records import judged, produce
@@ -40,7 +41,6 @@ def drifting() -> dict[str, str]:
 
 
 def test_25_fields_added_removed_and_retyped(
-    spark: SparkSession,
     lake: Lakehouse,
     settings: Settings,
     account: Account,
@@ -50,7 +50,7 @@ def test_25_fields_added_removed_and_retyped(
 ) -> None:
     events = drifting()
     produce(settings.bootstrap_servers, judged(events.values()))
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     rows = [(row["event_id"], row["payload"]) for row in table_rows(lake, RAW_EVENTS, "event_id", "payload")]
     letters = [base64.b64decode(row["original"]).decode() for row in table_rows(lake, DEAD_LETTER, "original")]
     # A list: in a dictionary, what came twice would be there once.
@@ -60,7 +60,7 @@ def test_25_fields_added_removed_and_retyped(
     assert dict(kept) == events  # every byte of them
     assert len(letters) == 100
     before = lake.head(RAW_EVENTS, AUDITED_TAG)
-    gates = GateLake(spark, lake, settings)
+    gates = GateLake(settings)
     report = gates.bronze_gate()
     assert any("user" in name for name in blocking(report)), blocking(report)
     assert lake.head(RAW_EVENTS, AUDITED_TAG) == before
@@ -74,9 +74,9 @@ def test_25_fields_added_removed_and_retyped(
     quarantined = gates.rows("select event_id from quarantine.cleaned_events order by 1")
     assert quarantined == [(event_id,) for event_id in without_user]
     empty_topics(fresh_topics, broker_settings)
-    calm = lake_of(settings_factory(bootstrap_servers=settings.bootstrap_servers))
+    calm = GateLake(settings_factory(bootstrap_servers=settings.bootstrap_servers))
     produce(settings.bootstrap_servers, judged(line().replace(ID, event_id) for event_id in whole))
-    drain(calm.ctx.spark, calm.lake, calm.ctx.settings)
+    drain(calm.ctx)
     assert all(report.passed for report in calm.cycle())
     drifted, steady = table_hashes(lake), table_hashes(calm.lake)
     for spec in (CLEANED_EVENTS, *GOLD_TABLES):

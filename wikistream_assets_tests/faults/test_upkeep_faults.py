@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from wikistream_assets.embedded.home import open_home
-from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine import failpoints
 from wikistream_assets.lake.lakehouse import Masked
 from wikistream_assets.lake.local_files import local_path
@@ -24,7 +22,7 @@ from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, 
 from wikistream_assets_tests.cli.runner import start, wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.engine.bronze_lakes import event_ids
-from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, lake_of
+from wikistream_assets_tests.engine.gate_lakes import GateLake, Row
 from wikistream_assets_tests.faults.conftest import Account
 from wikistream_assets_tests.quality.samples import clean_rows
 from wikistream_assets_tests.upkeep.test_backfill import DAY, on_next_day
@@ -47,7 +45,7 @@ class Calm:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     settings = Settings(home=tmp_path_factory.mktemp("calm") / "home", **LIMITS)
     open_home(settings)
-    gates = GateLake(local_session(settings), local_lake(settings), settings)
+    gates = GateLake(settings)
     publish(gates)
     published = table_hashes(gates.lake)
     command(gates, "mask")
@@ -60,7 +58,7 @@ def gates(calm: Calm, settings_factory: SettingsFactory) -> GateLake:
     settings = settings_factory(**LIMITS)
     open_home(settings)
     shutil.copytree(calm.home / "secrets", settings.root / "secrets", dirs_exist_ok=True)
-    return GateLake(local_session(settings), local_lake(settings), settings)
+    return GateLake(settings)
 
 
 def rows_of_two_days() -> list[Row]:
@@ -236,7 +234,7 @@ def test_backup_told_to_end(
     assert "is no complete backup" in refused.stderr
     command(gates, "backup", str(folder))
     command(gates, *restore)
-    restored = lake_of(elsewhere)
+    restored = GateLake(elsewhere)
     account.settle("more", "backup SIGTERM at work", sent=ids(), found=published_ids(restored))
     assert table_hashes(restored.lake) == calm.published
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from wikistream_assets.lake.lakehouse import Lakehouse, summary_properties
-from wikistream_assets.lake.query import local_path
+from wikistream_assets.lake.local_files import local_path
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.tables.spec import TableSpec
 

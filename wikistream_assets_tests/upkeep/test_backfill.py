@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
 from producer.eventstreams.generator import Generator
@@ -20,7 +20,6 @@ from producer.sink import read_cursor
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine import gold
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
@@ -43,6 +42,7 @@ from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep import backfill
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids, table_rows, totals
 from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -51,8 +51,8 @@ DAY, NEXT_DAY = "2026-03-01", "2026-03-02"
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def on_next_day(rows: list[Row]) -> list[Row]:
@@ -127,7 +127,7 @@ def test_days_computed_anew_are_the_same_and_others_are_not_touched(
         return publish(spec, *rest)
 
     monkeypatch.setattr(gates.lake, "publish", dies_after_the_first)
-    gates.ctx = gates.ctx.__class__(gates.ctx.spark, gates.lake, gates.ctx.settings, run_id="killed")
+    gates.ctx = as_run(gates, "killed")
     with pytest.raises(KeyboardInterrupt):
         backfill.run(gates.ctx, [DAY])
     monkeypatch.undo()
@@ -165,7 +165,10 @@ def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monke
 
 
 def as_run(gates: GateLake, run_id: str) -> JobContext:
-    return replace(gates.ctx, run_id=run_id)
+    """The same lake, which a test may have changed, for another run."""
+    other = replace(gates.ctx, run_id=run_id)
+    vars(other)["lake"] = gates.lake
+    return other
 
 
 class Killed(BaseException):
@@ -229,8 +232,7 @@ def test_a_waiver_of_a_published_range_does_not_cover_a_backfill(
     )
     assert blocking(gates.gold()) == {"rank_valid": Status.FAILED}
     decide_on_failure(
-        gates.lake,
-        lambda: gates.ctx.spark,
+        gates.ctx,
         "accept",
         ENTITY_TRENDS.identifier,
         "rank_valid",
@@ -299,7 +301,7 @@ def test_the_job_emits_no_materialization(gates: GateLake, monkeypatch: pytest.M
 def test_history_beside_the_live_stream(settings_factory: SettingsFactory, fresh_topics: Broker) -> None:
     settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers, domains="*")
     open_home(settings)
-    lake, spark = local_lake(settings), local_session(settings)
+    lake = local_lake(settings)
     generator = Generator(events=2_000, malformed=0.0, canary=0.0, redelivered=0.0)
     half = generator.start + timedelta(hours=generator.hours / 2)
     with EventStreamsServer(Synthetic(generator)) as server:
@@ -307,7 +309,7 @@ def test_history_beside_the_live_stream(settings_factory: SettingsFactory, fresh
         first = wikistream(*arguments, settings=settings)
         assert first.returncode == 0, first.stderr
         assert read_cursor(settings.bootstrap_servers, f"live:{server.url}") is None
-        drain(spark, lake, settings)
+        drain(job_in(settings))
         read = totals(lake)["records"]
         assert first.stdout.startswith(f"end: read {read}: accepted {read}")
         assert 800 < read < 1_200
@@ -316,7 +318,7 @@ def test_history_beside_the_live_stream(settings_factory: SettingsFactory, fresh
         whole = wikistream("backfill", "--since", "2020-01-01", "--source", server.url, settings=settings)
         assert whole.returncode == 0, whole.stderr
         assert whole.stdout.splitlines()[1].startswith("missing: the server no longer has what lies between 2020-01-01")
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert totals(lake) == {"records": 2_000 + read, "rows": 2_000, "dead_letters": 0, "duplicates": read}
     assert len(event_ids(lake)) == 2_000
     assert_sound(lake)

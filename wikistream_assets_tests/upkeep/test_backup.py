@@ -8,14 +8,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from pyspark.sql import SparkSession
 
 from producer.eventstreams.generator import Generator
 from wikistream_assets.components.events import asset_key
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.source import choose_source, chosen_source
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import ConfigurationError, LakeError
 from wikistream_assets.instance.home import dagster_instance
@@ -35,9 +33,9 @@ from wikistream_assets_tests.quality.samples import clean_rows
 
 @pytest.mark.spark
 def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
+    lake: Lakehouse, settings: Settings, settings_factory: SettingsFactory, tmp_path: Path
 ) -> None:
-    gates, rows = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS)
+    gates, rows = GateLake(settings), clean_rows(RAW_EVENTS)
     gates.add_bronze(rows[:600])
     assert all(report.passed for report in gates.cycle())
     hashes, source = table_hashes(lake), choose_source(settings, "synthetic")
@@ -48,7 +46,7 @@ def test_a_restored_lake_is_the_same_and_the_pipeline_goes_on(
     restore(tmp_path / "backup", elsewhere.root)
     # The original is gone: nothing of the restored lake may still point there.
     shutil.move(settings.root, tmp_path / "lost")
-    there = GateLake(local_session(elsewhere), local_lake(elsewhere), elsewhere)
+    there = GateLake(elsewhere)
     assert table_hashes(there.lake) == hashes
     assert there.ctx.criteria.risk.high_from == 90
     elsewhere.criteria_file.unlink()
@@ -143,8 +141,8 @@ def test_lost_topics_are_read_from_their_beginning(
 def _drained_cycle(settings: Settings, lines: list[bytes]) -> int:
     """Send the lines, read them into Bronze, pass all gates; how many different events are published, each of them once."""
     produce(settings.bootstrap_servers, judged(lines))
-    gates = GateLake(local_session(settings), local_lake(settings), settings)
-    drain(gates.ctx.spark, gates.lake, settings)
+    gates = GateLake(settings)
+    drain(gates.ctx)
     assert all(report.passed and report.advanced for report in gates.cycle())
     both = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
     [(rows, ids)] = gates.rows(f"select count(*), count(distinct event_id) from ({both})")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from pyspark.sql import SparkSession
 
+from wikistream_assets.embedded.leases import LocalLeases
 from wikistream_assets.engine.silver import consumed
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.lake import procedures
@@ -22,7 +22,8 @@ from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep.maintenance import MaintenanceReport, condition_on, looking_after, maintain, plan
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.engine.gate_lakes import GateLake, lake_of
+from wikistream_assets_tests.contexts import job_in, job_with
+from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.lake.lakes import arrow
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -36,12 +37,12 @@ def settings(settings_factory: SettingsFactory) -> Settings:
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def look_after(gates: GateLake, *specs: TableSpec, orphans: bool = False) -> dict[str, MaintenanceReport]:
-    reports = maintain(gates.lake, lambda: gates.ctx.spark, gates.ctx.settings, specs or ALL_TABLES, orphans=orphans)
+    reports = maintain(gates.ctx, specs or ALL_TABLES, orphans=orphans)
     return {report.table: report for report in reports}
 
 
@@ -84,7 +85,7 @@ def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     for part in in_parts(rows[750:], 50):
         gates.add_bronze(part)
     assert all(report.passed for report in gates.cycle())
-    other = lake_of(settings_factory())
+    other = GateLake(settings_factory())
     other.add_bronze(rows)
     assert all(report.passed for report in other.cycle())
     assert table_hashes(lake) == table_hashes(other.lake)
@@ -142,7 +143,7 @@ def test_only_old_files_that_no_snapshot_knows_are_orphans(gates: GateLake) -> N
     for file in (old, young):
         file.write_bytes(b"left behind")
     os.utime(old, (LONG_AGO, LONG_AGO))
-    [dry] = maintain(gates.lake, lambda: gates.ctx.spark, settings_of(gates), [RAW_EVENTS], orphans=True, dry_run=True)
+    [dry] = maintain(job_in(settings_of(gates)), [RAW_EVENTS], orphans=True, dry_run=True)
     assert (dry.orphans, old.exists()) == (1, True)
     assert look_after(gates, RAW_EVENTS, orphans=True)[RAW_EVENTS.identifier].orphans == 1
     assert {file for file in folder.rglob("*") if file.is_file()} == known | {young}
@@ -151,13 +152,13 @@ def test_only_old_files_that_no_snapshot_knows_are_orphans(gates: GateLake) -> N
 
 
 def test_a_table_that_needs_nothing_starts_no_jvm(lake: Lakehouse, settings: Settings) -> None:
-    reports = list(maintain(lake, no_session, settings, ALL_TABLES, orphans=False))
+    reports = list(maintain(job_with(no_session, settings), ALL_TABLES, orphans=False))
     assert [report.table for report in reports if report.before == report.after] == [s.identifier for s in ALL_TABLES]
 
 
 def test_a_layer_is_looked_after_once_at_a_time(lake: Lakehouse, settings: Settings) -> None:
-    with looking_after(settings, "gold"):
-        reports = {r.table: r for r in maintain(lake, no_session, settings, ALL_TABLES, orphans=False)}
+    with looking_after(LocalLeases(settings), "gold"):
+        reports = {r.table: r for r in maintain(job_with(no_session, settings), ALL_TABLES, orphans=False)}
     assert "gold.maintenance is being written" in reports["gold.hourly_stats"].note
     assert not reports[RAW_EVENTS.identifier].note
 

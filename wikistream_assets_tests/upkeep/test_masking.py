@@ -32,6 +32,7 @@ from wikistream_assets.upkeep import masking
 from wikistream_assets.upkeep.maintenance import maintain
 from wikistream_assets.upkeep.masking import ORDER, MaskingReport, mask
 from wikistream_assets.upkeep.rollback import roll_back
+from wikistream_assets_tests.contexts import job_in, job_with
 from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.lake.lakes import add, full_row
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -70,10 +71,8 @@ def settings(settings_factory: Any) -> Settings:
 
 
 @pytest.mark.long
-def test_no_file_names_anyone_who_edited_before_the_limit(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
-    gates, rows = GateLake(spark, lake, settings), clean_rows(RAW_EVENTS)
+def test_no_file_names_anyone_who_edited_before_the_limit(lake: Lakehouse, settings: Settings) -> None:
+    gates, rows = GateLake(settings), clean_rows(RAW_EVENTS)
     gates.add_bronze([old(row, number) for number, row in enumerate(rows[:400])])
     impossible = {**old(rows[400], 0), "length_old": -5, "length_new": 1}
     gates.add_bronze([impossible, *(young(row, number) for number, row in enumerate(rows[401:800]))])
@@ -100,7 +99,7 @@ def test_no_file_names_anyone_who_edited_before_the_limit(
     # The late edit made Gold compute the old day again, from masked rows.
     again = gates.rows("select * exclude (gold_processed_at) from gold.risk_scores order by all")
     assert [row for row in again if row[0] == OLD_DAY] == [row for row in scores if row[0] == OLD_DAY]
-    for report in maintain(lake, lambda: spark, settings, ALL_TABLES, orphans=False):
+    for report in maintain(job_in(settings), ALL_TABLES, orphans=False):
         assert not report.note
     assert _marks_found(settings) == set()
     assert "Nina Newname 3" in "\n".join(_texts(settings))
@@ -112,7 +111,7 @@ def test_rows_that_come_while_masking_works_are_masked_the_next_night(
     spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moments are before the dates' turn and after it; each of the rows belongs to a date that is masked at the end."""
-    gates, rewrite = GateLake(spark, lake, settings), procedures.rewrite_manifests
+    gates, rewrite = GateLake(settings), procedures.rewrite_manifests
     _add_bronze(gates, "2026-03-01", "Early Erna")
     _silver_reads_all(lake)
     assert _bronze_night(gates, date(2026, 6, 1)).dates == ("2026-03-01",)
@@ -129,7 +128,7 @@ def test_rows_that_come_while_masking_works_are_masked_the_next_night(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(procedures, "rewrite_manifests", rewrite_and_more)
-        [report, _] = mask(lake, session, settings, date(2026, 6, 5), "bronze")
+        [report, _] = mask(job_with(session, settings), date(2026, 6, 5), "bronze")
     assert report.dates == ("2026-03-05",)
     assert _bronze_names(gates) == ["Late Lars", "Late Lena"]
 
@@ -141,11 +140,9 @@ def test_rows_that_come_while_masking_works_are_masked_the_next_night(
     assert _bronze_night(gates, date(2026, 6, 6)).dates == ()
 
 
-def test_a_late_row_that_waits_does_not_set_the_mark_back(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
+def test_a_late_row_that_waits_does_not_set_the_mark_back(lake: Lakehouse, settings: Settings) -> None:
     """Else all dates after it would be written anew each night, and Gold could be computed from rows without names."""
-    gates = GateLake(spark, lake, settings)
+    gates = GateLake(settings)
     _add_bronze(gates, "2026-03-01", "Early Erna")
     _silver_reads_all(lake)
     _bronze_night(gates, date(2026, 6, 1))
@@ -168,7 +165,7 @@ def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
     spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run has a time limit: one that began anew each night would never come to its end."""
-    gates, days = GateLake(spark, lake, settings), ("2026-03-01", "2026-03-02", "2026-03-03")
+    gates, days = GateLake(settings), ("2026-03-01", "2026-03-02", "2026-03-03")
     for day in days:
         _add_bronze(gates, day, f"Erna of {day}")
     _silver_reads_all(lake)
@@ -190,16 +187,14 @@ def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
     assert lake.masked(RAW_EVENTS).before == "2026-06-03"  # 90 days before that night
 
 
-def test_silver_tells_users_pages_until_gold_has_hidden_them(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
+def test_silver_tells_users_pages_until_gold_has_hidden_them(lake: Lakehouse, settings: Settings) -> None:
     page = {"event_date": OLD_DAY, "domain": "en.wikipedia.org", "title": "User talk:Wolf Oldname", "namespace": 3}
     silver = add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, **page))
     trending = {"stat_date": OLD_DAY, "entity_type": "page", "entity_id": "en.wikipedia.org:User talk:Wolf Oldname"}
     for spec in GOLD_TABLES:
         row = full_row(spec, **(trending if spec is ENTITY_TRENDS else {spec.partition_by[0]: OLD_DAY}))
         add(lake, spec, row, position=Position(silver).as_json())
-    gates = GateLake(spark, lake, settings)
+    gates = GateLake(settings)
     lake.fresh_branch(ENTITY_TRENDS)  # Gold's gate is closed that night
     found = {report.table: report for report in _mask(gates)}
     assert found[ENTITY_TRENDS.identifier].note
@@ -215,16 +210,14 @@ def test_silver_tells_users_pages_until_gold_has_hidden_them(
 
 
 @pytest.mark.long
-def test_a_rollback_behind_a_mark_has_the_rows_masked_again(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
-    gates = GateLake(spark, lake, settings)
+def test_a_rollback_behind_a_mark_has_the_rows_masked_again(lake: Lakehouse, settings: Settings) -> None:
+    gates = GateLake(settings)
     gates.add_bronze([old(row, number) for number, row in enumerate(clean_rows(RAW_EVENTS)[:400])])
     assert all(report.passed for report in gates.cycle())
     named = lake.head_id(CLEANED_EVENTS)
     _mask(gates)
     assert not any(report.dates for report in _mask(gates, dry_run=True))
-    roll_back(lake, settings, CLEANED_EVENTS, named, reason="a wrong transform", decided_by="ada")
+    roll_back(job_in(settings), CLEANED_EVENTS, named, reason="a wrong transform", decided_by="ada")
     due = {report.table for report in _mask(gates, dry_run=True) if report.dates == (OLD_DAY,)}
     assert due == {CLEANED_EVENTS.identifier}, "Bronze and Gold stayed where they were"
 
@@ -241,7 +234,7 @@ def _silver_reads_all(lake: Lakehouse) -> None:
 
 
 def _bronze_night(gates: GateLake, today: date) -> MaskingReport:
-    [report, _] = mask(gates.lake, lambda: gates.ctx.spark, gates.ctx.settings, today, "bronze")
+    [report, _] = mask(gates.ctx, today, "bronze")
     return report
 
 
@@ -252,8 +245,7 @@ def _bronze_names(gates: GateLake) -> list[str]:
 
 
 def _mask(gates: GateLake, *, dry_run: bool = False) -> list[MaskingReport]:
-    settings = gates.ctx.settings
-    reports = [mask(gates.lake, lambda: gates.ctx.spark, settings, TODAY, layer, dry_run=dry_run) for layer in ORDER]
+    reports = [mask(gates.ctx, TODAY, layer, dry_run=dry_run) for layer in ORDER]
     return [report for of_layer in reports for report in of_layer]
 
 

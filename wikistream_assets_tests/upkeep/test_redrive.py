@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pyspark.sql import SparkSession
 
 from producer.contract import Contract, Rejected
 from producer.redrive import Place
@@ -15,7 +14,6 @@ from producer.topics import DLQ_EVENTS
 from wikistream_assets.definitions import defs
 from wikistream_assets.defs.ops.dead_letters import every_six_hours
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
@@ -25,6 +23,7 @@ from wikistream_assets.upkeep.backup import back_up, restore
 from wikistream_assets.upkeep.redrive import RedriveReport, Selection, redrive
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, empty_topics
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.bronze_lakes import assert_sound, event_ids, table_rows, totals
 from wikistream_assets_tests.kafka_records import INGESTED_AT, Message, envelope, event_message, produce
 from wikistream_assets_tests.lake.lakes import add
@@ -56,7 +55,7 @@ def attempts_by_reason(lake: Lakehouse) -> Counter[tuple[str, int]]:
     return Counter((row["reason"], row["attempts"]) for row in table_rows(lake, DEAD_LETTER, "reason", "attempts"))
 
 
-def test_the_life_of_dead_letters(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_the_life_of_dead_letters(lake: Lakehouse, settings: Settings) -> None:
     soon = INGESTED_AT + timedelta(hours=30)  # too far ahead then, in the past now
     produce(
         settings.bootstrap_servers,
@@ -69,7 +68,7 @@ def test_the_life_of_dead_letters(spark: SparkSession, lake: Lakehouse, settings
             event_message("lost", line("meta_id"), partition=0),  # an envelope that Bronze opened and found no id in
         ],
     )
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     before = totals(lake)
     assert before == {"records": 12, "rows": 0, "dead_letters": 12, "duplicates": 0}
 
@@ -82,7 +81,7 @@ def test_the_life_of_dead_letters(spark: SparkSession, lake: Lakehouse, settings
     assert redrive(lake, settings, Selection()) == expected
     # before Bronze has seen any of it: nothing is due
     assert redrive(lake, settings, Selection()) == RedriveReport(damaged=1)
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert event_ids(lake) == sorted(["future", *(f"big-{number}" for number in range(OVERSIZED))])
     sent = OVERSIZED + 1 + NOT_JSON + 1
     assert totals(lake) == {"records": 12 + sent, "rows": 6, "dead_letters": 12 + NOT_JSON + 1, "duplicates": 0}
@@ -98,7 +97,7 @@ def test_the_life_of_dead_letters(spark: SparkSession, lake: Lakehouse, settings
     # the last attempt: what fails now is given up
     last = redrive(lake, settings, Selection())
     assert last == RedriveReport(rejected=NOT_JSON + 1, now_given_up=NOT_JSON + 1, damaged=1)
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert redrive(lake, settings, Selection()) == RedriveReport(given_up=NOT_JSON + 1, damaged=1)
     listed = wikistream("dlq", "list", settings=settings)
     (counts,) = [row.split() for row in listed.stdout.splitlines() if "not_json" in row]
@@ -129,14 +128,14 @@ def test_letters_of_a_lost_kafka_are_not_taken_for_those_at_their_place_now(
 ) -> None:
     """Judged again, the old letters become new ones, in new topics: at the very offsets that the old ones had."""
     produce(settings.bootstrap_servers, [letter(b'{"cut off' + bytes([number])) for number in range(NOT_JSON)])
-    drain(local_session(settings), lake, settings)
+    drain(job_in(settings))
     back_up(settings, tmp_path / "backup")
     empty_topics(fresh_topics, broker_settings)
     elsewhere = settings_factory(bootstrap_servers=settings.bootstrap_servers)
     restore(tmp_path / "backup", elsewhere.root, kafka_lost=True)
     there = local_lake(elsewhere)
     assert redrive(there, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
-    drain(local_session(elsewhere), there, elsewhere)
+    drain(job_in(elsewhere))
     places = [(row["kafka_offset"], row["attempts"]) for row in table_rows(there, DEAD_LETTER)]
     assert sorted(places) == [(offset, attempts) for offset in range(NOT_JSON) for attempts in (0, 1)]
     assert redrive(there, elsewhere, Selection(), dry_run=True) == RedriveReport(rejected=NOT_JSON)
@@ -145,12 +144,12 @@ def test_letters_of_a_lost_kafka_are_not_taken_for_those_at_their_place_now(
 
 
 def test_the_scheduled_job_redrives_what_waits(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    lake: Lakehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in child_environment(settings).items():
         monkeypatch.setenv(name, value)
     produce(settings.bootstrap_servers, [letter(big(number).encode()) for number in range(OVERSIZED)])
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert event_ids(lake) == []
     assert every_six_hours.cron_schedule == "0 */6 * * *"
     job = defs().resolve_job_def(every_six_hours.job_name)
@@ -159,25 +158,23 @@ def test_the_scheduled_job_redrives_what_waits(
         (observation,) = [event for event in result.all_events if event.event_type_value == "ASSET_OBSERVATION"]
     assert observation.asset_key == dg.AssetKey(["bronze", "dead_letter"])
     assert observation.asset_observation_data.asset_observation.metadata["accepted"].value == OVERSIZED
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert event_ids(lake) == sorted(f"big-{number}" for number in range(OVERSIZED))
 
 
-def test_an_event_that_came_by_another_way_is_there_once(
-    spark: SparkSession, lake: Lakehouse, settings: Settings
-) -> None:
+def test_an_event_that_came_by_another_way_is_there_once(lake: Lakehouse, settings: Settings) -> None:
     """A rejected event was sent again and accepted: redriving its letter makes a duplicate, not a second row."""
     produce(
         settings.bootstrap_servers, [letter(big(1).encode()), letter(big(2).encode()), event_message("big-1", big(1))]
     )
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     done = wikistream("dlq", "redrive", "--reason", "oversized", settings=settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "redrove 2: 2 accepted, 0 rejected again (0 of them given up), 0 not followed or canaries",
         "left alone: 0 waiting, 0 given up, 0 damaged on the way",
     ]
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert event_ids(lake) == ["big-1", "big-2"]
     assert totals(lake) == {"records": 5, "rows": 2, "dead_letters": 2, "duplicates": 1}
     assert_sound(lake)
@@ -185,12 +182,12 @@ def test_an_event_that_came_by_another_way_is_there_once(
     assert wikistream("dlq", "redrive", "nonsense", settings=settings).returncode == 2
 
 
-def test_what_was_given_up_is_redriven_on_demand(spark: SparkSession, lake: Lakehouse, settings: Settings) -> None:
+def test_what_was_given_up_is_redriven_on_demand(lake: Lakehouse, settings: Settings) -> None:
     old = letter(big(1).encode())
     assert old.value is not None
     failed_often = json.dumps({**json.loads(old.value), "attempts": 2}).encode()
     produce(settings.bootstrap_servers, [Message(DLQ_EVENTS, failed_often)])
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     assert redrive(lake, settings, Selection()) == RedriveReport(given_up=1)
     assert redrive(lake, settings, Selection(given_up=True)) == RedriveReport(accepted=1)
     assert redrive(lake, settings, Selection(given_up=True)) == RedriveReport()

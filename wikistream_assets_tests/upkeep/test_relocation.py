@@ -17,7 +17,6 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from wikistream_assets.embedded import doctor, services, supervisor
 from wikistream_assets.embedded.home import open_home, writer_lock
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine.failpoints import RELOCATE_AFTER_CATALOG, RELOCATE_AFTER_TABLE
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.lake.lakehouse import Lakehouse
@@ -372,14 +371,14 @@ def test_the_pipeline_goes_on_in_the_new_place(
 ) -> None:
     """Manifests that Spark wrote, rewritten, and read and continued by Spark."""
     rows = clean_rows(RAW_EVENTS)
-    gates = GateLake(local_session(settings), lake, settings)
+    gates = GateLake(settings)
     gates.add_bronze(rows[:600])
     assert all(report.passed for report in gates.cycle())
     hashes = table_hashes(lake)
     there = fresh(moved(settings, tmp_path / "elsewhere"))
     assert relocate(there) is not None
     assert paths_named(there.root) == {str(there.root)}
-    again = GateLake(local_session(there), local_lake(there), there)
+    again = GateLake(there)
     assert table_hashes(again.lake) == hashes
     again.add_bronze(rows[600:])
     assert all(report.passed and report.advanced for report in again.cycle())

@@ -1,7 +1,7 @@
 """Comparing and setting back: a bad publication is undone with whatever follows from it, and the next cycle is right."""
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
 from producer.eventstreams.generator import Generator
@@ -14,7 +14,7 @@ from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import GateError, LakeError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.diff import CHANGED, difference, version_named
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.lakehouse import AUDIT_BRANCH
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
@@ -30,6 +30,7 @@ from wikistream_assets.streams.edits.tables import (
 from wikistream_assets.upkeep import rollback
 from wikistream_assets.upkeep.rollback import roll_back
 from wikistream_assets_tests.conftest import SettingsFactory
+from wikistream_assets_tests.contexts import job_in
 from wikistream_assets_tests.engine.gate_lakes import GateLake, blocking
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
@@ -38,14 +39,12 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture
-def gates(spark: SparkSession, lake: Lakehouse, settings: Settings) -> GateLake:
-    return GateLake(spark, lake, settings)
+def gates(settings: Settings) -> GateLake:
+    return GateLake(settings)
 
 
 def _back(gates: GateLake, spec: object, snapshot_id: int, *, dry_run: bool = False) -> list[str]:
-    done = roll_back(
-        gates.lake, gates.ctx.settings, spec, snapshot_id, reason="wrong", decided_by="someone", dry_run=dry_run
-    )
+    done = roll_back(gates.ctx, spec, snapshot_id, reason="wrong", decided_by="someone", dry_run=dry_run)
     return [table.identifier for table in done.moved]
 
 
@@ -199,19 +198,19 @@ def test_a_waiver_does_not_cover_the_longer_range_after_a_rollback(
     short = gates.silver()
     assert blocking(short) == {"language_not_null": Status.FAILED}
     accept = ("accept", CLEANED_EVENTS.identifier, "language_not_null")
-    decide_on_failure(lake, lambda: gates.ctx.spark, *accept, reason="one row", decided_by="ada")
+    decide_on_failure(gates.ctx, *accept, reason="one row", decided_by="ada")
 
     _back(gates, CLEANED_EVENTS, earliest)
     state = gate_states(lake)[1]
     assert (state.pending.end, state.blocked) == (short.range.end, False), "this range has not been audited yet"
     with pytest.raises(GateError, match="does not block anything now"):
-        decide_on_failure(lake, lambda: gates.ctx.spark, *accept, reason="one row", decided_by="ada")
+        decide_on_failure(gates.ctx, *accept, reason="one row", decided_by="ada")
     long = gates.silver()
     assert long.range.end == short.range.end
     assert long.range.start != short.range.start
     assert blocking(long) == {"language_not_null": Status.FAILED}
     assert gate_states(lake)[1].blocked
-    decide_on_failure(lake, lambda: gates.ctx.spark, *accept, reason="one row", decided_by="ada")
+    decide_on_failure(gates.ctx, *accept, reason="one row", decided_by="ada")
     assert gates.silver().passed
     assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
 
@@ -259,22 +258,21 @@ def test_what_would_lose_rows_is_refused(gates: GateLake) -> None:
 @pytest.mark.kafka
 def test_bronze_reads_again_what_was_set_back(fresh_topics: Broker, settings_factory: SettingsFactory) -> None:
     from wikistream_assets.embedded.home import open_home
-    from wikistream_assets.embedded.spark import local_session
 
     settings = settings_factory(bootstrap_servers=fresh_topics.bootstrap_servers)
     open_home(settings)
-    lake, spark = local_lake(settings), local_session(settings)
+    lake = local_lake(settings)
     messages = list(judged(line.data for line in Generator(seed=5, events=400, malformed=0.02).lines()))
     heads = []
     for part in (messages[:100], messages[100:]):
         produce(settings.bootstrap_servers, part)
-        drain(spark, lake, settings)
+        drain(job_in(settings))
         heads.append(lake.newest_position(RAW_EVENTS))
     first, second = heads
     hashes = table_hashes(lake)
-    roll_back(lake, settings, RAW_EVENTS, first.snapshot_id, reason="a bug in parsing", decided_by="someone")
+    roll_back(job_in(settings), RAW_EVENTS, first.snapshot_id, reason="a bug in parsing", decided_by="someone")
     assert lake.newest_position(RAW_EVENTS) == first
-    drain(spark, lake, settings)
+    drain(job_in(settings))
     again = lake.newest_position(RAW_EVENTS)
     assert (again.position, again.counts["total"]) == (second.position, second.counts["total"])
     assert table_hashes(lake) == hashes

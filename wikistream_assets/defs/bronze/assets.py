@@ -15,19 +15,20 @@ from wikistream_assets.components.events import (
     asset_key,
     asset_spec,
     check_specs,
-    gate_verdicts,
     materialization,
     plain_failures,
 )
+from wikistream_assets.components.steps import audited
 from wikistream_assets.embedded.source import chosen_source, demo_source
-from wikistream_assets.engine import bronze_gate as gate_job
-from wikistream_assets.engine import ingest
-from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.engine.bronze_gate import LAYER as BRONZE
+from wikistream_assets.engine.step import Action, Step
+from wikistream_assets.exceptions import BrokerError, StepError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.resources.ports import Compute, KafkaBroker, Lake, Notifier
 from wikistream_assets.settings import load_settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.streams.registry import EDITS
 
 _SETTINGS: Final = load_settings()
 FRESH_SECONDS: Final = round(_SETTINGS.bronze_trigger_seconds + _SETTINGS.bronze_fresh_seconds)
@@ -37,6 +38,17 @@ before. Without the trigger's interval, three minutes there as well, Bronze woul
 _RETRIES: Final = 3
 _RETRY_SECONDS: Final = 20
 """What keeps the broker running starts it again in some 15 seconds."""
+
+
+_FIGURES: Final = {
+    "records read": "records",
+    "rows": "rows",
+    "dead letters": "dead_letters",
+    "duplicates": "duplicates",
+    "micro-batches": "batches",
+    "waited for the live stream": "waited",
+}
+"""What a drain says about itself, by the name that it is shown under."""
 
 
 @dg.multi_asset(
@@ -49,27 +61,27 @@ _RETRY_SECONDS: Final = 20
     description="Drains what is in Kafka now; while a live stream owns the tables, waits until it has caught up as far.",
 )
 def bronze(
-    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, broker: LocalBroker
+    context: dg.AssetExecutionContext,
+    compute: dg.ResourceParam[Compute],
+    lake: dg.ResourceParam[Lake],
+    broker: dg.ResourceParam[KafkaBroker],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     with plain_failures():
+        lakehouse = lake.open()
         if broker.hold(context.log.info):
-            _read_first_events(broker.connect(), lakehouse.open(), context.log.info)
-        job = job_context(spark, lakehouse, context.run.run_id)
+            _read_first_events(broker.connect(), lakehouse, context.log.info)
         try:
-            report = ingest.drain(job.spark, job.lake, job.settings)
+            ends = broker.connect().ends(EVENT_TOPICS)
+            said = compute.run(Step(EDITS, Action.DRAIN, context.run.run_id))
+            if broker.connect().has_committed_records(lakehouse.position(RAW_EVENTS), ends):
+                raise StepError("bronze: the step ran, and records that were in Kafka before it still wait there")
         except BrokerError as error:
             raise TryAgainError(error, _RETRIES, _RETRY_SECONDS) from dg.Failure(str(error))
-    figures = {
-        "records read": report.records,
-        "rows": report.rows,
-        "dead letters": report.dead_letters,
-        "duplicates": report.duplicates,
-        "micro-batches": report.batches,
-        "waited for the live stream": report.waited,
-        "position": dg.MetadataValue.json(report.position),
-    }
+    figures: dict[str, Any] = {name: said[field] for name, field in _FIGURES.items() if field in said}
+    if "position" in said:
+        figures["position"] = dg.MetadataValue.json(said["position"])
     for spec in (RAW_EVENTS, DEAD_LETTER):
-        result = materialization(job.lake, spec)
+        result = materialization(lakehouse, spec)
         yield result._replace(metadata={**(result.metadata or {}), **figures})
 
 
@@ -80,12 +92,15 @@ def bronze(
     description="Audits the Bronze snapshots no gate has seen; a pass moves the tag up to which Silver may read.",
 )
 def bronze_gate(
-    context: dg.AssetCheckExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
+    context: dg.AssetCheckExecutionContext,
+    compute: dg.ResourceParam[Compute],
+    lake: dg.ResourceParam[Lake],
+    notifier: dg.ResourceParam[Notifier],
 ) -> Iterator[dg.AssetCheckResult]:
     op = context.op_execution_context
+    step = Step(EDITS, Action.GATE, op.run.run_id)
     with plain_failures():
-        job = job_context(spark, lakehouse, op.run.run_id)
-        yield from gate_verdicts(op, gate_job.run(job), job.lake, notifier.open())
+        yield from audited(op, step, BRONZE, (RAW_EVENTS,), compute, lake.open(), notifier.open())
 
 
 @dg.asset_check(
@@ -93,7 +108,7 @@ def bronze_gate(
     asset=asset_key(RAW_EVENTS),
     description="In the last day the source has left no event out. A warning: no gate can bring back what was never received.",
 )
-def source_without_gap(broker: LocalBroker) -> dg.AssetCheckResult:
+def source_without_gap(broker: dg.ResourceParam[KafkaBroker]) -> dg.AssetCheckResult:
     with plain_failures():
         chosen = chosen_source(load_settings())
         try:

@@ -5,10 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.components.events import check_specs, gate_events, gated_specs, plain_failures
-from wikistream_assets.engine import gold as gold_job
-from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.components.events import check_specs, gated_specs, plain_failures
+from wikistream_assets.components.steps import published
+from wikistream_assets.engine.gold import LAYER as GOLD
+from wikistream_assets.engine.step import Action, Step
+from wikistream_assets.resources.ports import Compute, Lake, Notifier
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
+from wikistream_assets.streams.registry import EDITS
 
 
 @dg.multi_asset(
@@ -19,8 +22,11 @@ from wikistream_assets.streams.edits.tables import GOLD_TABLES
     description="Recomputes the days that new Silver rows touch, audits all four tables on branches, publishes them together.",
 )
 def gold(
-    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
+    context: dg.AssetExecutionContext,
+    compute: dg.ResourceParam[Compute],
+    lake: dg.ResourceParam[Lake],
+    notifier: dg.ResourceParam[Notifier],
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    step = Step(EDITS, Action.PUBLISH, context.run.run_id, {"layer": GOLD})
     with plain_failures():
-        job = job_context(spark, lakehouse, context.run.run_id)
-        yield from gate_events(context, gold_job.run(job), job.lake, GOLD_TABLES, notifier.open())
+        yield from published(context, step, GOLD, GOLD_TABLES, compute, lake.open(), notifier.open())

@@ -48,7 +48,7 @@ from wikistream_assets.instance.dagster_private import (
 from wikistream_assets.instance.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Status
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.ports import KafkaBroker, Lake, Notifier, StreamSupervisor
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets.supervision.stream_watch import source_is_silent
@@ -71,7 +71,7 @@ _RUNNING: Final = dg.DefaultSensorStatus.RUNNING
     default_status=_RUNNING,
     description="Failed runs; cleared by the next success of the job, or of that partition of it.",
 )
-def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+def run_alerts(context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier]) -> dg.SkipReason:
     types = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_SUCCESS)
     events = _new_events(context.instance, _place(context), *types)
     if context.cursor is None:  # what failed and was mended before anyone looked is no news
@@ -89,7 +89,7 @@ def run_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> 
     default_status=_RUNNING,
     description="Checks that failed and did not block, which leaves the run green; cleared when the check passes.",
 )
-def check_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+def check_alerts(context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier]) -> dg.SkipReason:
     events = _new_events(context.instance, _place(context), DagsterEventType.ASSET_CHECK_EVALUATION)
     newest = {}
     for entry in events.values():
@@ -108,10 +108,10 @@ def check_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -
 )
 def freshness_alerts(
     context: dg.SensorEvaluationContext,
-    notifier: LocalNotifier,
-    lakehouse: LocalLakehouse,
-    broker: LocalBroker,
-    stream: LocalStream,
+    notifier: dg.ResourceParam[Notifier],
+    lake: dg.ResourceParam[Lake],
+    broker: dg.ResourceParam[KafkaBroker],
+    stream_control: dg.ResourceParam[StreamSupervisor],
 ) -> dg.SkipReason:
     """Dagster tells of a change of state once; as long as a table is stale, each tick looks anew whether that is an error.
 
@@ -138,7 +138,7 @@ def freshness_alerts(
         else:
             stale.pop(table, None)
             _tell_of_freshness(alerts, table, change)
-    said = _watch_stale_tables(alerts, stale, lakehouse.open(), broker, stream) if stale else "no table is stale"
+    said = _watch_stale_tables(alerts, stale, lake.open(), broker, stream_control) if stale else "no table is stale"
     _all_kept(alerts)
     kept = {table: asdict(seen) for table, seen in stale.items()}
     context.update_cursor(json.dumps({"after": max(events, default=known.get("after")), "stale": kept}))
@@ -147,10 +147,13 @@ def freshness_alerts(
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Records waiting in Kafka for Bronze.")
 def lag_alerts(
-    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse, broker: LocalBroker
+    context: dg.SensorEvaluationContext,
+    notifier: dg.ResourceParam[Notifier],
+    lake: dg.ResourceParam[Lake],
+    broker: dg.ResourceParam[KafkaBroker],
 ) -> dg.SkipReason:
     try:
-        found = lag(broker.connect(), lakehouse.open())
+        found = lag(broker.connect(), lake.open())
     except BrokerError as error:
         return dg.SkipReason(str(error))
     seen = json.loads(context.cursor) if context.cursor else {}
@@ -163,7 +166,7 @@ def lag_alerts(
     minimum_interval_seconds=30, default_status=_RUNNING, description="How late events are when Bronze has them."
 )
 def latency_alerts(
-    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
+    context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier], lake: dg.ResourceParam[Lake]
 ) -> dg.SkipReason:
     settings = load_settings()
     chosen = chosen_source(settings)
@@ -172,7 +175,7 @@ def latency_alerts(
         context.update_cursor("")
         return dg.SkipReason("the events of a capture are old")
     most = settings.alert_latency_seconds
-    late = watch_latency(notifier.open(), lakehouse.open(), _late(context), time.time(), most)
+    late = watch_latency(notifier.open(), lake.open(), _late(context), time.time(), most)
     context.update_cursor("" if late is None else json.dumps(asdict(late)))
     if late is None:
         return dg.SkipReason("in time")
@@ -181,16 +184,16 @@ def latency_alerts(
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="Dead letters a minute.")
 def dlq_alerts(
-    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
+    context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier], lake: dg.ResourceParam[Lake]
 ) -> dg.SkipReason:
     most = load_settings().alert_dlq_per_minute
-    found = watch_dead_letters(notifier.open(), lakehouse.open(), _growth(context), time.time(), most)
+    found = watch_dead_letters(notifier.open(), lake.open(), _growth(context), time.time(), most)
     context.update_cursor(json.dumps(asdict(found)))
     return dg.SkipReason(f"{found.total:.0f} dead letters so far")
 
 
 @dg.sensor(minimum_interval_seconds=60, default_status=_RUNNING, description="The producer's share of a processor.")
-def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+def producer_alerts(context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier]) -> dg.SkipReason:
     settings = load_settings()
     try:
         spent = supervisor.processor_seconds(settings, "producer")
@@ -208,19 +211,19 @@ def producer_alerts(context: dg.SensorEvaluationContext, notifier: LocalNotifier
 
 @dg.sensor(minimum_interval_seconds=30, default_status=_RUNNING, description="HIGH risk users in new rows of Gold.")
 def risk_alerts(
-    context: dg.SensorEvaluationContext, notifier: LocalNotifier, lakehouse: LocalLakehouse
+    context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier], lake: dg.ResourceParam[Lake]
 ) -> dg.SkipReason:
     before = int(context.cursor) if context.cursor else None
     named_since = load_settings().names_kept_since(datetime.now(UTC).date())
     alerts = notifier.open()
-    seen = watch_risks(alerts, lakehouse.open(), before, named_since)
+    seen = watch_risks(alerts, lake.open(), before, named_since)
     _all_kept(alerts)
     context.update_cursor(str(seen) if seen is not None else "")
     return dg.SkipReason(f"looked at snapshot {seen}")
 
 
 @dg.sensor(minimum_interval_seconds=10, default_status=_RUNNING, description="Sends what waits in the alerts' outbox.")
-def alert_delivery(context: dg.SensorEvaluationContext, notifier: LocalNotifier) -> dg.SkipReason:
+def alert_delivery(context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier]) -> dg.SkipReason:
     delivery = notifier.open().deliver()
     return dg.SkipReason(
         f"sent {delivery.sent}, waiting {delivery.waiting}; {'; '.join(delivery.problems) or 'no problem'}"
@@ -357,12 +360,12 @@ def _tell_of_freshness(alerts: Alerts, table: str, change: FreshnessStateChange)
 
 
 def _watch_stale_tables(
-    alerts: Alerts, stale: dict[str, Stale], lake: Lakehouse, broker: LocalBroker, stream: LocalStream
+    alerts: Alerts, stale: dict[str, Stale], lakehouse: Lakehouse, broker: KafkaBroker, stream: StreamSupervisor
 ) -> str:
     """Look at each of them again, and put what is to be remembered in its place; returns one line for the tick."""
     settings = load_settings()
-    idle, said = _idle_source(lake, broker, stream, settings)
-    waiting = set(waiting_layers(lake))
+    idle, said = _idle_source(lakehouse, broker, stream, settings)
+    waiting = set(waiting_layers(lakehouse))
     for table, seen in stale.items():
         layer = table.partition(".")[0]
         idle_here = None if waiting & _GATES_BEFORE.get(layer, waiting) else idle
@@ -372,11 +375,11 @@ def _watch_stale_tables(
 
 
 def _idle_source(
-    lake: Lakehouse, broker: LocalBroker, stream: LocalStream, settings: Settings
+    lakehouse: Lakehouse, broker: KafkaBroker, stream: StreamSupervisor, settings: Settings
 ) -> tuple[Idle | None, str]:
     """Why Bronze is given nothing, if that is as it should be, and one line for the tick."""
     try:
-        seen = look(lake, broker.connect(), stream.control(), chosen_source(settings))
+        seen = look(lakehouse, broker.connect(), stream.control(), chosen_source(settings))
         ended = services.capture_is_read(settings)
     except (BrokerError, SetupError) as error:
         return None, str(error)

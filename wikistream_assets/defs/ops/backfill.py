@@ -10,10 +10,14 @@ from typing import Any, Final
 import dagster as dg
 
 from wikistream_assets.components.events import asset_key, plain_failures
+from wikistream_assets.components.steps import carried_out
+from wikistream_assets.engine.gold import LAYER as GOLD
+from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.quality.rule import CheckOutcome
-from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark, job_context
+from wikistream_assets.resources.ports import Compute, Lake
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
-from wikistream_assets.upkeep import backfill as job
+from wikistream_assets.streams.registry import EDITS
+from wikistream_assets.upkeep.backfill import days
 
 _FIRST_DAY: Final = "2020-01-01"
 """Older days have no partition in the UI; a run with dates of one's own takes any."""
@@ -36,13 +40,16 @@ class BackfillConfig(dg.Config):
 
 @dg.op(pool="gold")
 def recompute_days(
-    context: dg.OpExecutionContext, config: BackfillConfig, spark: LocalSpark, lakehouse: LocalLakehouse
+    context: dg.OpExecutionContext,
+    config: BackfillConfig,
+    compute: dg.ResourceParam[Compute],
+    lake: dg.ResourceParam[Lake],
 ) -> None:
     """Compare Silver with Bronze, recompute Gold, publish it if it passes its gate."""
     with plain_failures():
-        dates = job.days(config.from_date, config.to_date)
-        ctx = job_context(spark, lakehouse, context.run.run_id)
-        report = job.run(ctx, dates)
+        dates = days(config.from_date, config.to_date)
+        step = Step(EDITS, Action.RECOMPUTE, context.run_id, {"dates": dates})
+        report = carried_out(step, GOLD, GOLD_TABLES, compute, lake.open())
     figures: dict[str, Any] = {"from": dates[0], "to": dates[-1], "days": len(dates), "published": report.passed}
     context.add_output_metadata(figures)
     if not report.passed:

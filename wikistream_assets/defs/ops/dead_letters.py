@@ -6,18 +6,20 @@ import dagster as dg
 
 from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.exceptions import BrokerError
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse
+from wikistream_assets.resources.ports import KafkaBroker, Lake
 from wikistream_assets.settings import load_settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER
 from wikistream_assets.upkeep.redrive import Selection, redrive
 
 
 @dg.op
-def redrive_waiting_letters(context: dg.OpExecutionContext, lakehouse: LocalLakehouse, broker: LocalBroker) -> None:
+def redrive_waiting_letters(
+    context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], broker: dg.ResourceParam[KafkaBroker]
+) -> None:
     """Redrive every letter that waits; an observation of the table says what became of them."""
     with plain_failures():
         broker.hold(context.log.info)
-        report = redrive(lakehouse.open(), load_settings(), Selection())
+        report = redrive(lake.open(), load_settings(), Selection())
     figures = {name.replace("_", " "): number for name, number in asdict(report).items()}
     context.add_output_metadata(figures)
     if report.redriven:
@@ -35,7 +37,7 @@ def redrive_dead_letters() -> None:
     cron_schedule="0 */6 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-def every_six_hours(broker: LocalBroker) -> dg.RunRequest | dg.SkipReason:
+def every_six_hours(broker: dg.ResourceParam[KafkaBroker]) -> dg.RunRequest | dg.SkipReason:
     """Letters are redriven to the broker: without one there is nothing to start."""
     try:
         broker.connect().refuse_absent()

@@ -6,11 +6,12 @@ from wikistream_assets.components.events import plain_failures
 from wikistream_assets.defs.bronze.assets import bronze, bronze_gate
 from wikistream_assets.defs.gold.assets import gold
 from wikistream_assets.defs.silver.assets import silver
-from wikistream_assets.engine.decisions import Action
-from wikistream_assets.engine.gate_control import decide_on_failure
+from wikistream_assets.engine.decisions import Action as Decided
+from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.run_launcher import WARM
-from wikistream_assets.resources.environment import LocalLakehouse, LocalSpark
+from wikistream_assets.resources.ports import Compute
+from wikistream_assets.streams.registry import EDITS
 
 # each step finds its own place in the lake, whatever the run before it did
 _ALL_STEPS = {"dagster/retry_strategy": "ALL_STEPS"}
@@ -59,7 +60,7 @@ class DecisionConfig(dg.Config):
         dry_run: show what the decision would cover, record nothing.
     """
 
-    action: Action
+    action: Decided
     table: str
     check: str
     reason: str
@@ -69,25 +70,14 @@ class DecisionConfig(dg.Config):
 
 
 @dg.op
-def decide(
-    context: dg.OpExecutionContext, config: DecisionConfig, spark: LocalSpark, lakehouse: LocalLakehouse
-) -> None:
+def decide(context: dg.OpExecutionContext, config: DecisionConfig, compute: dg.ResourceParam[Compute]) -> None:
     """Record the decision; the next run of the layer obeys it."""
+    step = Step(EDITS, Action.DECIDE, context.run_id, config.model_dump(mode="json"))
     with plain_failures():
-        preview = decide_on_failure(
-            lakehouse.open(),
-            lambda: spark.spark_session,
-            config.action,
-            config.table,
-            config.check,
-            reason=config.reason,
-            decided_by=config.decided_by,
-            predicate=config.where,
-            dry_run=config.dry_run,
-        )
-    context.log.info(preview.text)
+        preview = compute.run(step)
+    context.log.info(preview["text"])
     context.add_output_metadata(
-        {"decision": preview.text, "rows covered": preview.rows, "recorded": not config.dry_run}
+        {"decision": preview["text"], "rows covered": preview["rows"], "recorded": not config.dry_run}
     )
 
 

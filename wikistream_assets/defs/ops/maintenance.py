@@ -1,16 +1,18 @@
 """Maintenance and masking in Dagster: each layer's tables in a step of its own, in the pool in which the layer is published."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
 from wikistream_assets.components.events import asset_key, plain_failures
-from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark
+from wikistream_assets.engine.step import Action, Step
+from wikistream_assets.resources.ports import Compute, Notifier
 from wikistream_assets.settings import load_settings
-from wikistream_assets.streams.registry import TABLE_BY_IDENTIFIER
-from wikistream_assets.upkeep.maintenance import LAYERS, Figures, MaintenanceReport, maintain
-from wikistream_assets.upkeep.masking import ORDER, mask
+from wikistream_assets.streams.registry import EDITS, TABLE_BY_IDENTIFIER
+from wikistream_assets.upkeep.maintenance import LAYERS
+from wikistream_assets.upkeep.masking import ORDER
 
 _POOLS: Final = {
     "bronze": "bronze_maintenance",  # beside the stream and the drain: appends and rewrites commute
@@ -18,6 +20,9 @@ _POOLS: Final = {
     "gold": "gold",
     "dq_audit": "dq_audit",
 }
+
+
+_DONE: Final = {"partitions compacted": "compacted", "snapshots expired": "expired", "orphans": "orphans"}
 
 
 class MaintenanceConfig(dg.Config):
@@ -34,28 +39,21 @@ def _step(layer: str) -> dg.OpDefinition:
         pool=_POOLS[layer],
         description=f"Compaction, manifests and expiry of the {layer} tables; never touches what a reader still needs.",
     )
-    def step(
-        context: dg.OpExecutionContext, config: MaintenanceConfig, spark: LocalSpark, lakehouse: LocalLakehouse
-    ) -> None:
+    def step(context: dg.OpExecutionContext, config: MaintenanceConfig, compute: dg.ResourceParam[Compute]) -> None:
+        step = Step(EDITS, Action.MAINTAIN, context.run_id, {"layer": layer, "orphans": config.orphans})
         with plain_failures():
-            reports = maintain(
-                lakehouse.open(), lambda: spark.spark_session, load_settings(), LAYERS[layer], orphans=config.orphans
-            )
-        for report in reports:
-            key = asset_key(TABLE_BY_IDENTIFIER[report.table])
+            said = compute.run(step)
+        for report in said.get("reports", ()):
+            key = asset_key(TABLE_BY_IDENTIFIER[report["table"]])
             context.log_event(dg.AssetObservation(key, metadata=_figures(report)))
 
     return step
 
 
-def _figures(report: MaintenanceReport) -> dict[str, int | str]:
-    sizes: dict[str, int | str] = {
-        f"{name} {when}": getattr(figures, name)
-        for name in Figures.__dataclass_fields__
-        for when, figures in (("before", report.before), ("after", report.after))
-    }
-    done = {"partitions compacted": report.compacted, "snapshots expired": report.expired, "orphans": report.orphans}
-    return sizes | done | ({"left undone": report.note} if report.note else {})
+def _figures(report: Mapping[str, Any]) -> dict[str, int | str]:
+    sizes = {f"{name} {when}": report[when][name] for name in report["before"] for when in ("before", "after")}
+    done = {name: report[field] for name, field in _DONE.items()}
+    return sizes | done | ({"left undone": report["note"]} if report["note"] else {})
 
 
 _STEPS: Final = {layer: _step(layer) for layer in LAYERS}
@@ -92,21 +90,23 @@ def _masking_step(layer: str) -> dg.OpDefinition:
         ins={"before": dg.In(dg.Nothing)},
         description=f"Names, addresses and free text of old rows of the {layer} tables; only rows that every reader has read.",
     )
-    def step(context: dg.OpExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse) -> None:
-        today = datetime.now(UTC).date()
+    def step(context: dg.OpExecutionContext, compute: dg.ResourceParam[Compute]) -> None:
+        today = datetime.now(UTC).date().isoformat()
+        step = Step(EDITS, Action.MASK, context.run_id, {"layer": layer, "today": today})
         with plain_failures():
-            for report in mask(lakehouse.open(), lambda: spark.spark_session, load_settings(), today, layer):
-                metadata = {"dates masked": len(report.dates), "dates that wait for a reader": len(report.waiting)}
-                key = asset_key(TABLE_BY_IDENTIFIER[report.table])
-                context.log_event(
-                    dg.AssetObservation(key, metadata=metadata | ({"note": report.note} if report.note else {}))
-                )
+            said = compute.run(step)
+        for report in said.get("reports", ()):
+            metadata = {"dates masked": len(report["dates"]), "dates that wait for a reader": len(report["waiting"])}
+            key = asset_key(TABLE_BY_IDENTIFIER[report["table"]])
+            context.log_event(
+                dg.AssetObservation(key, metadata=metadata | ({"note": report["note"]} if report["note"] else {}))
+            )
 
     return step
 
 
 @dg.op(description="What the alert log said longer ago than names are kept; who is over a limit is named there.")
-def forget_alerts(context: dg.OpExecutionContext, notifier: LocalNotifier) -> None:
+def forget_alerts(context: dg.OpExecutionContext, notifier: dg.ResourceParam[Notifier]) -> None:
     with plain_failures():
         forgotten = notifier.open().forget(load_settings().names_kept_since(datetime.now(UTC).date()))
     context.log.info("%d lines of the alert log are forgotten", forgotten)

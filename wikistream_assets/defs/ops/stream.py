@@ -17,7 +17,7 @@ from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse, Version
-from wikistream_assets.resources.environment import LocalBroker, LocalLakehouse, LocalNotifier, LocalStream
+from wikistream_assets.resources.ports import KafkaBroker, Lake, Notifier, StreamSupervisor
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.supervision.stream_control import StreamControl
@@ -51,21 +51,21 @@ _MOST_EVENTS: Final = 200
 )
 def bronze_freshness(
     context: dg.SensorEvaluationContext,
-    lakehouse: LocalLakehouse,
-    broker: LocalBroker,
-    stream: LocalStream,
-    notifier: LocalNotifier,
+    lake: dg.ResourceParam[Lake],
+    broker: dg.ResourceParam[KafkaBroker],
+    stream_control: dg.ResourceParam[StreamSupervisor],
+    notifier: dg.ResourceParam[Notifier],
 ) -> dg.SensorResult:
     memory = Memory.from_json(json.loads(context.cursor)) if context.cursor else Memory()
-    lake, settings, control = lakehouse.open(), load_settings(), stream.control()
+    lakehouse, settings, control = lake.open(), load_settings(), stream_control.control()
     chosen = chosen_source(settings)
-    events, memory = _news(lake, memory, replayed=chosen is not None and not chosen.endless)
+    events, memory = _news(lakehouse, memory, replayed=chosen is not None and not chosen.endless)
     try:
-        seen = look(lake, broker.connect(), control, chosen)
+        seen = look(lakehouse, broker.connect(), control, chosen)
     except BrokerError as error:
         # nothing can be said about the stream then: the broker's keeper brings the broker back
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
-    if seen.lag and (behind := lake.clock_behind((RAW_EVENTS, DEAD_LETTER))):
+    if seen.lag and (behind := lakehouse.clock_behind((RAW_EVENTS, DEAD_LETTER))):
         # the stream waits for the clock: neither a restart nor giving up would help
         memory = replace(memory, waiting_on=None, waiting_since=None)
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=behind)
@@ -127,21 +127,21 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     return memory
 
 
-def look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
+def look(lakehouse: Lakehouse, broker: Broker, control: StreamControl, chosen: PipelineSource | None) -> Seen:
     """Look at the stream and at the source behind it.
 
     Raises:
         BrokerError: the broker does not answer.
     """
     broker.refuse_absent()
-    newest = lake.newest_batch(RAW_EVENTS)
+    newest = lakehouse.newest_batch(RAW_EVENTS)
     found = broker.newest_cursor(chosen.source.identity) if chosen else None
     cursor, source_at = found or (Cursor(), None)
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=newest.committed_at if newest else None,
-        lag=broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)),
+        lag=broker.has_committed_records(lakehouse.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)),
         source_at=source_at,
         stream=control.state(),
         gaps=cursor.gaps,
@@ -150,20 +150,20 @@ def look(lake: Lakehouse, broker: Broker, control: StreamControl, chosen: Pipeli
 
 
 def _news(
-    lake: Lakehouse, memory: Memory, *, replayed: bool
+    lakehouse: Lakehouse, memory: Memory, *, replayed: bool
 ) -> tuple[list[dg.AssetMaterialization | dg.AssetObservation], Memory]:
     """The events of the snapshots that have not been reported, oldest first."""
-    new = _not_reported(lake, memory)[::-1][:_MOST_EVENTS]
+    new = _not_reported(lakehouse, memory)[::-1][:_MOST_EVENTS]
     if not new:
         return [], memory
-    letters = lake.head(DEAD_LETTER)
+    letters = lakehouse.head(DEAD_LETTER)
     events = [*(_event(version, replayed=replayed) for version in new), *_dead_letters(letters)]
     return events, replace(memory, reported=new[-1].snapshot_id, reported_at=new[-1].committed_at)
 
 
-def _not_reported(lake: Lakehouse, memory: Memory) -> list[Version]:
+def _not_reported(lakehouse: Lakehouse, memory: Memory) -> list[Version]:
     """The batches that came after the reported one, newest first."""
-    batches = [v for v in lake.history(RAW_EVENTS) if v.position is not None and not v.masks]
+    batches = [v for v in lakehouse.history(RAW_EVENTS) if v.position is not None and not v.masks]
     if memory.reported is None:
         return batches[:1]  # what was before is no news
     later = list(takewhile(lambda version: version.snapshot_id != memory.reported, batches))

@@ -5,10 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from wikistream_assets.components.events import check_specs, gate_events, gated_specs, plain_failures
-from wikistream_assets.engine import silver as silver_job
-from wikistream_assets.resources.environment import LocalLakehouse, LocalNotifier, LocalSpark, job_context
+from wikistream_assets.components.events import check_specs, gated_specs, plain_failures
+from wikistream_assets.components.steps import published
+from wikistream_assets.engine.silver import LAYER as SILVER
+from wikistream_assets.engine.step import Action, Step
+from wikistream_assets.resources.ports import Compute, Lake, Notifier
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE
+from wikistream_assets.streams.registry import EDITS
 
 _TABLES = (CLEANED_EVENTS, QUARANTINE)
 
@@ -21,8 +24,11 @@ _TABLES = (CLEANED_EVENTS, QUARANTINE)
     description="Reads Bronze from Silver's position up to the audited tag, audits the result on a branch, publishes it.",
 )
 def silver(
-    context: dg.AssetExecutionContext, spark: LocalSpark, lakehouse: LocalLakehouse, notifier: LocalNotifier
+    context: dg.AssetExecutionContext,
+    compute: dg.ResourceParam[Compute],
+    lake: dg.ResourceParam[Lake],
+    notifier: dg.ResourceParam[Notifier],
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    step = Step(EDITS, Action.PUBLISH, context.run.run_id, {"layer": SILVER})
     with plain_failures():
-        job = job_context(spark, lakehouse, context.run.run_id)
-        yield from gate_events(context, silver_job.run(job), job.lake, _TABLES, notifier.open())
+        yield from published(context, step, SILVER, _TABLES, compute, lake.open(), notifier.open())

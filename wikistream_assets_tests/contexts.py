@@ -1,0 +1,28 @@
+"""Where a test's jobs run: a home of its own, and what is to be different there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from wikistream_assets.engine.context import JobContext
+from wikistream_assets.environment.local import LocalEnvironment
+from wikistream_assets.settings import Settings
+
+
+def job_in(settings: Settings, run_id: str = "test") -> JobContext:
+    """A job in the home of ``settings``."""
+    return JobContext(LocalEnvironment(settings), run_id)
+
+
+@dataclass(frozen=True)
+class _OtherSpark(LocalEnvironment):
+    session: Callable[[], SparkSession]
+
+    def spark(self, *, lasting: bool = False) -> SparkSession:
+        return self.session()
+
+
+def job_with(session: Callable[[], SparkSession], settings: Settings) -> JobContext:
+    """A job that gets its session from ``session``, which is called when the job first asks for one."""
+    return JobContext(_OtherSpark(settings, session), run_id="test")
