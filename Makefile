@@ -2,11 +2,11 @@
 #   SOURCE=synthetic|live|PATH  EVENTS=N  WIKISTREAM_<SETTING>=VALUE   may follow any target and reach what it runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up down health test check audit faults soak bench bench-long doctor clean
+.PHONY: help demo dev up down health test test-unit check audit faults soak bench bench-long doctor clean
 
 # Values from the command line reach the recipes through the environment, letter by letter: pasted into a recipe, a file's name would
 # be a piece of shell, and make itself would expand a '$' in it.
-$(foreach name,SOURCE EVENTS CONFIRM $(filter WIKISTREAM_%,$(.VARIABLES)),\
+$(foreach name,SOURCE EVENTS CONFIRM PYTEST_ARGS $(filter WIKISTREAM_%,$(.VARIABLES)),\
   $(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
 
 # With PYTHONHOME Python does not start at all; what else was meant for another Python or Spark, the programs drop themselves.
@@ -15,6 +15,8 @@ unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHON
 PYTHON_ENV := .venv/bin
 READY := .venv/.ready
 WIKISTREAM := $(PYTHON_ENV)/wikistream
+PYTEST := PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$PYTEST_ARGS" $(PYTHON_ENV)/python -m pytest
+DG := VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" DG_CLI_CONFIG=infra/dg.toml PYTHONWARNINGS=ignore dg
 
 $(READY): pyproject.toml requirements.lock wikistream_assets/embedded/jars.lock infra/scripts/bootstrap.sh
 	@infra/scripts/bootstrap.sh
@@ -43,13 +45,18 @@ down: $(READY) ## Stop everything of this home; the data stays
 health: $(READY) ## Tell whether the pipeline is well: programs, lag, newest snapshots, gates
 	$(WIKISTREAM) health
 
-test: $(READY) ## Run the tests on two cores, without the long fault cases
-	$(PYTHON_ENV)/python -m pytest -m "not (faults or long) or short" -n 2 --dist loadfile
+test: $(READY) ## Run the tests on two cores, without the long fault cases; PYTEST_ARGS="-k name" adds options
+	$(PYTEST) -m "not (faults or long) or short" -n 2 --dist loadfile
+
+test-unit: $(READY) ## Run the tests that need neither a JVM nor a broker nor a process: under a minute
+	$(PYTEST) -m unit -n 2 --dist loadfile
 
 check: $(READY) ## Lint, check the format and the types, look for secrets, check that the generated documents are fresh
 	$(PYTHON_ENV)/python -m ruff check
 	$(PYTHON_ENV)/python -m ruff format --check
 	$(PYTHON_ENV)/python -m mypy
+	env $(DG) check defs
+	env $(DG) list defs --json >/dev/null
 	$(WIKISTREAM) dictionary --check
 	$(WIKISTREAM) metrics document --check
 	git ls-files -z | xargs -0 $(PYTHON_ENV)/python -m detect_secrets.pre_commit_hook

@@ -26,7 +26,7 @@ from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.dq_audit import GATE_DECISIONS
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _ROOT = Path(__file__).parent.parent
 

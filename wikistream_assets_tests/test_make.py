@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
@@ -19,6 +19,7 @@ TARGETS = [
     "down",
     "health",
     "test",
+    "test-unit",
     "check",
     "audit",
     "faults",

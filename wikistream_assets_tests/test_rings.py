@@ -17,7 +17,7 @@ MIDDLE: Final = (
     *("settings", "machine", "lake", "kafka", "supervision", "embedded", "environment", "engine", "upkeep"),
     *("instance", "alerts", "metrics", "readers"),
 )
-OUTER: Final = ("resources", "components", "defs", "definitions", "cli", "__main__")
+OUTER: Final = ("resources", "components", "defs", "definitions", "cli", "__main__", "__init__")
 ROOMS: Final = (*PURE, *MIDDLE, *OUTER)
 
 LOOSE: Final = {"__init__", "__main__", "definitions", "exceptions", "settings"}

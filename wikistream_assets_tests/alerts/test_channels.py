@@ -18,7 +18,7 @@ from wikistream_assets_tests.alerts.servers import SNS_ANSWER, Inbox, http_serve
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.conftest import SettingsFactory, free_port
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 RUN = "6a7c51ae-0b1c-4a52-8a52-3e2d0f3a6a11"
 HOSTILE = Alert(

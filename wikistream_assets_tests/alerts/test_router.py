@@ -19,7 +19,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets_tests.alerts.servers import Inbox, http_server
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, free_port
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "ALERTS.md"
 CHECK = "silver.cleaned_events.user_not_null"

@@ -22,7 +22,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.lake.lakes import add, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 @pytest.fixture

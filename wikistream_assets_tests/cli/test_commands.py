@@ -9,7 +9,7 @@ from wikistream_assets.cli.main import COMMANDS, load_command
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.cli.runner import wikistream
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 def test_help_names_every_command() -> None:

@@ -9,7 +9,7 @@ from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.cli.runner import wikistream
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 REPOSITORY = Path(__file__).parents[2]
 

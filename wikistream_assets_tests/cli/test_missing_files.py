@@ -47,7 +47,7 @@ def assert_one_line(made: Settings, command: Command, *words: str) -> None:
             assert expected in done.err, arguments
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_table_folder_is_gone(made: Settings, command: Command) -> None:
     path = newest_metadata(made)
     shutil.rmtree(made.warehouse / "silver/cleaned_events")
@@ -58,14 +58,14 @@ def test_a_table_folder_is_gone(made: Settings, command: Command) -> None:
     assert f"{path} is missing" in finding.text
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe{", b"{}", b'{"format-version": 2, "loc'])
 def test_a_metadata_file_is_damaged(made: Settings, command: Command, damage: bytes) -> None:
     newest_metadata(made).write_bytes(damage)
     assert_one_line(made, command, "silver.cleaned_events", "metadata file is damaged")
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_the_catalog_is_gone_and_no_empty_one_takes_its_place(made: Settings, command: Command) -> None:
     for path in made.root.glob("catalog.db*"):
         path.unlink()
@@ -74,7 +74,7 @@ def test_the_catalog_is_gone_and_no_empty_one_takes_its_place(made: Settings, co
     assert not made.catalog_db.exists()
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("kind", ["manifest list", "manifest", "data file"])
 def test_a_file_below_the_metadata_is_gone(made: Settings, command: Command, kind: str) -> None:
     table = local_lake(made).table(CLEANED_EVENTS)

@@ -14,7 +14,7 @@ from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.lake.lakes import add, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 BRONZE, SILVER = "bronze.raw_events", "silver.cleaned_events"
 

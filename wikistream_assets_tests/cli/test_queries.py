@@ -17,7 +17,7 @@ from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.lake.lakes import add
 from wikistream_assets_tests.quality.samples import gold_rows
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 OLD, FIRST, NEWS, NEWEST = (datetime(2026, 3, day, 12, tzinfo=UTC) for day in (2, 3, 8, 9))
 """The newest seven dates begin with ``FIRST``; what happened on ``OLD`` must not show but where all days do."""

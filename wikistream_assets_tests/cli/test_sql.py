@@ -12,7 +12,7 @@ from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.lake.lakes import add, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 HOSTILE = "=cmd|'/C calc'!A0\x1b[31m\u202e"
 

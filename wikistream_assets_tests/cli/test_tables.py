@@ -15,7 +15,7 @@ from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.lake.lakes import add, full_row, publish_gold
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 POSITION = {"raw-events": {"0": 5, "1": 7}}
 

@@ -30,7 +30,7 @@ from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets_tests.cli.runner import wikistream
 from wikistream_assets_tests.lake.lakes import AT, add, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 IP = "192.0.2.7"
 GOOD, BY_IP, BAD, LATE, UNREAD = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(5))

@@ -32,7 +32,7 @@ from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.alerts.servers import http_server
 from wikistream_assets_tests.lake.lakes import add, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 @pytest.fixture

@@ -330,7 +330,7 @@ def tick_loop(instance: dg.DagsterInstance) -> dg.RunRequest | str:
     return told
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
     home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +355,7 @@ def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
     )
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_clock_that_was_set_back_delays_the_loop_and_does_not_stop_it(
     home: Settings, instance: dg.DagsterInstance
 ) -> None:
@@ -384,7 +384,7 @@ def killed_cycle(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = 
     return run.run_id
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_killed_cycle_that_dagster_could_not_start_again_is_followed_by_the_next(
     home: Settings, instance: dg.DagsterInstance
 ) -> None:
@@ -396,7 +396,7 @@ def test_a_killed_cycle_that_dagster_could_not_start_again_is_followed_by_the_ne
     assert str(tick_loop(instance)).startswith(f"run {run_id} broke or was cancelled")
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("status", ["NOT_STARTED", "STARTED", "CANCELING"])
 def test_a_cycle_that_waits_or_works_is_the_only_one(home: Settings, instance: dg.DagsterInstance, status: str) -> None:
     commit(LocalLake().open(), 1)
@@ -406,7 +406,7 @@ def test_a_cycle_that_waits_or_works_is_the_only_one(home: Settings, instance: d
     assert last_cycle(instance) is None
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_how_a_cycle_ended(home: Settings, instance: dg.DagsterInstance) -> None:
     for how in ("passed", "blocked", "broken", "delayed"):
         run_id = run_cycle(instance, how)

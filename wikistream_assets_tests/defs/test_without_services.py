@@ -22,7 +22,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import child_environment
 from wikistream_assets_tests.defs.test_loop_sensors import commit
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 NEED_THE_PIPELINE = {"cycle_loop", "bronze_freshness", "lag_alerts", "producer_alerts"}
 

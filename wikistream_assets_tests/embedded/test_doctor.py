@@ -11,7 +11,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.machine.test_java import fake_java
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 def by_name(settings: Settings) -> dict[str, Finding]:

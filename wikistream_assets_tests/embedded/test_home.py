@@ -20,7 +20,7 @@ from wikistream_assets.exceptions import LakeError, WriterBusyError
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 LOCK = "bronze.raw_events"
 HOLDER = f"""

@@ -13,7 +13,7 @@ from wikistream_assets.exceptions import SetupError
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 SMALL = "spark-token-provider-kafka-0-10_2.12-3.5.7.jar"
 

@@ -13,7 +13,7 @@ from wikistream_assets.embedded.source import choose_source, chosen_source
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.settings import Settings
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 def test_the_synthetic_stream_of_a_home_stays_the_same(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from wikistream_assets.settings import Settings
 from wikistream_assets.supervision.stream_control import StreamState
 from wikistream_assets_tests.conftest import wait_until
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _PROGRAM = """
 import os, pathlib, signal, sys

@@ -12,7 +12,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import SettingsFactory
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from wikistream_assets.tables.audit_rows import GateContext
 from wikistream_assets.tables.dq_audit import PROFILE_METRICS, QUALITY_RESULTS
 from wikistream_assets_tests.lake.lakes import add, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _LONG_AGO = "2024-03-01"
 

@@ -11,7 +11,7 @@ from wikistream_assets_tests.faults.report import PAGE, Case, Result, append, co
 
 pytest_plugins = ["pytester"]
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _TESTS = """
 import pytest

@@ -33,7 +33,7 @@ from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.settings import Settings
 from wikistream_assets.supervision.cycle_loop import Ended
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _NOTHING = Purged(0, 0, 0)
 _BRONZE = dg.AssetKey(["bronze", "raw_events"])

@@ -25,7 +25,7 @@ from wikistream_assets.instance.run_worker import next_run, serve
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import wait_until
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 @dg.op

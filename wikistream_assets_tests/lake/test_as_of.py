@@ -16,7 +16,7 @@ from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, 
 from wikistream_assets_tests.conftest import Command
 from wikistream_assets_tests.lake.lakes import add, arrow, full_row, publish_gold
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 SQL = (
     "select (select string_agg(event_id, ',' order by event_id) from bronze.raw_events),"

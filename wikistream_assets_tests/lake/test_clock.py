@@ -27,7 +27,7 @@ COMMITS: dict[str, Callable[[Lakehouse], object]] = {
 }
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("name", COMMITS)
 def test_pyiceberg_commits_nothing(lake: Lakehouse, name: str) -> None:
     add(lake, RAW_EVENTS, full_row(RAW_EVENTS))
@@ -45,7 +45,7 @@ def test_pyiceberg_commits_nothing(lake: Lakehouse, name: str) -> None:
     assert lake.clock_behind([DEAD_LETTER]) is None
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("seconds", [-10, 0, 55])
 def test_what_iceberg_allows_is_no_clock_behind(lake: Lakehouse, seconds: float) -> None:
     add(lake, RAW_EVENTS, full_row(RAW_EVENTS))
@@ -70,7 +70,7 @@ def test_spark_is_understood_and_the_table_stays_readable(lake: Lakehouse, spark
         in_one_line(lambda: read_table(spark, RAW_EVENTS).count())()
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_other_errors_stay_what_they_are() -> None:
     assert explained(ValueError("Invalid timestamp 12")) is None
     assert explained(FileNotFoundError(2, "No such file or directory", "/home/me/capture.jsonl")) is None

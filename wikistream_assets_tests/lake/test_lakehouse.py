@@ -28,7 +28,7 @@ from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import Column, ColumnType, TableSpec
 from wikistream_assets_tests.lake.lakes import add, arrow, full_row
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 def test_every_contract_becomes_a_table(lake: Lakehouse) -> None:

@@ -28,7 +28,7 @@ from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
 from wikistream_assets.tables.spec import Column
 from wikistream_assets_tests.lake.lakes import AT, add, full_row, publish_gold
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 DUCKDB_TYPE = {
     "string": "VARCHAR",

@@ -26,7 +26,7 @@ from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.lake.lakes import AT, add, full_row, publish_gold
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 EMPTY = "0" * 32
 IP_A, IP_B = "ip-0123456789abcdef", "ip-fedcba9876543210"

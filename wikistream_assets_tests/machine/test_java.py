@@ -8,7 +8,7 @@ import pytest
 from wikistream_assets.exceptions import SetupError
 from wikistream_assets.machine.java import find_java
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 def fake_java(home: Path, first_line: str, exit_code: int = 0) -> str:

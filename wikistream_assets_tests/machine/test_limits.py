@@ -9,7 +9,7 @@ import pytest
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.conftest import child_environment
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _ASK = """
 from wikistream_assets.machine.limits import ensure_open_files

@@ -9,7 +9,7 @@ import pytest
 from wikistream_assets.machine.java import find_java
 from wikistream_assets.machine.truststore import BUNDLE_VARIABLES, jks_from_pem, trust_options
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 _SHA256 = re.compile(r"SHA-?256\)?:? ?([0-9A-F:]{95})")
 

@@ -11,7 +11,7 @@ import pytest
 
 from wikistream_assets.machine.variables import adopt_for_libraries, built, user_name
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 HOSTILE = {
     "SPARK_HOME": "/opt/spark",

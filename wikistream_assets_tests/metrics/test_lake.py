@@ -44,7 +44,7 @@ def verdict(layer: str, table: str, check: str, status: str, failed: int = 0) ->
     return full_row(QUALITY_RESULTS, **names, check_duration_ms=250)
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_without_a_lake_nothing_is_made_and_nothing_is_claimed(settings: Settings) -> None:
     assert figures(settings) == {
         'wikistream_source_up{source="alerts"}': 1.0,
@@ -53,7 +53,7 @@ def test_without_a_lake_nothing_is_made_and_nothing_is_claimed(settings: Setting
     assert not settings.catalog_db.exists()
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_known_lake(settings: Settings, lake: Lakehouse) -> None:
     counts = {"total": {"records": 10, "rows": 3, "dead_letters": 5, "duplicates": 2}}
     rows = arrow(lake, RAW_EVENTS, *(full_row(RAW_EVENTS, event_id=str(number)) for number in range(3)))
@@ -96,7 +96,7 @@ def test_a_known_lake(settings: Settings, lake: Lakehouse) -> None:
     assert not any(name.startswith("wikistream_kafka_lag") for name in found), "what cannot be asked is not claimed"
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_the_share_that_went_to_quarantine(settings: Settings, lake: Lakehouse) -> None:
     silver = CLEANED_EVENTS.identifier
     evidence = json.dumps({"read": 600, "quarantined": 150, "rules": {"missing_user": 140, "negative_length": 20}})
@@ -112,7 +112,7 @@ def test_the_share_that_went_to_quarantine(settings: Settings, lake: Lakehouse) 
     }
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_broken_catalog_is_told_and_takes_nothing_else_away(settings: Settings) -> None:
     open_home(settings)
     settings.catalog_db.write_bytes(b"not a database, whatever its name says" * 100)
@@ -126,7 +126,7 @@ def test_a_broken_catalog_is_told_and_takes_nothing_else_away(settings: Settings
     }
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, lake: Lakehouse) -> None:
     add(lake, QUALITY_RESULTS, verdict("bronze", RAW_EVENTS.identifier, "old", "PASSED"))
     (old,) = [task.file.file_path for task in lake.table(QUALITY_RESULTS).scan().plan_files()]
@@ -139,7 +139,7 @@ def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, la
     }
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_closed_gate(settings: Settings, lake: Lakehouse) -> None:
     start = lake.head_id(RAW_EVENTS)
     end = add(lake, RAW_EVENTS, full_row(RAW_EVENTS), position={"raw-events": {"0": 1}})
@@ -150,7 +150,7 @@ def test_a_closed_gate(settings: Settings, lake: Lakehouse) -> None:
     assert blocked == [1.0, 0.0, 0.0]
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize(("ends", "success"), [("passed", 1.0), ("blocked", 0.0), ("broken", 0.0)])
 def test_the_newest_cycle(
     settings: Settings, lake: Lakehouse, monkeypatch: pytest.MonkeyPatch, ends: str, success: float
@@ -189,7 +189,7 @@ def test_lag_by_partition_and_its_alert(settings_factory: SettingsFactory, fresh
     assert figures(settings)['wikistream_kafka_lag_offsets{partition="1",topic="raw-events"}'] == 2.0
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_the_endpoint(settings_factory: SettingsFactory) -> None:
     settings = settings_factory(metrics_port=free_port())
     command = [sys.executable, "-c", "from wikistream_assets.cli.main import main; main()", "metrics", "serve"]
@@ -210,12 +210,12 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_committed_list_is_what_the_code_says() -> None:
     assert (REPOSITORY / DOCUMENT).read_text(encoding="utf-8") == document()
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_names_follow_the_convention() -> None:
     names = [text.split("`")[1] for text in document().splitlines() if text.startswith("| `")]
     assert len(names) == len(set(names))
@@ -226,7 +226,7 @@ def test_names_follow_the_convention() -> None:
     assert all(name.endswith((*units, *counted, *states)) for name in names)
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_check_finds_a_stale_list(tmp_path: Path) -> None:
     path = tmp_path / "docs" / "M.md"
     assert wikistream("metrics", "document", "--check", "--path", str(path)).returncode == 1

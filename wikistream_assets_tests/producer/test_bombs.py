@@ -13,7 +13,7 @@ from producer.contract import Contract, Reason, Rejected
 from wikistream_assets_tests.producer.samples import line
 from wikistream_assets_tests.producer.wire import HEAD, frame, wire
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 BOMB_BYTES = 512 * 1024 * 1024
 LIMIT_BYTES = 320 * 1024 * 1024

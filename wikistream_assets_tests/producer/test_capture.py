@@ -14,7 +14,7 @@ from producer.sse import Frame
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.producer.samples import event, line
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 FRAMES = [
     Frame(line(meta_id="a").encode(), b'[{"topic":"codfw.x","partition":0,"offset":1}]'),

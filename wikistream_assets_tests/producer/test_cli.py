@@ -39,7 +39,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "text"),
     [
@@ -60,12 +60,12 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert text in result.stderr
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_help() -> None:
     assert run("--help").returncode == 0
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_an_unreachable_broker_is_exit_code_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +127,7 @@ def test_launch_feeds_a_source_and_returns_the_counters(
     assert run_producer(source, settings)["run"]["received"] == 0
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_record_writes_a_capture_of_the_stream(tmp_path: Path) -> None:
     generator = Generator(events=800, malformed=0.01, oversized_bytes=2_000)
     with EventStreamsServer(Synthetic(generator), Behaviour(cut_after=300)) as server:
@@ -141,7 +141,7 @@ def test_record_writes_a_capture_of_the_stream(tmp_path: Path) -> None:
     assert source_from(str(tmp_path / "all.sse"), ProducerSettings()).frames == 800
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_record_says_what_is_wrong(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["record", str(tmp_path / "x.txt"), "--url", "http://127.0.0.1:1/"])
     assert isinstance(result.exception, SourceError)

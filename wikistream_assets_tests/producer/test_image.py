@@ -13,7 +13,7 @@ import pytest
 
 import producer
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 PACKAGE = Path(producer.__file__).parent
 ROOT = PACKAGE.parent

@@ -15,7 +15,7 @@ from producer.launch import served, source_from
 from producer.python import module_command
 from producer.settings import ProducerSettings
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 REPOSITORY = Path(__file__).parents[2]
 

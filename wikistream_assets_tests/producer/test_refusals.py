@@ -18,7 +18,7 @@ from producer.reader import Policy, Reader
 from wikistream_assets_tests.conftest import free_port
 from wikistream_assets_tests.producer.wire import HEAD
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 PATH = "/v2/stream/recentchange"
 ONCE = Policy(attempts=1, backoff_seconds=0.01, backoff_max_seconds=0.01, read_timeout_seconds=2, until_end=True)

@@ -20,7 +20,7 @@ from producer.eventstreams.server import Behaviour, EventStreamsServer
 from wikistream_assets.settings import Settings
 from wikistream_assets_tests.producer.samples import line
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 SOURCE = Synthetic(Generator(events=3_000, malformed=0.002, oversized_bytes=10_000))
 LINES = [line.data for line in SOURCE.generator.lines()]

@@ -11,7 +11,7 @@ from producer.launch import source_from
 from producer.settings import ProducerSettings
 from wikistream_assets_tests.producer.samples import line
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.local
 
 
 @pytest.mark.parametrize(

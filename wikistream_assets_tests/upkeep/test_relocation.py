@@ -134,7 +134,7 @@ def paths_named(root: Path) -> set[str]:
     return {re.sub(r"^file:(//)?(?=/)", "", name).rpartition("/warehouse/")[0] for name in named}
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("earlier_version", [False, True])
 @pytest.mark.parametrize("away", [moved, copied])
 def test_a_home_in_another_place_is_refused_before_anything_is_written(
@@ -158,7 +158,7 @@ def test_a_home_in_another_place_is_refused_before_anything_is_written(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_the_place_is_the_real_path(made: Settings, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(made.root)
     assert open_home(Settings(home=tmp_path / "link")) == made.root
@@ -166,7 +166,7 @@ def test_the_place_is_the_real_path(made: Settings, tmp_path: Path) -> None:
     assert open_home(Settings(home=tmp_path / "deep" / ".." / made.root.name)) == made.root
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_home_of_an_earlier_version_is_adopted_where_it_was_made(made: Settings) -> None:
     forget_place(made.root)
     open_home(made)
@@ -177,7 +177,7 @@ def test_a_home_of_an_earlier_version_is_adopted_where_it_was_made(made: Setting
     assert json.loads((made.root / "lake.json").read_text()) == first
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_every_command_refuses_in_one_line(made: Settings, tmp_path: Path, command: Command) -> None:
     there = fresh(moved(made, tmp_path / "elsewhere"))
     for arguments in OPENING:
@@ -189,7 +189,7 @@ def test_every_command_refuses_in_one_line(made: Settings, tmp_path: Path, comma
         assert not made.root.exists(), arguments
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_doctor_and_down_work_on_a_moved_home(made: Settings, tmp_path: Path, command: Command) -> None:
     there = fresh(moved(made, tmp_path / "elsewhere"))
     findings = {finding.name: finding for finding in doctor.examine(there)}
@@ -199,7 +199,7 @@ def test_doctor_and_down_work_on_a_moved_home(made: Settings, tmp_path: Path, co
     assert command(there, "down").out == "nothing was running\n"
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("earlier_version", [False, True])
 def test_a_moved_home_works_after_relocate(
     made: Settings, tmp_path: Path, command: Command, earlier_version: bool
@@ -223,7 +223,7 @@ def test_a_moved_home_works_after_relocate(
     assert contents(there.root) == again
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("earlier_version", [False, True])
 def test_a_copy_becomes_a_lake_of_its_own_and_the_original_stays_as_it_is(
     made: Settings, tmp_path: Path, earlier_version: bool
@@ -245,7 +245,7 @@ def test_a_copy_becomes_a_lake_of_its_own_and_the_original_stays_as_it_is(
     assert len(identities) == 2
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_another_home_at_the_old_place_is_no_original(made: Settings, settings: Settings, tmp_path: Path) -> None:
     there = fresh(moved(made, tmp_path / "elsewhere"))
     other = fresh(settings)
@@ -260,7 +260,7 @@ def test_another_home_at_the_old_place_is_no_original(made: Settings, settings: 
     assert contents(other.root) == before
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("below", ["inner", "warehouse", "../outer"])
 def test_a_move_into_or_out_of_the_old_folder(
     made: Settings, tmp_path: Path, kill_at: Callable[[Settings, str], None], below: str
@@ -279,7 +279,7 @@ def test_a_move_into_or_out_of_the_old_folder(
     assert table_hashes(local_lake(settings)) == hashes
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize(
     ("place", "moved_on"),
     [(RELOCATE_AFTER_TABLE, False), (RELOCATE_AFTER_TABLE, True), (RELOCATE_AFTER_CATALOG, True)],
@@ -300,7 +300,7 @@ def test_killed_half_way_it_is_refused_and_finished_by_the_next(
     assert not list(there.root.rglob("*.part"))
 
 
-@pytest.mark.unit
+@pytest.mark.local
 @pytest.mark.parametrize("kind", ["data", "manifest", "metadata", "damaged"])
 def test_a_lake_that_is_not_whole_is_refused_unchanged(
     made: Settings, tmp_path: Path, command: Command, kind: str
@@ -321,7 +321,7 @@ def test_a_lake_that_is_not_whole_is_refused_unchanged(
     assert {**contents(tmp_path), "copy/run/services.lock": b""} == {**before, "copy/run/services.lock": b""}
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_home_in_use_is_not_relocated(made: Settings, tmp_path: Path) -> None:
     with writer_lock(made, "bronze.maintenance"):  # the lock moves along with its file
         there = fresh(moved(made, tmp_path / "elsewhere"))
@@ -330,7 +330,7 @@ def test_a_home_in_use_is_not_relocated(made: Settings, tmp_path: Path) -> None:
     assert relocate(there) is not None
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_what_was_started_before_the_move_is_found_and_ended(made: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, supervisor.HOME_MARK: str(made.root), supervisor.NAME_MARK: "stream"}
     with subprocess.Popen(["sleep", "60"], cwd=made.root, env=environment) as process:
@@ -345,7 +345,7 @@ def test_what_was_started_before_the_move_is_found_and_ended(made: Settings, tmp
     assert relocate(there) is not None
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_backup_is_no_home(made: Settings, tmp_path: Path) -> None:
     back_up(made, tmp_path / "backup")
     backup = Settings(home=tmp_path / "backup")
@@ -354,7 +354,7 @@ def test_a_backup_is_no_home(made: Settings, tmp_path: Path) -> None:
             refused(backup)
 
 
-@pytest.mark.unit
+@pytest.mark.local
 def test_a_restored_home_knows_its_place(made: Settings, settings_factory: SettingsFactory, tmp_path: Path) -> None:
     forget_place(made.root)  # so is the backup of an earlier version
     back_up(made, tmp_path / "backup")
