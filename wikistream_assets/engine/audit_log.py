@@ -38,6 +38,8 @@ _AUDITED: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_E
 _VERDICT: Final = ("status", "metric_value", "threshold_value", "records_checked", "records_failed")
 """Two verdicts of a check that agree in these are one. The rest (time, run, message) may differ when an attempt is done again."""
 
+_WITHOUT_KEYS: Final = (Status.PASSED, Status.SKIPPED)
+
 _LONGEST_STEP: Final = timedelta(days=2)
 """Verdicts of a run are looked for in this much of the trail: a step takes minutes, and its clock may differ."""
 
@@ -203,8 +205,9 @@ def outcomes_of(
 ) -> tuple[CheckOutcome, ...]:
     """The outcomes that were recorded as ``verdicts``, with the keys that broke a rule; SKIPPED for a rule without one."""
     recorded = {(row["table_name"], row["check_name"]): row for row in verdicts}
-    failed = [row for row in verdicts if row["records_failed"]]
-    keys = _failing_keys(lake, failed) if failed else {}
+    # A check may name what breaks it without counting rows: the gates that have not passed, for example.
+    may_name_keys = [row for row in verdicts if row["records_failed"] or row["status"] not in _WITHOUT_KEYS]
+    keys = _failing_keys(lake, may_name_keys) if may_name_keys else {}
     return tuple(
         _outcome(spec, rule.name, row, keys.get(row["check_id"], ()) if row else ())
         for spec in tables

@@ -8,7 +8,10 @@ import pytest
 from wikistream_assets.engine import audit_log
 from wikistream_assets.engine.context import SnapshotRange
 from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.quality.outcomes import computed
+from wikistream_assets.quality.shapes import UPSTREAM_GATES_PASSED
+from wikistream_assets.streams.edits.rules.gold import PARITY_SILVER_GOLD
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS
 from wikistream_assets.tables.audit_rows import GateContext
 from wikistream_assets.tables.dq_audit import PROFILE_METRICS, QUALITY_RESULTS
 from wikistream_assets_tests.lake.lakes import add, full_row
@@ -76,3 +79,37 @@ def test_files_of_audits_that_completed_no_hour_are_not_opened(lake: Lakehouse) 
     add(lake, PROFILE_METRICS, counted(ran, "a", 1, ran))
     lake.table(PROFILE_METRICS).io.delete(profile.file.file_path)
     assert audit_log.hour_counts(lake, CLEANED_EVENTS, ran, ran + timedelta(hours=1)) == {ran: {"domain": {"a": 1}}}
+
+
+def test_what_a_run_has_recorded_is_read_back_with_the_keys_that_broke_a_rule(lake: Lakehouse) -> None:
+    """Also of a check that counts no rows: it names the gates that have not passed."""
+    context = GateContext("this run", "gold", 1, 2, 1, datetime.now(UTC))
+    rules = {rule.name: rule for rule in HOURLY_STATS.rules}
+    closed = computed(
+        rules[UPSTREAM_GATES_PASSED],
+        HOURLY_STATS.identifier,
+        metric=0.0,
+        ok=False,
+        message="not passed",
+        keys=["silver"],
+    )
+    counted_rows = computed(
+        rules[PARITY_SILVER_GOLD],
+        HOURLY_STATS.identifier,
+        metric=0.5,
+        ok=False,
+        message="one missing",
+        keys=["2026-03-01 10h"],
+        records_checked=2,
+        records_failed=1,
+    )
+    audit_log.write(lake, context, [closed, counted_rows], [])
+    verdicts = audit_log.verdicts_of_run(lake, "gold", "this run")
+    found = {it.rule.name: it for it in audit_log.outcomes_of(lake, [HOURLY_STATS], verdicts)}
+    assert found.keys() == rules.keys()
+    for written in (closed, counted_rows):
+        read = found[written.rule.name]
+        assert (read.status, read.failing_keys) == (written.status, written.failing_keys)
+        assert read.failing_keys
+    assert audit_log.verdicts_of_run(lake, "gold", "another run") == []
+    assert audit_log.verdicts_of_run(lake, "silver", "this run") == []
