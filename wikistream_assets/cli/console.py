@@ -46,18 +46,14 @@ def open_lake() -> "tuple[Settings, Lakehouse]":
     """
     from wikistream_assets.embedded.home import open_home
     from wikistream_assets.embedded.lake import local_lake
-    from wikistream_assets.exceptions import LakeError
-    from wikistream_assets.settings import load_settings
 
-    settings = load_settings()
-    if not settings.catalog_db.exists():
-        raise LakeError(f"there is no lake in {settings.root}: make one with 'make demo', or set WIKISTREAM_HOME")
+    settings = _settings_of_a_lake()
     open_home(settings)
     return settings, local_lake(settings)
 
 
 def job_context(run_id: str) -> "JobContext":
-    """What a command needs that does something to the lake; never makes a new lake.
+    """What a command needs that does something to the lake; never makes a new lake, and opens it when it is first asked for.
 
     Args:
         run_id: the command; recorded where a run's id would be.
@@ -68,8 +64,17 @@ def job_context(run_id: str) -> "JobContext":
     from wikistream_assets.engine.context import JobContext
     from wikistream_assets.environment.choice import environment_of
 
-    settings, _ = open_lake()
-    return JobContext(environment_of(settings), run_id)
+    return JobContext(environment_of(_settings_of_a_lake()), run_id)
+
+
+def _settings_of_a_lake() -> "Settings":
+    from wikistream_assets.exceptions import LakeError
+    from wikistream_assets.settings import load_settings
+
+    settings = load_settings()
+    if not settings.catalog_db.exists():
+        raise LakeError(f"there is no lake in {settings.root}: make one with 'make demo', or set WIKISTREAM_HOME")
+    return settings
 
 
 def fail(message: str, code: int) -> NoReturn:
