@@ -1,4 +1,4 @@
-"""Where a test's jobs run: a home of its own, and what is to be different there."""
+"""Where a test's jobs run: in a given home, and what differs there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

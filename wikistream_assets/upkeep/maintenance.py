@@ -6,7 +6,7 @@ it touches, every commit writes down all snapshots and every reader parses them:
 What is done follows from what is new. Only partitions that got files since the last rewrite are looked at, only those with enough
 small files are rewritten, and a table that needs nothing costs a look at its metadata, without a JVM.
 
-Silver and Gold are looked after while no run of theirs is at work (``leases.main_of``), and not compacted while an audit
+Silver and Gold are looked after while none of their runs is active (``leases.main_of``), and not compacted while an audit
 branch waits: the branch could not be fast-forwarded any more. Bronze and the audit trail are looked after beside their writers:
 an append and a rewrite of other files commute, whichever commits first. See docs/adr/0009-maintenance-beside-a-running-stream.md.
 """

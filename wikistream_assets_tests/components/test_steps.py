@@ -31,7 +31,7 @@ SILVER_CHECKS = {(spec.identifier, rule.name) for spec in (CLEANED_EVENTS, QUARA
 
 @dataclass
 class Elsewhere:
-    """A compute that runs a step as a process of its own, and knows nothing of it but its exit code."""
+    """A compute that runs a step as a separate process and knows nothing of it but its exit code."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
 

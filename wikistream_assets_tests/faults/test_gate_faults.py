@@ -111,7 +111,7 @@ def _settle(
 
 
 def _begin(gates: GateLake, *steps: Step, **environment: str) -> subprocess.Popen[str]:
-    """Start steps as a process of their own, as a job on EMR Serverless does."""
+    """Start steps as a separate process, as a job on EMR Serverless does."""
     return subprocess.Popen(
         [sys.executable, "-m", "wikistream_assets.engine.step", *(step.as_json() for step in steps)],
         env={**os.environ, **child_environment(gates.ctx.settings), **environment},
