@@ -35,8 +35,8 @@ def stop_and_drain(settings: Settings, lake: Lakehouse, look: Callable[[], None]
     deadline = time.monotonic() + _DRAIN_SECONDS
     while time.monotonic() < deadline:
         look()
-        behind = broker.has_committed_records(lake.position(RAW_EVENTS), ends)
-        if not behind and not (published and waiting_layers(lake)):
+        behind = broker.has_committed_records(lake.state(RAW_EVENTS).position, ends)
+        if not behind and not (published and waiting_layers(lake.look())):
             return
         time.sleep(_LOOK_SECONDS)
     print(f"not at its end within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}", flush=True)

@@ -110,7 +110,7 @@ def _other_process(settings: Settings, name: str, before: int | None) -> int:
 def _next_commit(settings: Settings, after: float) -> float:
     """When Bronze made its first commit of rows later than ``after``, seconds since 1970."""
     while True:
-        history = local_lake(settings).history(RAW_EVENTS)
+        history = local_lake(settings).state(RAW_EVENTS).history()
         commits = [v.timestamp_ms / 1000 for v in history if v.position is not None and v.added_records]
         if later := [commit for commit in commits if commit > after]:
             return min(later)

@@ -208,7 +208,7 @@ def _bronze(settings: Settings) -> dict[str, Any]:
     environment = LocalEnvironment(settings)
     ctx = JobContext(environment, run_id="bench")
     environment.spark(lasting=True)
-    assert ctx.lake.position(RAW_EVENTS) == {}
+    assert ctx.lake.state(RAW_EVENTS).position == {}
     started = time.monotonic()
     report = drain(ctx)
     return {**asdict(report), "seconds": time.monotonic() - started}

@@ -17,7 +17,7 @@ from wikistream_assets.embedded.home import is_locked
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.engine.batch import Counts
 from wikistream_assets.kafka.broker import Broker, Positions
-from wikistream_assets.lake.lakehouse import Version
+from wikistream_assets.lake.state import Version
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 WANTED_PER_SECOND: Final = 5_000
@@ -34,10 +34,10 @@ def run(events: int = 180_000, rate: float = 50.0) -> dict[str, Any]:
     """
     with pipeline(rate, cycle_first_seconds=86_400) as settings:
         lake, broker = local_lake(settings), Broker(settings.bootstrap_servers)
-        while lake.newest_position(RAW_EVENTS) is None:
+        while lake.state(RAW_EVENTS).newest_position() is None:
             time.sleep(_POLL_SECONDS)
         supervisor.call(settings, "stopProcess", "stream")
-        before = lake.newest_position(RAW_EVENTS)
+        before = lake.state(RAW_EVENTS).newest_position()
         fill(settings, events)
         backlog = broker.ends(EVENT_TOPICS)
         begun = time.time()
@@ -45,9 +45,9 @@ def run(events: int = 180_000, rate: float = 50.0) -> dict[str, Any]:
         while not is_locked(settings, RAW_EVENTS.identifier):  # the stream has its JVM and is Bronze's writer
             time.sleep(_POLL_SECONDS)
         ready = time.time()
-        while not _reached(lake.newest_position(RAW_EVENTS), backlog, broker):
+        while not _reached(lake.state(RAW_EVENTS).newest_position(), backlog, broker):
             time.sleep(_POLL_SECONDS)
-        done = [v for v in lake.history(RAW_EVENTS) if v.position is not None and v.timestamp_ms / 1000 > begun]
+        done = [v for v in lake.state(RAW_EVENTS).history() if v.position is not None and v.timestamp_ms / 1000 > begun]
         last = next(version for version in reversed(done) if _reached(version, backlog, broker))
     records = (Counts.total_of(last) - Counts.total_of(before)).records
     seconds = last.timestamp_ms / 1000 - ready

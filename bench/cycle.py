@@ -34,8 +34,9 @@ from producer.wikis import FOLLOWED_DOMAINS, REGION_BY_DOMAIN
 from wikistream_assets.engine import bronze_gate, gold, silver
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.environment.local import LocalEnvironment
-from wikistream_assets.lake.lakehouse import Lakehouse, matching, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse, matching
 from wikistream_assets.lake.spark_io import append_rows, read_range, table_name
+from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.cleaned_events import good, split
 from wikistream_assets.streams.edits.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
@@ -66,7 +67,7 @@ class _Lake:
 
     def add_day(self, template: DataFrame) -> tuple[int, int]:
         """Append the template's events, moved to the next day under new ids; returns Bronze's snapshots before and after."""
-        before = self.lake.newest_position(RAW_EVENTS)
+        before = self.lake.state(RAW_EVENTS).newest_position()
         total = before.counts["total"]["rows"] if before and before.counts else 0
         shift = sf.expr(f"interval {self.day} days")
         rows = template.withColumns(
@@ -80,9 +81,9 @@ class _Lake:
         number = template.count()
         counts = {"records": total + number, "rows": total + number, "dead_letters": 0, "duplicates": 0}
         properties = summary_properties({"raw-events": {"0": total + number}, "dlq-events": {}}, {"total": counts})
-        start = self.lake.head(RAW_EVENTS)
+        start = self.lake.state(RAW_EVENTS).head()
         append_rows(rows, RAW_EVENTS, properties)
-        end = self.lake.head(RAW_EVENTS)
+        end = self.lake.state(RAW_EVENTS).head()
         self.day += 1
         assert start is not None
         assert end is not None

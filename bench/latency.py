@@ -32,13 +32,13 @@ class Observer:
 
     def look(self) -> None:
         """Take note of Bronze's batches with rows, and of what Silver and Gold were made from, since the last look."""
-        for version in self._lake.history(RAW_EVENTS):
+        for version in self._lake.state(RAW_EVENTS).history():
             if version.position is not None and version.added_records:
                 self._snapshots[version.timestamp_ms / 1000] = version.snapshot_id
-        for version in self._lake.history(CLEANED_EVENTS):
+        for version in self._lake.state(CLEANED_EVENTS).history():
             if version.position is not None:
                 self._bronze_of[version.snapshot_id] = version.position[RAW_EVENTS.identifier]
-        for version in self._lake.history(HOURLY_STATS):
+        for version in self._lake.state(HOURLY_STATS).history():
             if version.position is not None:
                 self._silver_of[version.snapshot_id] = version.position[CLEANED_EVENTS.identifier]
 

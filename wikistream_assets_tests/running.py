@@ -35,7 +35,7 @@ def wait_until_read(settings: Settings) -> None:
     """Return once Bronze holds everything that is in Kafka now."""
     lake, broker = local_lake(settings), Broker(settings.bootstrap_servers)
     ends = broker.ends(EVENT_TOPICS)
-    wait_until(lambda: not broker.has_committed_records(lake.position(RAW_EVENTS), ends), SECONDS)
+    wait_until(lambda: not broker.has_committed_records(lake.state(RAW_EVENTS).position, ends), SECONDS)
 
 
 def sent(settings: Settings) -> tuple[Counter[str], int]:

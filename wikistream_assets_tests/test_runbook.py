@@ -129,10 +129,14 @@ def _with_real_names(command: str, settings: Settings, folder: Path) -> str:
         "/srv/anew": folder / "anew",
     }
     if " 123 " in command:
-        published = [v.snapshot_id for v in local_lake(settings).history(HOURLY_STATS) if v.position is not None]
+        published = [
+            v.snapshot_id for v in local_lake(settings).state(HOURLY_STATS).history() if v.position is not None
+        ]
         names |= {"123": published[1], "456": published[0]}
     if " 789 " in command:
-        names["789"] = [v.snapshot_id for v in local_lake(settings).history(RAW_EVENTS) if v.position is not None][1]
+        names["789"] = [
+            v.snapshot_id for v in local_lake(settings).state(RAW_EVENTS).history() if v.position is not None
+        ][1]
     if "recompute_days" in command:
         names |= dict.fromkeys(("2026-03-01", "2026-03-02"), datetime.now(UTC).date())
     for example, name in names.items():

@@ -42,7 +42,7 @@ def lag(broker: Broker, lake: Lakehouse) -> Lag:
         BrokerError: the broker does not answer.
     """
     broker.refuse_absent()
-    position = lake.position(BRONZE)
+    position = lake.state(BRONZE).position
     return {
         topic: {
             number: max(0, high - position.get(topic, {}).get(str(number), low))
@@ -94,7 +94,7 @@ def watch_latency(alerts: Alerts, lake: Lakehouse, seen: Late | None, now: float
     It takes a batch that came after these minutes: an old one that is still the newest says nothing about them. Cleared by a
     batch that is in time. ``seen`` are the late ones so far, and what is returned for the next look.
     """
-    newest = lake.newest_batch(BRONZE)
+    newest = lake.state(BRONZE).newest_batch
     if newest is None or (seen is not None and newest.snapshot_id == seen.snapshot_id):
         return seen
     milliseconds = (newest.counts or {}).get("lag_ms", {}).get("p95")
@@ -194,7 +194,7 @@ def watch_dead_letters(alerts: Alerts, lake: Lakehouse, seen: Growth | None, now
 
     Counted in Bronze's totals, which hold the producer's and the stream's. Looking again within a minute changes nothing.
     """
-    newest = lake.newest_position(BRONZE)
+    newest = lake.state(BRONZE).newest_position()
     total = newest.counts["total"]["dead_letters"] if newest is not None and newest.counts else 0
     found, rate = _growth(seen, total, now, _MINUTE, most / _MINUTE)
     if rate is not None:
@@ -240,7 +240,7 @@ def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, names_kept_si
     head = table.current_snapshot()
     if head is None or head.snapshot_id == seen:
         return seen
-    named_since = max(lake.masked(RISK_SCORES).before, names_kept_since)
+    named_since = max(lake.state(RISK_SCORES).masked.before, names_kept_since)
     dates = [day for day in _new_dates(lake, seen) if day >= named_since]
     if dates:
         high = EqualTo("risk_level", "HIGH") & In("stat_date", dates)  # type: ignore[call-arg]  # mypy misreads these
@@ -267,7 +267,7 @@ def _new_dates(lake: Lakehouse, seen: int | None) -> list[str]:
     table = lake.table(RISK_SCORES)
     new: set[int] = set()
     known = False
-    for version in lake.history(RISK_SCORES):
+    for version in lake.state(RISK_SCORES).history():
         if known := version.snapshot_id == seen:
             break
         new.add(version.snapshot_id)

@@ -87,7 +87,7 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
         _run_cycles(result, settings, report)
         Alerts(settings).deliver()  # of a pipeline without a daemon no one else sends what waits
     lake = local_lake(settings)
-    result.waiting = waiting_layers(lake)
+    result.waiting = waiting_layers(lake.look())
     result.summary = summarize(lake)
     return result
 
@@ -109,7 +109,7 @@ def _run_cycles(result: DemoResult, settings: Settings, report: Report) -> None:
             for failure in failed_steps(run):
                 report(failure)
             result.succeeded = run.success
-            if not run.success or not waiting_layers(local_lake(settings)):
+            if not run.success or not waiting_layers(local_lake(settings).look()):
                 return
 
 

@@ -34,7 +34,7 @@ def snapshots(
                 "yes" if version.position is not None else "-",
                 ", ".join(name for name, ref in refs.items() if ref.snapshot_id == version.snapshot_id) or "-",
             )
-            for version in islice(lake.history(spec), limit)
+            for version in islice(lake.state(spec).history(), limit)
         ],
         numeric=("snapshot",),
     )

@@ -48,7 +48,7 @@ def describe_tables(lake: "Lakehouse") -> list[dict[str, Any]]:
         version = versions[spec.identifier]
         snapshot = lake.table(spec).snapshot_by_id(version.snapshot_id)
         summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-        consumed = lake.newest_position(spec, version.snapshot_id)
+        consumed = lake.state(spec).newest_position(version.snapshot_id)
         entries.append(
             {
                 "table": spec.identifier,

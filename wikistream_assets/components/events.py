@@ -129,7 +129,7 @@ def check_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
 
 def materialization(lake: Lakehouse, spec: TableSpec, report: GateReport | None = None) -> dg.MaterializeResult[Any]:
     """The table as it is published now: row count, snapshot, and what was read to make it."""
-    version = lake.head(spec)
+    version = lake.state(spec).head()
     metadata: dict[str, Any] = {}
     if version is not None:
         metadata |= {
@@ -146,7 +146,7 @@ def materialization(lake: Lakehouse, spec: TableSpec, report: GateReport | None 
 def audit_trail_events(lake: Lakehouse) -> Iterator[dg.AssetMaterialization]:
     """One event per audit table that a gate has just written."""
     for spec in _AUDIT_TRAIL:
-        version = lake.head(spec)
+        version = lake.state(spec).head()
         if version is not None:
             yield dg.AssetMaterialization(
                 asset_key=asset_key(spec),

@@ -29,7 +29,7 @@ def carried_out(step: Step, layer: str, tables: Sequence[TableSpec], compute: Co
         StepError: the lake does not show that it did its work.
         WikistreamError: as the step.
     """
-    before = pending_range(lake, layer)
+    before = pending_range(lake.look(), layer)
     compute.run(step)
     return report_of(lake, layer, tables, step.run_id, before)
 

@@ -107,7 +107,7 @@ def _append_once(lake: Lakehouse, spec: TableSpec, rows: pa.Table) -> None:
     """Append the rows whose keys the newest append has not: a gate that is killed before its verdicts leaves them there."""
     if not rows.num_rows:
         return
-    newest = lake.head(spec)
+    newest = lake.state(spec).head()
     left = _added_rows(lake.table(spec), newest.snapshot_id) if newest and newest.operation == "append" else []
     there = {_key(spec, row) for row in left}
     new = rows.filter(pa.array([_key(spec, row) not in there for row in rows.to_pylist()], pa.bool_()))
@@ -154,7 +154,7 @@ def _since(lake: Lakehouse, layer: str, range_end: int) -> tuple[str, str] | Non
 
     A day is allowed for clocks. None if the range's end is forgotten, and with it when it was committed.
     """
-    end = next(lake.history(_AUDITED[layer], range_end), None)
+    end = next(lake.state(_AUDITED[layer]).history(range_end), None)
     return ("run_date", (end.committed_at - timedelta(days=1)).date().isoformat()) if end else None
 
 
@@ -165,7 +165,7 @@ def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
     """
     table = lake.table(QUALITY_RESULTS)
     found: dict[str, list[dict[str, Any]]] = {}
-    for version in lake.history(QUALITY_RESULTS):
+    for version in lake.state(QUALITY_RESULTS).history():
         if version.operation != "append" or not version.added_records:
             continue
         try:

@@ -29,8 +29,8 @@ from wikistream_assets.engine.failpoints import (
 )
 from wikistream_assets.engine.stream_metrics import AGE_BOUNDS, AgeGroup, StreamMetrics, quantile
 from wikistream_assets.kafka.broker import Positions
-from wikistream_assets.lake.lakehouse import Version, summary_properties
 from wikistream_assets.lake.spark_io import append_rows, read_table
+from wikistream_assets.lake.state import Version, summary_properties
 from wikistream_assets.streams.edits.dead_letter import dead_letters
 from wikistream_assets.streams.edits.raw_events import at_places, first_places, stamp
 from wikistream_assets.streams.edits.tables.bronze import DEAD_LETTER, RAW_EVENTS
@@ -88,8 +88,8 @@ class BatchWriter:
     """Writes the batches of one stream. Whoever makes one holds Bronze's writer lock as long as it is used."""
 
     def __init__(self, ctx: JobContext) -> None:
-        newest = ctx.lake.newest_position(RAW_EVENTS)
-        letters = ctx.lake.newest_position(DEAD_LETTER)
+        newest = ctx.lake.state(RAW_EVENTS).newest_position()
+        letters = ctx.lake.state(DEAD_LETTER).newest_position()
         self.position: Positions = (newest and newest.position) or {}
         self._letters_position: Positions = (letters and letters.position) or {}
         self._total = Counts.total_of(newest)

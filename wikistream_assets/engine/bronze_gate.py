@@ -13,7 +13,7 @@ from wikistream_assets.engine.decisions import decisions_on, waived_checks
 from wikistream_assets.engine.failpoints import GATE_AFTER_PUBLISH, GATE_AFTER_RESULTS, failpoint
 from wikistream_assets.engine.rejections import read_marked
 from wikistream_assets.lake.failures import in_one_line
-from wikistream_assets.lake.lakehouse import AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.state import AUDITED_TAG, States
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import profile
@@ -26,13 +26,14 @@ LAYER: Final = "bronze"
 AUDITING_TAG: Final = "auditing"
 
 
-def pending_range(lake: Lakehouse) -> SnapshotRange:
+def pending_range(states: States) -> SnapshotRange:
     """The Bronze snapshots to audit next: a range that has failed before, else everything since the last audited one."""
-    audited, pinned = lake.head(RAW_EVENTS, AUDITED_TAG), lake.head(RAW_EVENTS, AUDITING_TAG)
+    bronze = states[RAW_EVENTS]
+    audited, pinned = bronze.head(AUDITED_TAG), bronze.head(AUDITING_TAG)
     if pinned is None or pinned == audited:  # a gate killed between its verdict and the end leaves its mark behind
         # Not the head: compaction after the newest position adds nothing that a gate would have to see.
-        pinned = lake.newest_position(RAW_EVENTS)
-    start = audited.snapshot_id if audited else gate.first_snapshot(lake, RAW_EVENTS)
+        pinned = bronze.newest_position()
+    start = audited.snapshot_id if audited else bronze.first
     return SnapshotRange(start, pinned.snapshot_id if pinned else start)
 
 
@@ -44,10 +45,10 @@ def run(ctx: JobContext) -> GateReport:
         WriterBusyError: another gate is at work on this lake.
     """
     with ctx.leases.hold("bronze_gate"):
-        covered = pending_range(ctx.lake)
+        covered = pending_range(ctx.lake.look())
         if covered.empty:
             return gate.already_published(ctx, LAYER, [RAW_EVENTS], covered)
-        pinned = ctx.lake.head(RAW_EVENTS, AUDITING_TAG)
+        pinned = ctx.lake.state(RAW_EVENTS).head(AUDITING_TAG)
         unfinished = pinned is not None and pinned.snapshot_id == covered.end
         ctx.lake.tag(RAW_EVENTS, AUDITING_TAG, covered.end)
         attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=unfinished)
@@ -91,8 +92,8 @@ def _explained(outcome: CheckOutcome) -> CheckOutcome:
 
 def _parity(ctx: JobContext, covered: SnapshotRange, waived: dict[str, str]) -> CheckOutcome:
     """Records read = rows + dead letters + duplicates, and rows = what Iceberg counts, over the table's whole life."""
-    version = next(ctx.lake.history(RAW_EVENTS, covered.end))
-    counted = ctx.lake.newest_position(RAW_EVENTS, covered.end)
+    version = next(ctx.lake.state(RAW_EVENTS).history(covered.end))
+    counted = ctx.lake.state(RAW_EVENTS).newest_position(covered.end)
     total: dict[str, int] = counted.counts["total"] if counted and counted.counts else {}
     read, rows = total.get("records", 0), total.get("rows", 0)
     dead, doubled = total.get("dead_letters", 0), total.get("duplicates", 0)

@@ -178,7 +178,7 @@ def decision_of(lake: Lakehouse, decision_id: str) -> Decision | None:
 
 def decisions_within(lake: Lakehouse, covered: SnapshotRange) -> list[Decision]:
     """Decisions on the Bronze ranges that ``covered`` consists of, oldest first."""
-    snapshots = {version.snapshot_id for version in lake.between(RAW_EVENTS, covered.start, covered.end)}
+    snapshots = {version.snapshot_id for version in lake.state(RAW_EVENTS).between(covered.start, covered.end)}
     return [decision for decision in decisions_of(lake, RAW_EVENTS) if decision.range.end in snapshots]
 
 

@@ -15,8 +15,9 @@ from pyspark.sql import functions as sf
 from wikistream_assets.engine import audit_log
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.gate import Hour
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.quality.expectations import (
     CATEGORIES,
     HourCounts,
@@ -40,7 +41,7 @@ def completed_hours(lake: Lakehouse, arrived: Counter[Hour]) -> tuple[tuple[date
     Args:
         arrived: rows of the range that enter Silver, by hour.
     """
-    newest = lake.newest_position(CLEANED_EVENTS)
+    newest = lake.state(CLEANED_EVENTS).newest_position()
     open_before = (newest.counts or {}).get(_OPEN_HOURS, {}) if newest else {}
     complete, still_open = completed(
         {datetime.fromisoformat(hour): rows for hour, rows in open_before.items()},
@@ -62,7 +63,7 @@ def _counts(ctx: JobContext, complete: Sequence[datetime]) -> HourCounts:
     dates = sorted({hour.date().isoformat() for hour in complete})
     within = sf.col("event_timestamp").between(instant(complete[0]), instant(complete[-1] + timedelta(hours=1)))
     counted = (
-        read_table(ctx.spark, CLEANED_EVENTS, ctx.lake.head_id(CLEANED_EVENTS, AUDIT_BRANCH))
+        read_table(ctx.spark, CLEANED_EVENTS, ctx.lake.state(CLEANED_EVENTS).head_id(AUDIT_BRANCH))
         .where(sf.col("event_date").isin(dates) & within)
         .groupBy("event_date", sf.hour("event_timestamp").alias("hour"), *CATEGORIES)
         .count()

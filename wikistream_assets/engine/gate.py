@@ -16,6 +16,7 @@ from wikistream_assets.engine.context import GateReport, JobContext, SnapshotRan
 from wikistream_assets.engine.decisions import decisions_of
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import read_range, read_table
+from wikistream_assets.lake.state import TableState
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome
 from wikistream_assets.tables.audit_rows import GateContext
@@ -34,13 +35,7 @@ class AuditedTable:
     profile: tuple[ColumnProfile, ...] = ()
 
 
-def first_snapshot(lake: Lakehouse, spec: TableSpec) -> int:
-    """The oldest kept snapshot of ``spec``: what the first range starts after. It is empty, made with the table."""
-    *_, oldest = lake.history(spec)
-    return oldest.snapshot_id
-
-
-def ratio_range(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> SnapshotRange:
+def ratio_range(state: TableState, covered: SnapshotRange) -> SnapshotRange:
     """``covered`` and as many audited snapshots before it as give a ratio check enough rows.
 
     Read from the snapshots' own row counts; no data is touched.
@@ -48,7 +43,7 @@ def ratio_range(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> Sna
     rows = 0
     start = covered.end
     past_start = False
-    for version in lake.history(spec, covered.end):
+    for version in state.history(covered.end):
         start = version.snapshot_id
         past_start = past_start or start == covered.start
         if past_start and rows >= MIN_RATIO_ROWS:
@@ -59,7 +54,7 @@ def ratio_range(lake: Lakehouse, spec: TableSpec, covered: SnapshotRange) -> Sna
 
 def rows_for_ratios(ctx: JobContext, spec: TableSpec, covered: SnapshotRange, rows: DataFrame) -> DataFrame:
     """The rows for ratio checks: ``rows``, those of the range, and earlier ones if these are not enough."""
-    widened = ratio_range(ctx.lake, spec, covered)
+    widened = ratio_range(ctx.lake.state(spec), covered)
     if widened == covered:
         return rows
     return _with_earlier(rows, read_range(ctx.spark, spec, widened.start, covered.start))

@@ -24,14 +24,15 @@ from wikistream_assets.engine.decisions import (
 )
 from wikistream_assets.engine.rejections import read_marked
 from wikistream_assets.exceptions import GateError
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse, table_spec
+from wikistream_assets.lake.lakehouse import Lakehouse, table_spec
 from wikistream_assets.lake.spark_io import read_range, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH, States
 from wikistream_assets.quality.rule import Status, Unique
 from wikistream_assets.streams.edits.cleaned_events import REJECTED_BY
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
 
-_PENDING: Final[dict[str, Callable[[Lakehouse], SnapshotRange]]] = {
+_PENDING: Final[dict[str, Callable[[States], SnapshotRange]]] = {
     bronze_gate.LAYER: bronze_gate.pending_range,
     silver.LAYER: silver.pending_range,
     gold.LAYER: gold.pending_range,
@@ -60,25 +61,25 @@ class GateState:
         return bool(self.failures or self.refusals)
 
 
-def pending_range(lake: Lakehouse, layer: str) -> SnapshotRange:
+def pending_range(states: States, layer: str) -> SnapshotRange:
     """What waits for the gate of ``layer``; it starts after what has been published."""
-    return _PENDING[layer](lake)
+    return _PENDING[layer](states)
 
 
-def waiting_layers(lake: Lakehouse) -> tuple[str, ...]:
-    """The layers whose gates something waits for, in order. Reads the catalog alone."""
-    return tuple(layer for layer in _PENDING if not pending_range(lake, layer).empty)
+def waiting_layers(states: States) -> tuple[str, ...]:
+    """The layers whose gates something waits for, in order."""
+    return tuple(layer for layer in _PENDING if not pending_range(states, layer).empty)
 
 
 def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
     """The three gates, in order. Reads the catalog, and where a range waits, the verdicts and decisions on it."""
-    states = []
+    states, gates = lake.look(), []
     for layer in _PENDING:
-        pending = pending_range(lake, layer)
+        pending = pending_range(states, layer)
         verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending)
         failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
-        states.append(GateState(layer, pending, failures, tuple(_refusals(lake, layer, pending))))
-    return tuple(states)
+        gates.append(GateState(layer, pending, failures, tuple(_refusals(lake, layer, pending))))
+    return tuple(gates)
 
 
 def _refusals(lake: Lakehouse, layer: str, pending: SnapshotRange) -> Iterator[str]:
@@ -101,7 +102,7 @@ def rollback_target(lake: Lakehouse, state: GateState) -> int | None:
         and isinstance(RAW_EVENTS.rule(str(failure["check_name"])).measure, Unique)
         for failure in state.failures
     )
-    return state.pending.start if repeated and lake.newest_position(RAW_EVENTS, state.pending.start) else None
+    return state.pending.start if repeated and lake.state(RAW_EVENTS).newest_position(state.pending.start) else None
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _matching(ctx: JobContext, decision: Decision) -> tuple[int, list[str]]:
 
 def _built(lake: Lakehouse, spark: SparkSession, spec: TableSpec) -> DataFrame:
     """Silver's failed rows: they are not published, but stand on the audit branch that the failure has left as evidence."""
-    main, branch = lake.head(spec), lake.head(spec, AUDIT_BRANCH)
+    main, branch = lake.state(spec).head(), lake.state(spec).head(AUDIT_BRANCH)
     if main is None or branch is None:
         raise GateError(f"{spec.identifier} has no audit branch any more; run its job again first")
     return read_range(spark, spec, main.snapshot_id, branch.snapshot_id)

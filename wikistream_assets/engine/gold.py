@@ -28,8 +28,9 @@ from wikistream_assets.engine.failpoints import (
 from wikistream_assets.engine.silver import consumed
 from wikistream_assets.exceptions import BranchOutdatedError, GateError
 from wikistream_assets.lake.failures import in_one_line
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse, Version, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import among, overwrite_rows, read_range, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH, States, TableState, Version, summary_properties
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.rule import CheckOutcome, Rule, Status
@@ -90,37 +91,39 @@ class Position:
         )
 
 
-def pending_range(lake: Lakehouse) -> SnapshotRange:
+def pending_range(states: States) -> SnapshotRange:
     """The Silver snapshots Gold has not published: a range that has failed before, else all up to Silver's head."""
-    published = Position.of(lake.newest_position(HOURLY_STATS))
-    start = published.silver if published else gate.first_snapshot(lake, CLEANED_EVENTS)
-    if pinned := _pinned_end(lake, start):
+    silver = states[CLEANED_EVENTS]
+    published = Position.of(states[HOURLY_STATS].newest_position())
+    start = published.silver if published else silver.first
+    if pinned := _pinned_end(states, start):
         return SnapshotRange(start, pinned)
     # Not the head: compaction after the newest position adds nothing that Gold would have to read.
-    newest = lake.newest_position(CLEANED_EVENTS)
+    newest = silver.newest_position()
     return SnapshotRange(start, newest.snapshot_id if newest else start)
 
 
-def _pinned_end(lake: Lakehouse, start: int) -> int | None:
+def _pinned_end(states: States, start: int) -> int | None:
     """Where the range ends that was begun at ``start`` and not published; None if there is none, or Silver was set back since."""
     # A lake of before there were notes has the branch alone.
-    attempted = _on_branch(lake, HOURLY_STATS)
-    pinned = lake.pinned_end(HOURLY_STATS, start) or (attempted.silver if attempted else start)
-    on_main = any(version.snapshot_id == pinned for version in lake.history(CLEANED_EVENTS))
+    leader = states[HOURLY_STATS]
+    attempted = _on_branch(leader)
+    pinned = leader.pinned_end(start) or (attempted.silver if attempted else start)
+    on_main = any(version.snapshot_id == pinned for version in states[CLEANED_EVENTS].history())
     return pinned if pinned != start and on_main else None
 
 
-def _unfinished(lake: Lakehouse, covered: SnapshotRange) -> bool:
+def _unfinished(states: States, covered: SnapshotRange) -> bool:
     """Whether an attempt at the range, or at a recomputation of it, was left before its publication."""
+    leader = states[HOURLY_STATS]
     if not covered.empty:
-        return lake.pinned_end(HOURLY_STATS, covered.start) == covered.end
-    attempted = _on_branch(lake, HOURLY_STATS)
-    published = Position.of(lake.newest_position(HOURLY_STATS))
+        return leader.pinned_end(covered.start) == covered.end
+    attempted, published = _on_branch(leader), Position.of(leader.newest_position())
     return attempted is not None and attempted.silver == covered.end and attempted != published
 
 
-def _on_branch(lake: Lakehouse, spec: TableSpec) -> Position | None:
-    return Position.of(lake.newest_position(spec, AUDIT_BRANCH)) if lake.head(spec, AUDIT_BRANCH) else None
+def _on_branch(state: TableState) -> Position | None:
+    return Position.of(state.newest_position(AUDIT_BRANCH)) if AUDIT_BRANCH in state.refs else None
 
 
 @in_one_line
@@ -132,7 +135,7 @@ def run(ctx: JobContext) -> GateReport:
     """
     with ctx.leases.only_run(ctx.spark, LAYER), ctx.leases.main_of(LAYER):
         roll_forward(ctx.lake)
-        covered = pending_range(ctx.lake)
+        covered = pending_range(ctx.lake.look())
         if covered.empty:
             return gate.already_published(ctx, LAYER, GOLD_TABLES, covered)
         position, dates = _scope(ctx, covered)
@@ -152,10 +155,10 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
     """
     with ctx.leases.only_run(ctx.spark, LAYER), ctx.leases.main_of(LAYER):
         roll_forward(ctx.lake)
-        published = Position.of(ctx.lake.newest_position(HOURLY_STATS))
+        published = Position.of(ctx.lake.state(HOURLY_STATS).newest_position())
         if published is None:
             raise GateError("Gold has published nothing yet: run the cycle first")
-        if _pinned_end(ctx.lake, published.silver):
+        if _pinned_end(ctx.lake.look(), published.silver):
             raise GateError(
                 "Gold is blocked by a failed range, whose evidence this would replace: see 'wikistream gate status', decide first"
             )
@@ -165,13 +168,12 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> GateReport:
 
 def roll_forward(lake: Lakehouse) -> None:
     """Finish a publication that was cut in half: tables behind the newest published position have it ready on their branch."""
-    published = {spec: Position.of(lake.newest_position(spec)) for spec in GOLD_TABLES}
-    if len(set(published.values())) == 1:
-        return
+    states = lake.look()
+    published = {spec: Position.of(states[spec].newest_position()) for spec in GOLD_TABLES}
     # The first table in GOLD_TABLES is always published first, so it has the newest position.
     newest = published[GOLD_TABLES[0]]
     for spec in GOLD_TABLES[1:]:
-        if published[spec] != newest and _on_branch(lake, spec) == newest:
+        if published[spec] != newest and _on_branch(states[spec]) == newest:
             lake.publish(spec)
 
 
@@ -186,7 +188,7 @@ def _attempts(ctx: JobContext, covered: SnapshotRange, position: Position, dates
 def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates: list[str]) -> GateReport:
     # The cycle's dates follow from its range; those of a recomputation, which has none, were asked for.
     asked = dates if covered.empty else ()
-    attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=_unfinished(ctx.lake, covered), dates=asked)
+    attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=_unfinished(ctx.lake.look(), covered), dates=asked)
     if not covered.empty:
         ctx.lake.pin_range(HOURLY_STATS, covered.start, covered.end)  # as Silver does
     for spec in GOLD_TABLES:
@@ -208,7 +210,7 @@ def _attempt(ctx: JobContext, covered: SnapshotRange, position: Position, dates:
 
 def _scope(ctx: JobContext, covered: SnapshotRange) -> tuple[Position, list[str]]:
     """The dates to compute (touched by new rows, read again after them, or still open) and the position the result stands for."""
-    before = Position.of(ctx.lake.newest_position(HOURLY_STATS)) or Position(covered.start)
+    before = Position.of(ctx.lake.state(HOURLY_STATS).newest_position()) or Position(covered.start)
     touched = (
         read_range(ctx.spark, CLEANED_EVENTS, covered.start, covered.end)
         .where("event_date is not null")  # a breach of Silver, and no day of Gold's
@@ -290,7 +292,7 @@ def _audit(
 ) -> list[gate.AuditedTable]:
     candidates = {
         # a row without a date belongs to none of them, and must not be passed over for that
-        spec: read_table(ctx.spark, spec, ctx.lake.head_id(spec, AUDIT_BRANCH)).where(
+        spec: read_table(ctx.spark, spec, ctx.lake.state(spec).head_id(AUDIT_BRANCH)).where(
             among(_date_column(spec), dates) | _date_column(spec).isNull()
         )
         for spec in GOLD_TABLES
@@ -328,7 +330,7 @@ def _hidden_key(spec: TableSpec, user_key: bytes) -> Column:
 
 def _unaudited_upstream(lake: Lakehouse, covered: SnapshotRange) -> list[str]:
     """Upstream ranges behind the Silver range that have no recorded verdict, or a blocking one."""
-    versions = lake.between(CLEANED_EVENTS, covered.start, covered.end)
+    versions = lake.state(CLEANED_EVENTS).between(covered.start, covered.end)
     sources = {source for version in versions if (source := consumed(version)) is not None}
     found = []
     for source in sorted(sources):

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,8 @@ from wikistream_assets.environment.ports import Environment
 from wikistream_assets.exceptions import BrokerError, ClockBehindError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.kafka.broker import Broker, Positions
 from wikistream_assets.lake.failures import explained
-from wikistream_assets.lake.lakehouse import TOPICS_KEY, Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import TOPICS_KEY, Version, clock_is_behind
 from wikistream_assets.settings import load_settings
 from wikistream_assets.streams.edits.raw_events import parse
 from wikistream_assets.streams.edits.tables.bronze import DEAD_LETTER, RAW_EVENTS
@@ -103,7 +105,7 @@ def drain(ctx: JobContext, *, timeout_seconds: float = _WAIT_SECONDS) -> DrainRe
     """
     broker, lake = ctx.environment.broker(), ctx.lake
     ends = broker.ends(EVENT_TOPICS)
-    before = lake.newest_position(RAW_EVENTS)
+    before = lake.state(RAW_EVENTS).newest_position()
     deadline = time.monotonic() + timeout_seconds
     pause = threading.Event()
     waited = False
@@ -114,7 +116,7 @@ def drain(ctx: JobContext, *, timeout_seconds: float = _WAIT_SECONDS) -> DrainRe
             break
         except WriterBusyError as busy:
             waited = True
-            if not broker.has_committed_records(lake.position(RAW_EVENTS), ends):
+            if not broker.has_committed_records(lake.state(RAW_EVENTS).position, ends):
                 break
             if time.monotonic() > deadline:
                 raise WriterBusyError(
@@ -310,7 +312,7 @@ def _cause(error: Exception) -> str:
 def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainReport:
     """Read off the table what was committed after ``before``."""
     new: list[Version] = []
-    for version in lake.history(RAW_EVENTS):
+    for version in lake.state(RAW_EVENTS).history():
         if before is not None and version.snapshot_id == before.snapshot_id:
             break
         if version.position is not None:
@@ -366,7 +368,7 @@ def _hindrance(ctx: JobContext, broker: Broker) -> tuple[str, str]:
     """What keeps Bronze from being written, and that in full; both empty if nothing does."""
     if ctx.leases.is_held(LOCK):
         return LOCK, "another process writes Bronze"
-    if behind := ctx.lake.clock_behind((RAW_EVENTS, DEAD_LETTER)):
+    if behind := clock_is_behind(map(ctx.lake.state, (RAW_EVENTS, DEAD_LETTER)), datetime.now(UTC)):
         return _CLOCK, behind
     missing = _missing(broker)
     return missing, missing

@@ -94,7 +94,7 @@ def range_budget(
     reasons: Counter[tuple[str, str]] = Counter()
     for ((day, _), failed_rules), rows in set_aside.items():
         reasons[day or NO_DATE, failed_rules] += rows
-    newest = lake.newest_position(QUARANTINE)
+    newest = lake.state(QUARANTINE).newest_position()
     before = Spent.of((newest.counts or {}).get(_SPENT) if newest else None)
     days = tallies(read, reasons, _excused(waived_in_bronze))
     spent = add_range(before, days)

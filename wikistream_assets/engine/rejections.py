@@ -52,7 +52,7 @@ def read_marked(
 
 def _snapshots(lake: Lakehouse, covered: SnapshotRange) -> list[int]:
     """The snapshots of a range, oldest first."""
-    return [version.snapshot_id for version in lake.between(RAW_EVENTS, covered.start, covered.end)][::-1]
+    return [version.snapshot_id for version in lake.state(RAW_EVENTS).between(covered.start, covered.end)][::-1]
 
 
 def _marked(spark: SparkSession, lake: Lakehouse, part: SnapshotRange, rejections: Sequence[Decision]) -> DataFrame:

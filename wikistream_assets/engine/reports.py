@@ -35,7 +35,7 @@ def report_of(
     Raises:
         StepError: something was pending, and nothing shows that the run audited it; or it passed and is not published.
     """
-    now = pending_range(lake, layer)
+    now = pending_range(lake.look(), layer)
     moved = now.start != before.start
     advanced = moved if layer == bronze_gate.LAYER else _made_by(lake, tables[0], run_id)
     found = recorded(lake, layer, tables, run_id)
@@ -53,5 +53,5 @@ def report_of(
 
 
 def _made_by(lake: Lakehouse, spec: TableSpec, run_id: str) -> bool:
-    newest = lake.newest_position(spec)
+    newest = lake.state(spec).newest_position()
     return newest is not None and newest.run_id == run_id

@@ -11,8 +11,8 @@ from wikistream_assets.engine import gate
 from wikistream_assets.engine.context import SnapshotRange
 from wikistream_assets.engine.gold import Position
 from wikistream_assets.engine.silver import consumed
-from wikistream_assets.lake.lakehouse import MAIN, Lakehouse, Version
 from wikistream_assets.lake.query import common_gold_versions
+from wikistream_assets.lake.state import MAIN, States, TableState, Version
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
 
@@ -32,21 +32,22 @@ class Limits:
     least: int
 
 
-def expirable(lake: Lakehouse, spec: TableSpec, limits: Limits) -> list[int]:
+def expirable(states: States, spec: TableSpec, limits: Limits) -> list[int]:
     """The snapshots of ``spec`` that nobody needs and that are beyond ``limits``, oldest first."""
-    main = list(lake.history(spec))
+    state = states[spec]
+    main = list(state.history())
     places = {version.snapshot_id: place for place, version in enumerate(main)}
-    needed = _needed(lake, spec, main)
+    needed = _needed(states, spec, main)
     if not needed <= places.keys():
         # A position that main does not hold is one of a history that was rolled back; the next run puts it right. Touch nothing.
         return []
     required = max(places[snapshot_id] for snapshot_id in needed)
     # What was masked must be gone from the past too, as soon as no reader stands before it: no other wish for the past counts.
     masked = next((place for place, version in enumerate(main) if version.masks), len(main) - 1)
-    wished = max(_place_of_limits(main, limits), _place_for_ratios(lake, spec, main, required))
+    wished = max(_place_of_limits(main, limits), _place_for_ratios(state, main, required))
     last = max(required, min(wished, masked))
-    kept = {version.snapshot_id for version in main[: last + 1]} | _of_branches(lake, spec)
-    known = sorted(lake.table(spec).snapshots(), key=lambda snapshot: snapshot.sequence_number or 0)
+    kept = {version.snapshot_id for version in main[: last + 1]} | _of_branches(state)
+    known = sorted(state.snapshots.values(), key=lambda snapshot: snapshot.sequence_number or 0)
     return [
         snapshot.snapshot_id
         for snapshot in known
@@ -56,42 +57,41 @@ def expirable(lake: Lakehouse, spec: TableSpec, limits: Limits) -> list[int]:
     ]
 
 
-def _needed(lake: Lakehouse, spec: TableSpec, main: list[Version]) -> set[int]:
+def _needed(states: States, spec: TableSpec, main: list[Version]) -> set[int]:
     """Snapshots of main without which some run could not go on."""
     first, head = main[-1].snapshot_id, main[0].snapshot_id
     newest_position = [version.snapshot_id for version in main if version.position is not None][:1]
-    needed = {head, *newest_position, *readers_of(lake, spec)}
+    needed = {head, *newest_position, *readers_of(states, spec)}
     on_main = {version.snapshot_id for version in main}
-    for name in lake.table(spec).metadata.refs:
+    for name in states[spec].refs:
         # A tag, or the snapshot that a branch was made from.
-        needed.add(next((v.snapshot_id for v in lake.history(spec, name) if v.snapshot_id in on_main), first))
+        needed.add(next((v.snapshot_id for v in states[spec].history(name) if v.snapshot_id in on_main), first))
     return needed
 
 
-def readers_of(lake: Lakehouse, spec: TableSpec) -> set[int]:
+def readers_of(states: States, spec: TableSpec) -> set[int]:
     """How far the tables downstream have read ``spec``: the oldest kept snapshot for one that has read nothing yet."""
-    *_, oldest = lake.history(spec)
-    first = oldest.snapshot_id
+    first = states[spec].first
     if spec is RAW_EVENTS:
-        return {consumed(lake.newest_position(reader)) or first for reader in (CLEANED_EVENTS, QUARANTINE)}
+        return {consumed(states[reader].newest_position()) or first for reader in (CLEANED_EVENTS, QUARANTINE)}
     if spec is CLEANED_EVENTS:
-        positions = [Position.of(lake.newest_position(reader)) for reader in GOLD_TABLES]
+        positions = [Position.of(states[reader].newest_position()) for reader in GOLD_TABLES]
         return {position.silver if position else first for position in positions}
     if spec is QUARANTINE:
         # If a run dies between the two publications, the quarantine is set back to where Silver stands.
-        position = consumed(lake.newest_position(CLEANED_EVENTS))
-        return {next((v.snapshot_id for v in lake.history(spec) if v.position and consumed(v) == position), first)}
+        position = consumed(states[CLEANED_EVENTS].newest_position())
+        return {next((v.snapshot_id for v in states[spec].history() if v.position and consumed(v) == position), first)}
     if spec in GOLD_TABLES:
-        return {common_gold_versions(lake)[spec.identifier].snapshot_id}
+        return {common_gold_versions(states)[spec.identifier].snapshot_id}
     return set()
 
 
-def _place_for_ratios(lake: Lakehouse, spec: TableSpec, main: list[Version], required: int) -> int:
+def _place_for_ratios(state: TableState, main: list[Version], required: int) -> int:
     """A ratio check looks at rows before its range until it has enough of them; only gates with a range do."""
-    if spec not in (RAW_EVENTS, CLEANED_EVENTS):
+    if state.spec not in (RAW_EVENTS, CLEANED_EVENTS):
         return 0
     oldest = main[required].snapshot_id
-    start = gate.ratio_range(lake, spec, SnapshotRange(oldest, oldest)).start
+    start = gate.ratio_range(state, SnapshotRange(oldest, oldest)).start
     return next(place for place, version in enumerate(main) if version.snapshot_id == start)
 
 
@@ -100,12 +100,12 @@ def _place_of_limits(main: list[Version], limits: Limits) -> int:
     return min(max(min(young, limits.most), limits.least), len(main)) - 1
 
 
-def _of_branches(lake: Lakehouse, spec: TableSpec) -> set[int]:
+def _of_branches(state: TableState) -> set[int]:
     """Snapshots that only a branch or a tag leads to: all back to where it left main."""
-    main = {version.snapshot_id for version in lake.history(spec)}
-    names = [name for name in lake.table(spec).metadata.refs if name != MAIN]
+    main = {version.snapshot_id for version in state.history()}
     return {
         version.snapshot_id
-        for name in names
-        for version in takewhile(lambda v: v.snapshot_id not in main, lake.history(spec, name))
+        for name in state.refs
+        if name != MAIN
+        for version in takewhile(lambda v: v.snapshot_id not in main, state.history(name))
     }

@@ -33,8 +33,9 @@ from wikistream_assets.engine.quarantine_budget import (
 from wikistream_assets.engine.rejections import read_marked
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.lake.failures import in_one_line
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse, Version, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import among, append_rows, read_range, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG, States, Version, summary_properties
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.drift import CATEGORY_COLUMNS, drift_outcomes, earlier_counts
 from wikistream_assets.quality.outcomes import computed
@@ -70,19 +71,16 @@ def consumed(version: Version | None) -> int | None:
     return version.position[RAW_EVENTS.identifier] if version and version.position else None
 
 
-def pending_range(lake: Lakehouse) -> SnapshotRange:
+def pending_range(states: States) -> SnapshotRange:
     """The audited Bronze snapshots that Silver has not published: a range that has failed before, else all up to the tag."""
-    start = consumed(lake.newest_position(CLEANED_EVENTS)) or gate.first_snapshot(lake, RAW_EVENTS)
+    bronze, silver = states[RAW_EVENTS], states[CLEANED_EVENTS]
+    start = consumed(silver.newest_position()) or bronze.first
     # A lake of before there were notes has the branch alone.
-    pinned = lake.pinned_end(CLEANED_EVENTS, start) or consumed(_branch_position(lake))
+    on_branch = silver.newest_position(AUDIT_BRANCH) if AUDIT_BRANCH in silver.refs else None
+    pinned = silver.pinned_end(start) or consumed(on_branch)
     if pinned and pinned != start:
         return SnapshotRange(start, pinned)
-    tagged = lake.head(RAW_EVENTS, AUDITED_TAG)
-    return SnapshotRange(start, tagged.snapshot_id if tagged else start)
-
-
-def _branch_position(lake: Lakehouse) -> Version | None:
-    return lake.newest_position(CLEANED_EVENTS, AUDIT_BRANCH) if lake.head(CLEANED_EVENTS, AUDIT_BRANCH) else None
+    return SnapshotRange(start, bronze.refs.get(AUDITED_TAG, start))
 
 
 @in_one_line
@@ -93,7 +91,7 @@ def run(ctx: JobContext) -> GateReport:
         WriterBusyError: another Silver run is at work on this lake.
     """
     with ctx.leases.only_run(ctx.spark, LAYER), ctx.leases.main_of(LAYER):
-        covered = pending_range(ctx.lake)
+        covered = pending_range(ctx.lake.look())
         _align_quarantine(ctx.lake)
         if covered.empty:
             return gate.already_published(ctx, LAYER, [CLEANED_EVENTS], covered)
@@ -107,19 +105,19 @@ def run(ctx: JobContext) -> GateReport:
 
 def _align_quarantine(lake: Lakehouse) -> None:
     """Set the quarantine's main back to Silver's position, if an earlier attempt published the quarantine only."""
-    position = consumed(lake.newest_position(CLEANED_EVENTS))
-    if consumed(lake.newest_position(QUARANTINE)) == position:
+    position = consumed(lake.state(CLEANED_EVENTS).newest_position())
+    if consumed(lake.state(QUARANTINE).newest_position()) == position:
         return
     same = next(
         version
-        for version in lake.history(QUARANTINE)
+        for version in lake.state(QUARANTINE).history()
         if version.parent_id is None or (position is not None and consumed(version) == position)
     )
     lake.reset_main(QUARANTINE, same.snapshot_id)
 
 
 def _attempt(ctx: JobContext, covered: SnapshotRange) -> GateReport:
-    unfinished = ctx.lake.pinned_end(CLEANED_EVENTS, covered.start) == covered.end
+    unfinished = ctx.lake.state(CLEANED_EVENTS).pinned_end(covered.start) == covered.end
     attempt = gate.begin_attempt(ctx, LAYER, covered, unfinished=unfinished)
     # Not the branch alone: killed before the new one is written, a failed range would be forgotten with the old one, and grow.
     ctx.lake.pin_range(CLEANED_EVENTS, covered.start, covered.end)
@@ -181,7 +179,7 @@ def _gathered(rows: DataFrame) -> DataFrame:
 
 
 def _summary(ctx: JobContext, spec: TableSpec, position: dict[str, int], rows: int, **more: Any) -> dict[str, str]:
-    before = ctx.lake.newest_position(spec)
+    before = ctx.lake.state(spec).newest_position()
     total = before.counts["total"]["rows"] if before and before.counts else 0
     counts = {"batch": {"rows": rows}, "total": {"rows": total + rows}, **more}
     return summary_properties(position, counts, ctx.criteria, run_id=ctx.run_id)
@@ -189,7 +187,7 @@ def _summary(ctx: JobContext, spec: TableSpec, position: dict[str, int], rows: i
 
 def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built: Built) -> gate.AuditedTable:
     lake = ctx.lake
-    written = SnapshotRange(lake.head_id(CLEANED_EVENTS), lake.head_id(CLEANED_EVENTS, AUDIT_BRANCH))
+    written = SnapshotRange(lake.state(CLEANED_EVENTS).head_id(), lake.state(CLEANED_EVENTS).head_id(AUDIT_BRANCH))
     rows = read_range(ctx.spark, CLEANED_EVENTS, written.start, written.end)
     waived = waived_checks(decisions_on(lake, CLEANED_EVENTS, covered))
     measured = evaluate(
@@ -211,7 +209,7 @@ def _audit(ctx: JobContext, covered: SnapshotRange, attempt: GateContext, built:
         earlier_profiles=audit_log.baseline(lake, CLEANED_EVENTS, attempt),
         earlier_categories=earlier_counts(audit_log.earlier_evidence(lake, CLEANED_EVENTS, DRIFT_CATEGORIES, attempt)),
     )
-    set_aside = SnapshotRange(lake.head_id(QUARANTINE), lake.head_id(QUARANTINE, AUDIT_BRANCH))
+    set_aside = SnapshotRange(lake.state(QUARANTINE).head_id(), lake.state(QUARANTINE).head_id(AUDIT_BRANCH))
     found = gate.rows_by_hour(rows) + gate.rows_by_hour(
         read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end)
     )
@@ -228,9 +226,9 @@ def _parity(
     """Bronze = Silver + quarantine: hour by hour in the range, and in total over the tables' whole life."""
     lake = ctx.lake
     differences = gate.differences(bronze, found)
-    expected = next(lake.history(RAW_EVENTS, covered.end)).total_records
+    expected = next(lake.state(RAW_EVENTS).history(covered.end)).total_records
     silver, quarantine = (
-        version.total_records if (version := lake.head(spec, AUDIT_BRANCH)) else 0
+        version.total_records if (version := lake.state(spec).head(AUDIT_BRANCH)) else 0
         for spec in (CLEANED_EVENTS, QUARANTINE)
     )
     failed = sum(abs(difference) for difference in differences.values()) or abs(expected - silver - quarantine)

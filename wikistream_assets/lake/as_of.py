@@ -14,8 +14,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from wikistream_assets.exceptions import ConfigurationError, LakeError
-from wikistream_assets.lake.lakehouse import POSITION_KEY, Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import common_gold_versions
+from wikistream_assets.lake.state import POSITION_KEY, Version
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
@@ -43,8 +44,8 @@ def versions_as_of(lake: Lakehouse, as_of: str, tables: Sequence[TableSpec]) -> 
         at_ms = _milliseconds(as_of)
     needed = {*tables, *(GOLD_TABLES if any(spec in GOLD_TABLES for spec in tables) else ())}
     heads = {spec.identifier: named.get(spec.identifier) or _head_at(lake.table(spec), at_ms) for spec in needed}
-    found = {spec.identifier: next(lake.history(spec, heads[spec.identifier])) for spec in needed}
-    return found | (common_gold_versions(lake, heads) if any(spec in GOLD_TABLES for spec in tables) else {})
+    found = {spec.identifier: next(lake.state(spec).history(heads[spec.identifier])) for spec in needed}
+    return found | (common_gold_versions(lake.look(), heads) if any(spec in GOLD_TABLES for spec in tables) else {})
 
 
 def _milliseconds(text: str) -> int:
@@ -73,7 +74,7 @@ def _published_with(lake: Lakehouse, spec: TableSpec, snapshot_id: int) -> int:
     at_ms = _published_at(spec, lake.table(spec), {snapshot_id})
     if spec not in GOLD_TABLES:
         return at_ms
-    version = lake.newest_position(spec, snapshot_id)
+    version = lake.state(spec).newest_position(snapshot_id)
     if version is None:
         return at_ms  # from before the first publication
     position = json.dumps(version.position, sort_keys=True)

@@ -9,8 +9,9 @@ from typing import Any, Final
 from pyiceberg.table import Table
 
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.lake.lakehouse import Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import connect, relation
+from wikistream_assets.lake.state import Version
 from wikistream_assets.lake.table_hash import hashed_columns
 from wikistream_assets.tables.spec import TableSpec
 
@@ -57,7 +58,7 @@ def version_named(lake: Lakehouse, spec: TableSpec, name: str) -> Version:
     Raises:
         LakeError: the table has no such snapshot.
     """
-    version = next(lake.history(spec, int(name) if name.isdecimal() else name), None)
+    version = next(lake.state(spec).history(int(name) if name.isdecimal() else name), None)
     if version is None:
         raise LakeError(
             f"{spec.identifier} has no snapshot {name!r}, or it has expired; see: wikistream snapshots {spec.identifier}"

@@ -7,12 +7,12 @@ a summary is done by this class in milliseconds.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import wraps
-from itertools import takewhile
-from typing import Any, Final, ParamSpec, TypeVar
+from hashlib import sha256
+from typing import Final, ParamSpec, TypeVar
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -22,7 +22,6 @@ from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, G
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import CommitTableResponse, Table
-from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
@@ -35,27 +34,29 @@ from pyiceberg.types import (
     StringType,
     TimestamptzType,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from wikistream_assets.exceptions import BranchOutdatedError, ClockBehindError, LakeError
-from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
+from wikistream_assets.lake.state import (
+    AUDIT_BRANCH,
+    AUDITING_KEY,
+    CONTRACTS_KEY,
+    KAFKA_LOSSES_KEY,
+    MAIN,
+    MASKED_KEY,
+    Masked,
+    States,
+    TableState,
+    clock_behind,
+    summary_properties,
+)
 from wikistream_assets.streams.edits.tables import DEAD_LETTER
 from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets.tables.spec import Column, ColumnType, TableSpec
 
 CATALOG_NAME: Final = "wikistream"
-MAIN: Final = "main"
-AUDIT_BRANCH: Final = "audit"
-AUDITED_TAG: Final = "audited"
-POSITION_KEY: Final = "wikistream.position"
-COUNTS_KEY: Final = "wikistream.counts"
-CRITERIA_KEY: Final = "wikistream.criteria"
-RUN_KEY: Final = "wikistream.run_id"
-MASKED_KEY: Final = "wikistream.masked"
-TOPICS_KEY: Final = "wikistream.topics"
-AUDITING_KEY: Final = "wikistream.auditing"
-KAFKA_LOSSES_KEY: Final = "wikistream.kafka_losses"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -89,12 +90,18 @@ TABLE_PROPERTIES: Final[dict[str, str]] = {
     "write.spark.fanout.enabled": "true",
 }
 
+_NOTED_ON: Final = QUALITY_RESULTS.namespace
+"""The namespace whose properties say which contracts the lake was made for: that of the audit trail, which every lake has."""
+
+_CONTRACTS: Final = sha256(
+    json.dumps(
+        [(spec.identifier, [(c.name, c.type) for c in spec.columns], spec.partition_by) for spec in ALL_TABLES]
+    ).encode()
+).hexdigest()
+
 REMEDY: Final = "restore a backup with 'wikistream restore', or start a new home (WIKISTREAM_HOME)"
 
 _FILE: Final = re.compile(r"(?<!\w)/[^\n]*?/warehouse/[^\n]*?\.(?:metadata\.json|avro|parquet)")
-
-CLOCK_TOLERANCE_SECONDS: Final = 60
-"""How far a commit's time may lie before the table's last one: beyond it Iceberg's Java refuses to write, and to read."""
 
 # Concurrent commits (a tag while the stream appends) lose the catalog's compare-and-swap and are simply tried again.
 _try_again = retry(
@@ -128,58 +135,10 @@ class LocalCatalog(SqlCatalog):
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
-        if told := _clock_behind(table):
+        name = ".".join(table.name())
+        if told := clock_behind(name, table.metadata.last_updated_ms, datetime.now(UTC)):
             raise ClockBehindError(told)
         return super().commit_table(table, requirements, updates)
-
-
-@dataclass(frozen=True)
-class Version:
-    """One snapshot of a table, as far as the pipeline cares.
-
-    Attributes:
-        snapshot_id: Iceberg snapshot id.
-        parent_id: the snapshot it was made from; None for the first.
-        timestamp_ms: commit time, milliseconds since the epoch.
-        operation: append, overwrite, replace or delete.
-        added_records: rows the snapshot added; none if it only wrote rows anew (compaction).
-        total_records: rows in the table as of the snapshot.
-        position: parsed ``wikistream.position``, or None if the snapshot carries none.
-        counts: parsed ``wikistream.counts``, or None.
-        masks: whether the snapshot hides names in rows that older snapshots still show.
-        run_id: the run that made it, if it said so.
-    """
-
-    snapshot_id: int
-    parent_id: int | None
-    timestamp_ms: int
-    operation: str
-    added_records: int
-    total_records: int
-    position: dict[str, Any] | None
-    counts: dict[str, Any] | None
-    masks: bool = False
-    run_id: str | None = None
-
-    @property
-    def committed_at(self) -> datetime:
-        """Commit time, UTC."""
-        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
-
-
-@dataclass(frozen=True)
-class Masked:
-    """How far a table is masked: all rows of the dates before ``before``, but for two kinds that are still to be looked at.
-
-    Attributes:
-        before: yyyy-MM-dd; the mark never goes back.
-        sequence: rows that came after this sequence number are not masked yet ..
-        waiting: .. nor are some rows of these dates.
-    """
-
-    before: str = ""
-    sequence: int = 0
-    waiting: tuple[str, ...] = ()
 
 
 class Lakehouse:
@@ -193,19 +152,35 @@ class Lakehouse:
     def ensure_tables(self) -> None:
         """Create missing namespaces and tables, add columns that a contract has gained. A second call changes nothing.
 
+        A lake that was made for just these contracts says so, and then no table is loaded for it.
+
         Raises:
             LakeError: a table is of a contract that this version cannot read and write whole.
         """
         namespaces = {name[0] for name in self.catalog.list_namespaces()}
+        if _NOTED_ON in namespaces and self._made_for() == _CONTRACTS:
+            return
         for spec in ALL_TABLES:
             if spec.namespace not in namespaces:
                 self.catalog.create_namespace_if_not_exists(spec.namespace)
                 namespaces.add(spec.namespace)
-            try:
-                self.table(spec)
-            except NoSuchTableError:
+            if not self.catalog.table_exists(spec.identifier):
                 self._create(spec)
             self._complete(spec)
+        self._note_made_for()
+
+    def _made_for(self) -> str | None:
+        """The contracts that all tables were last completed for."""
+        noted: str | None = self.catalog.load_namespace_properties(_NOTED_ON).get(CONTRACTS_KEY)
+        return noted
+
+    def _note_made_for(self) -> None:
+        """Last, so that a process killed on the way leaves no note."""
+        try:
+            self.catalog.update_namespace_properties(_NOTED_ON, updates={CONTRACTS_KEY: _CONTRACTS})
+        except IntegrityError:
+            if self._made_for() != _CONTRACTS:  # else another process has opened the lake meanwhile
+                raise
 
     def _create(self, spec: TableSpec) -> None:
         fields = [
@@ -250,10 +225,12 @@ class Lakehouse:
         """The table as it is now, freshly loaded from the catalog.
 
         Raises:
-            LakeError: its metadata file is missing or damaged.
+            LakeError: the catalog does not name it, or its metadata file is missing or damaged.
         """
         try:
             return self.catalog.load_table(spec.identifier)
+        except NoSuchTableError:
+            cause = "the catalog does not name it"
         except FileNotFoundError as error:
             cause = f"{named_file(error)} is missing"
         except OSError as error:
@@ -289,17 +266,8 @@ class Lakehouse:
 
     def pin_range(self, spec: TableSpec, start: int, end: int) -> None:
         """Note, before a branch is made, that the upstream snapshots after ``start`` up to ``end`` are audited for ``spec``."""
-        if self.pinned_end(spec, start) != end:
+        if self.state(spec).pinned_end(start) != end:
             self.set_property(spec, AUDITING_KEY, json.dumps({"start": start, "end": end}))
-
-    def pinned_end(self, spec: TableSpec, start: int) -> int | None:
-        """Where the range ends that begins at ``start`` and was audited before; None if there was none.
-
-        After its publication the next range has another start, so the note needs no end of its own. Main set back to that start
-        meets the same range again, and so the decisions on it.
-        """
-        pinned: dict[str, int] = json.loads(self.table(spec).properties.get(AUDITING_KEY, "{}"))
-        return pinned["end"] if pinned.get("start") == start else None
 
     def kafka_losses(self) -> list[str]:
         """When Kafka's data was lost, ISO 8601, oldest first: letters from before and after may stand at the same offset."""
@@ -317,7 +285,7 @@ class Lakehouse:
             mark: kept as a table property, by the same commit.
         """
         table = self.table(spec)
-        newest = next((v for v in self._ancestors(table, MAIN) if v.position is not None), None)
+        newest = TableState.of(spec, table).newest_position()
         properties = {MASKED_KEY: mark.before}
         if newest is not None and newest.position is not None:
             counts = newest.counts or {}
@@ -335,69 +303,15 @@ class Lakehouse:
         """Take no row of ``spec`` for masked any more: main goes back behind a mark."""
         self.set_property(spec, MASKED_KEY, "{}")
 
-    def masked(self, spec: TableSpec) -> Masked:
-        """How far the table is masked; as ``Masked()`` says at first."""
-        known = json.loads(self.table(spec).properties.get(MASKED_KEY, "{}"))
-        return Masked(**known | {"waiting": tuple(known.get("waiting", ()))})
+    # ---- states -------------------------------------------------------------------------------------------------------
 
-    def clock_behind(self, tables: Sequence[TableSpec] = ALL_TABLES) -> str | None:
-        """By how much the clock is behind the newest commit of the tables, in one line; None if a commit is possible now."""
-        newest = max((self.table(spec) for spec in tables), key=lambda table: table.metadata.last_updated_ms)
-        return _clock_behind(newest)
+    def state(self, spec: TableSpec) -> TableState:
+        """The table as it is now."""
+        return TableState.of(spec, self.table(spec))
 
-    # ---- versions -----------------------------------------------------------------------------------------------------
-
-    def head(self, spec: TableSpec, ref: str = MAIN) -> Version | None:
-        """The snapshot that ``ref`` (a branch or a tag) points to, or None if there is no such ref."""
-        snapshot = self.table(spec).snapshot_by_name(ref)
-        return _version(snapshot) if snapshot else None
-
-    def head_id(self, spec: TableSpec, ref: str = MAIN) -> int:
-        """The id of the snapshot that ``ref`` points to.
-
-        Raises:
-            LakeError: there is no such ref: someone else has dropped it, or the table was not made by this project.
-        """
-        version = self.head(spec, ref)
-        if version is None:
-            raise LakeError(
-                f"{spec.identifier} has no {ref!r} any more: run the job again, or 'wikistream restore' a backup"
-            )
-        return version.snapshot_id
-
-    def history(self, spec: TableSpec, ref: str | int = MAIN) -> Iterator[Version]:
-        """The snapshot ``ref`` (a name or a snapshot id) points to and its ancestors, newest first, as far as they are kept."""
-        yield from self._ancestors(self.table(spec), ref)
-
-    def between(self, spec: TableSpec, start: int, end: int) -> Iterator[Version]:
-        """The snapshots after ``start`` up to and including ``end``, newest first."""
-        return takewhile(lambda version: version.snapshot_id != start, self.history(spec, end))
-
-    @staticmethod
-    def _ancestors(table: Table, ref: str | int) -> Iterator[Version]:
-        # PyIceberg looks a snapshot up by walking through all of them.
-        by_id = {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
-        named = table.metadata.refs.get(ref) if isinstance(ref, str) else None
-        snapshot = by_id.get(named.snapshot_id if named else ref)  # type: ignore[arg-type]  # an unknown name finds nothing
-        while snapshot is not None:
-            yield _version(snapshot)
-            snapshot = by_id.get(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id else None
-
-    def newest_position(self, spec: TableSpec, ref: str | int = MAIN) -> Version | None:
-        """The newest ancestor of ``ref`` that carries a position (compaction's ``replace`` snapshots carry none)."""
-        return next((version for version in self.history(spec, ref) if version.position is not None), None)
-
-    def newest_batch(self, spec: TableSpec) -> Version | None:
-        """The newest snapshot of main that moved the position: masking's mark has one too, but only carries it on.
-
-        None before the first, and when maintenance has forgotten all that lies before a mark.
-        """
-        return next((v for v in self.history(spec) if v.position is not None and not v.masks), None)
-
-    def position(self, spec: TableSpec) -> dict[str, Any]:
-        """How far the table has read: the newest position on main; empty before the first."""
-        newest = self.newest_position(spec)
-        return (newest and newest.position) or {}
+    def look(self) -> States:
+        """One look at the lake: what is asked of it sees one state of each table."""
+        return States(self.table)
 
     # ---- references ---------------------------------------------------------------------------------------------------
 
@@ -419,7 +333,7 @@ class Lakehouse:
     def fresh_branch(self, spec: TableSpec) -> None:
         """Make the audit branch start anew at main's head; what an earlier attempt left on it is dropped."""
         self.drop_ref(spec, AUDIT_BRANCH)
-        self.table(spec).manage_snapshots().create_branch(self.head_id(spec), AUDIT_BRANCH).commit()
+        self.table(spec).manage_snapshots().create_branch(self.state(spec).head_id(), AUDIT_BRANCH).commit()
 
     @_commits
     def publish(self, spec: TableSpec) -> int:
@@ -430,8 +344,9 @@ class Lakehouse:
             LakeError: there is no such branch.
         """
         table = self.table(spec)
-        head_id, main_id = self.head_id(spec, AUDIT_BRANCH), self.head_id(spec)
-        if all(version.snapshot_id != main_id for version in self.history(spec, head_id)):
+        state = TableState.of(spec, table)
+        head_id, main_id = state.head_id(AUDIT_BRANCH), state.head_id()
+        if all(version.snapshot_id != main_id for version in state.history(head_id)):
             raise BranchOutdatedError(
                 f"{spec.identifier}: main has moved since the audit branch was built; build it again"
             )
@@ -443,17 +358,6 @@ class Lakehouse:
     def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
         """Point main at ``snapshot_id``, which must be a snapshot of the table."""
         self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
-
-
-def _clock_behind(table: Table) -> str | None:
-    newest = datetime.fromtimestamp(table.metadata.last_updated_ms / 1000, UTC)
-    seconds = (newest - datetime.now(UTC)).total_seconds()
-    if seconds <= CLOCK_TOLERANCE_SECONDS:
-        return None
-    return (
-        f"the clock is {seconds:.0f} s behind the newest commit of {'.'.join(table.name())} ({newest:%Y-%m-%d %H:%M:%S} UTC): "
-        f"set it right, or wait until it has come to within {CLOCK_TOLERANCE_SECONDS} s of that; nothing is committed before"
-    )
 
 
 def named_file(error: Exception | str) -> str:
@@ -507,40 +411,3 @@ def table_spec(identifier: str) -> TableSpec:
         return TABLE_BY_IDENTIFIER[identifier]
     except KeyError:
         raise LakeError(f"no table {identifier!r}; known: {', '.join(sorted(TABLE_BY_IDENTIFIER))}") from None
-
-
-def summary_properties(
-    position: Mapping[str, Any],
-    counts: Mapping[str, Any],
-    criteria: Criteria = DEFAULT_CRITERIA,
-    *,
-    run_id: str | None = None,
-) -> dict[str, str]:
-    """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text.
-
-    What ``criteria`` change is one more, so that a reader can tell how a version was classified, and so is the run that makes it.
-    """
-    entries: dict[str, Mapping[str, Any]] = {POSITION_KEY: position, COUNTS_KEY: counts}
-    if criteria.changed:
-        entries[CRITERIA_KEY] = criteria.changed
-    made_by = {RUN_KEY: run_id} if run_id else {}
-    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()} | made_by
-
-
-def _version(snapshot: Snapshot) -> Version:
-    summary = snapshot.summary
-    properties = summary.additional_properties if summary else {}
-    position, counts = properties.get(POSITION_KEY), properties.get(COUNTS_KEY)
-    operation = summary.operation if summary else Operation.APPEND
-    return Version(
-        snapshot_id=snapshot.snapshot_id,
-        parent_id=snapshot.parent_snapshot_id,
-        timestamp_ms=snapshot.timestamp_ms,
-        operation=operation.value,
-        added_records=int(properties.get("added-records", 0)) if operation is not Operation.REPLACE else 0,
-        total_records=int(properties.get("total-records", 0)),
-        position=json.loads(position) if position else None,
-        counts=json.loads(counts) if counts else None,
-        masks=MASKED_KEY in properties,
-        run_id=properties.get(RUN_KEY),
-    )

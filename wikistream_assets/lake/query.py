@@ -22,8 +22,9 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.table import Table
 
 from wikistream_assets.exceptions import LakeError, WikistreamError
-from wikistream_assets.lake.lakehouse import MAIN, REMEDY, Lakehouse, Version
+from wikistream_assets.lake.lakehouse import REMEDY, Lakehouse
 from wikistream_assets.lake.local_files import local_path
+from wikistream_assets.lake.state import MAIN, States, Version
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import ColumnType, TableSpec
@@ -179,20 +180,20 @@ def relation(
 
 def readable_versions(lake: Lakehouse, tables: Sequence[TableSpec] = ALL_TABLES) -> dict[str, Version]:
     """The version of each table that a reader sees: main's head, for Gold the newest common to all four; by identifier."""
-    versions = {}
+    states, versions = lake.look(), {}
     for spec in tables:
         if spec not in GOLD_TABLES:
-            head = lake.head(spec)
+            head = states[spec].head()
             if head is None:
                 raise LakeError(f"{spec.identifier} has no snapshot; restore WIKISTREAM_HOME or start a new one")
             versions[spec.identifier] = head
     if any(spec in GOLD_TABLES for spec in tables):
-        gold = common_gold_versions(lake)
+        gold = common_gold_versions(states)
         versions |= {spec.identifier: gold[spec.identifier] for spec in tables if spec in GOLD_TABLES}
     return versions
 
 
-def common_gold_versions(lake: Lakehouse, heads: Mapping[str, int] | None = None) -> dict[str, Version]:
+def common_gold_versions(states: States, heads: Mapping[str, int] | None = None) -> dict[str, Version]:
     """The newest version of the four Gold tables that was made from one and the same Silver snapshot, by identifier.
 
     Args:
@@ -204,7 +205,8 @@ def common_gold_versions(lake: Lakehouse, heads: Mapping[str, int] | None = None
         LakeError: no position occurs in the history of all four.
     """
     by_position = [
-        _newest_by_position(list(lake.history(spec, heads[spec.identifier] if heads else MAIN))) for spec in GOLD_TABLES
+        _newest_by_position(list(states[spec].history(heads[spec.identifier] if heads else MAIN)))
+        for spec in GOLD_TABLES
     ]
     for position in by_position[0]:
         if all(position in versions for versions in by_position):

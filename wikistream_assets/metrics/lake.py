@@ -160,7 +160,7 @@ class LakeMetrics:
                 "snapshot_timestamp_seconds": snapshot.timestamp_ms / 1000 if snapshot else 0.0,
             }.items():
                 figures[f"wikistream_table_{name}"].append(((spec.identifier,), figure))
-        newest = lake.newest_position(RAW_EVENTS)
+        newest = lake.state(RAW_EVENTS).newest_position()
         totals: dict[str, int] = newest.counts["total"] if newest and newest.counts else {}
         figures |= {f"wikistream_bronze_{name}": [((), float(total))] for name, total in totals.items()}
         return figures | self._gates(lake)
@@ -187,7 +187,7 @@ class LakeMetrics:
         }
 
     def _newest_verdicts(self, lake: Lakehouse) -> list[dict[str, Any]]:
-        head = lake.head(QUALITY_RESULTS)
+        head = lake.state(QUALITY_RESULTS).head()
         if head is None:
             return []
         if self._verdicts is None or self._verdicts[0] != head.snapshot_id:

@@ -22,10 +22,12 @@ from wikistream_assets.instance.cycles import STEPS, cycle_at_work, last_cycle
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import clock_is_behind
 from wikistream_assets.quality.quarantine import BUDGET_RULES
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.supervision.cycle_loop import Ended, Last
 from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets.tables.spec import TableSpec
@@ -127,7 +129,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append("the producer has received nothing yet: see logs/producer.out")
     for gap in cursor.gaps_since(moment - GAP_TOLD) if cursor else ():
         problems.append(f"the source left events out, noticed at {gap.detected_at}: see 'wikistream backfill --help'")
-    if lake is not None and (clock := lake.clock_behind()):
+    if lake is not None and (clock := clock_is_behind(map(lake.state, ALL_TABLES), datetime.now(UTC))):
         problems.append(clock)
     stuck = max(STALE, timedelta(seconds=settings.bronze_stall_seconds))
     if behind and (bronze_at is None or moment - bronze_at > stuck):
@@ -175,7 +177,9 @@ def _kafka(
 def _lag(broker: Broker, lake: Lakehouse) -> int:
     behind = sum(sum(partitions.values()) for partitions in lag(broker, lake).values())
     return (
-        behind if behind and broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)) else 0
+        behind
+        if behind and broker.has_committed_records(lake.state(RAW_EVENTS).position, broker.ends(EVENT_TOPICS))
+        else 0
     )
 
 
@@ -183,7 +187,7 @@ def _moved(lake: Lakehouse | None, spec: TableSpec) -> datetime | None:
     if lake is None:
         return None
     # where masking's mark is the oldest snapshot that is kept, the table moved no later than that
-    newest = lake.newest_batch(spec) or lake.newest_position(spec)
+    newest = lake.state(spec).newest_batch or lake.state(spec).newest_position()
     return newest.committed_at if newest else None
 
 
@@ -192,7 +196,7 @@ def _last_verdict(lake: Lakehouse | None) -> datetime | None:
 
     Where only such snapshots are kept, the oldest of them: the verdicts are no younger.
     """
-    kept = [version for version in lake.history(QUALITY_RESULTS) if version.total_records] if lake else []
+    kept = [version for version in lake.state(QUALITY_RESULTS).history() if version.total_records] if lake else []
     added = (version for version in kept if version.operation == "append" and version.added_records)
     newest = next(added, kept[-1] if kept else None)
     return newest.committed_at if newest else None
@@ -233,7 +237,7 @@ def _standstill(
 
     Then nothing starts the cycles, or nothing carries them out, though every program runs. Before the first rows none is due.
     """
-    bronze = lake.head(RAW_EVENTS)
+    bronze = lake.state(RAW_EVENTS).head()
     if bronze is None or bronze.total_records == 0:
         return []
     pause = settings.cycle_first_seconds if cycle is None else settings.cycle_pause_seconds
@@ -255,6 +259,6 @@ def _standstill(
 def _waiting_since(lake: Lakehouse, gate: GateState) -> datetime | None:
     """When the oldest batch that waits for the gate was committed; None if none does."""
     pending = gate.pending
-    waiting = lake.between(_READ_BY[gate.layer], pending.start, pending.end)
+    waiting = lake.state(_READ_BY[gate.layer]).between(pending.start, pending.end)
     batches = [version for version in waiting if version.position is not None and not version.masks]
     return batches[-1].committed_at if batches else None

@@ -45,7 +45,7 @@ def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
     Columns of Silver are compared as they are, all but ``_NOT_COMPARED``. Rows in the quarantine are counted by their ids: a
     decision may have put them there, or another row of the same id that came first.
     """
-    newest = ctx.lake.newest_position(CLEANED_EVENTS)
+    newest = ctx.lake.state(CLEANED_EVENTS).newest_position()
     source = consumed(newest)
     if newest is None or source is None:
         return Counter()
@@ -66,7 +66,7 @@ def run(ctx: JobContext, dates: Sequence[str]) -> GateReport:
     Raises:
         GateError: a day's names are masked, Silver does not follow from Bronze, or as ``gold.recompute``.
     """
-    masked_before = ctx.lake.masked(CLEANED_EVENTS).before
+    masked_before = ctx.lake.state(CLEANED_EVENTS).masked.before
     if min(dates) < masked_before:
         raise GateError(
             f"names before {masked_before} are masked: computed from what is left, Gold would say something else; "

@@ -31,8 +31,8 @@ from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.leases import LocalLeases
 from wikistream_assets.embedded.source import SOURCE_FILE
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.lake.lakehouse import summary_properties
 from wikistream_assets.lake.local_files import LocalFileIO, local_path, location_of
+from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.machine.files import replace_whole
 from wikistream_assets.settings import CRITERIA_FILE, Settings, load_settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
@@ -307,7 +307,7 @@ def _forget_kafka(home: Path) -> None:
     lake = local_lake(Settings(home=home))
     lake.add_kafka_loss(datetime.now(UTC))
     for spec in (RAW_EVENTS, DEAD_LETTER):
-        newest = lake.newest_position(spec)
+        newest = lake.state(spec).newest_position()
         if newest is not None and newest.counts is not None:
             total = newest.counts["total"]
             counts = {"batch": dict.fromkeys(total, 0), "total": total, "milliseconds": 0}

@@ -33,7 +33,7 @@ from wikistream_assets.engine.retained import Limits, expirable
 from wikistream_assets.environment.ports import Leases
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.lake import procedures
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.state import AUDIT_BRANCH, States
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE
 from wikistream_assets.streams.registry import ALL_TABLES
@@ -165,12 +165,12 @@ def maintain(
             yield report
 
 
-def plan(lake: Lakehouse, spec: TableSpec, settings: Settings) -> Plan:
+def plan(states: States, spec: TableSpec, settings: Settings) -> Plan:
     """What ``spec`` needs now. Reads metadata only: the head's manifests that are newer than the last rewrite."""
-    table = lake.table(spec)
-    expired = tuple(expirable(lake, spec, _limits(settings)))
-    if AUDIT_BRANCH in table.metadata.refs:
+    expired = tuple(expirable(states, spec, _limits(settings)))
+    if AUDIT_BRANCH in states[spec].refs:
         return Plan((), False, expired, "not compacted: an audit branch waits for its gate")
+    table = states.table(spec)
     snapshot = table.current_snapshot()
     manifests = len(snapshot.manifests(table.io)) if snapshot else 0
     return Plan(_crowded(table, spec, settings), manifests > _MANY_MANIFESTS, expired)
@@ -187,8 +187,9 @@ def _limits(settings: Settings) -> Limits:
 
 def _maintain(ctx: JobContext, spec: TableSpec, *, orphans: bool, dry_run: bool) -> MaintenanceReport:
     lake, settings = ctx.lake, ctx.settings
-    before = Figures.of(lake.table(spec))
-    needs = plan(lake, spec, settings)
+    states = lake.look()
+    before = Figures.of(states.table(spec))
+    needs = plan(states, spec, settings)
     if not dry_run:
         if needs.partitions:
             _compact(ctx.spark, spec, needs.partitions, settings)
@@ -196,7 +197,7 @@ def _maintain(ctx: JobContext, spec: TableSpec, *, orphans: bool, dry_run: bool)
         if needs.manifests:
             _rewrite_manifests(ctx.spark, spec)
         # Planned anew: what compaction has just replaced may go as well.
-        expired = tuple(expirable(lake, spec, _limits(settings)))
+        expired = tuple(expirable(lake.look(), spec, _limits(settings)))
         if expired:
             procedures.expire(ctx.spark, spec, expired)
     else:

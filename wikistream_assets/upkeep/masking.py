@@ -27,8 +27,9 @@ from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import MASKING_AFTER_DATE, MASKING_AFTER_MANIFESTS, failpoint
 from wikistream_assets.engine.retained import readers_of
 from wikistream_assets.lake import procedures
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, MASKED_KEY, Lakehouse, Masked
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import overwrite_as_read, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH, MASKED_KEY, Masked
 from wikistream_assets.streams.edits import masks
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
@@ -104,7 +105,7 @@ def _due(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str, *, dry_run
 
 def _old_dates(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str) -> set[str]:
     """Dates before ``cutoff`` with rows that have not had their turn."""
-    known = lake.masked(spec)
+    known = lake.state(spec).masked
     date_column = spec.partition_by[0]
     newly_old = And(GreaterThanOrEqual(date_column, known.before), LessThan(date_column, cutoff))  # type: ignore[call-arg]
     dates = {task.file.partition[0] for task in table.scan(row_filter=newly_old).plan_files()}
@@ -125,9 +126,10 @@ def _needed_for_trends(lake: Lakehouse, cutoff: str, *, dry_run: bool) -> set[st
 
 def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
     """Dates with files that came after what some reader has read."""
-    table = lake.table(spec)
-    numbers = {snapshot.snapshot_id: snapshot.sequence_number or 0 for snapshot in table.metadata.snapshots}
-    read = min((numbers.get(reader, 0) for reader in readers_of(lake, spec)), default=None)
+    states = lake.look()
+    table = states.table(spec)
+    numbers = {number: snapshot.sequence_number or 0 for number, snapshot in states[spec].snapshots.items()}
+    read = min((numbers.get(reader, 0) for reader in readers_of(states, spec)), default=None)
     return set() if read is None else {partition[0] for partition in partitions_since(table, read)}
 
 
@@ -154,18 +156,18 @@ def _mask(ctx: JobContext, spec: TableSpec, report: MaskingReport, cutoff: str, 
 def _mark(lake: Lakehouse, spec: TableSpec, before: str, left: tuple[str, ...], looked_at: int) -> Masked:
     """How far the table is masked now: all dates before ``before`` have had their turn, but for those that are ``left``."""
     # Never back: a date that is left is named, and those after it keep the place they have.
-    before = max(lake.masked(spec).before, before)
+    before = max(lake.state(spec).masked.before, before)
     table = lake.table(spec)
     # What came meanwhile may lie in a date that had its turn. Masking's own files are as new, but have nothing to hide;
     # their snapshots are all there, because none expires while masking is at work.
-    own = {version.snapshot_id for version in lake.history(spec) if version.masks}
+    own = {version.snapshot_id for version in lake.state(spec).history() if version.masks}
     late = {day for day, *_ in partitions_since(table, looked_at, but_of=own)}
     return Masked(before, table.last_sequence_number, tuple(sorted(day for day in late.union(left) if day < before)))
 
 
 @retry_conflict
 def _mask_date(lake: Lakehouse, spark: SparkSession, spec: TableSpec, day: str, key: bytes) -> None:
-    read_at = next(lake.history(spec)).snapshot_id
+    read_at = next(lake.state(spec).history()).snapshot_id
     on_day = sf.col(spec.partition_by[0]) == day
     rows = _masked(spark, spec, read_table(spark, spec, read_at).where(on_day), day, key)
     overwrite_as_read(rows, spec, on_day, read_at, {MASKED_KEY: day})

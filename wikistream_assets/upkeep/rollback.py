@@ -36,7 +36,8 @@ from wikistream_assets.engine.gold import Position
 from wikistream_assets.engine.silver import consumed
 from wikistream_assets.environment.ports import Leases
 from wikistream_assets.exceptions import LakeError
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG, Version
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
 
@@ -123,19 +124,19 @@ def _targets(ctx: JobContext, spec: TableSpec, snapshot_id: int) -> dict[TableSp
         _require_in_kafka(ctx, target)
         return _from_heads(lake, {RAW_EVENTS: target})
     if spec in GOLD_TABLES:
-        position = Position.of(lake.newest_position(spec, snapshot_id))
+        position = Position.of(lake.state(spec).newest_position(snapshot_id))
         if position is None:
             raise _from_nothing(spec, snapshot_id)
         _require_kept(lake, CLEANED_EVENTS, position.silver)
         return _from_heads(lake, _gold_at(lake, {position.silver}))
-    bronze = consumed(lake.newest_position(CLEANED_EVENTS, snapshot_id))
+    bronze = consumed(lake.state(CLEANED_EVENTS).newest_position(snapshot_id))
     if bronze is None:
         raise _from_nothing(spec, snapshot_id)
     _require_kept(lake, RAW_EVENTS, bronze)
     quarantine = next((version for version, made in _made(lake, QUARANTINE) if consumed(made) == bronze), None)
     if quarantine is None:
         raise LakeError(f"{QUARANTINE.identifier} has no snapshot of that time any more; go back to a newer one")
-    older = {version.snapshot_id for version in lake.history(CLEANED_EVENTS, snapshot_id)}
+    older = {version.snapshot_id for version in lake.state(CLEANED_EVENTS).history(snapshot_id)}
     # Gold first and the quarantine last: whatever is cut off in between, the next runs put the rest right by themselves.
     return _from_heads(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
 
@@ -159,15 +160,15 @@ def _carry_out(ctx: JobContext, planned: Rollback, reason: str, decided_by: str)
 
 def _goes_behind_masking(lake: Lakehouse, spec: TableSpec, moved: SnapshotRange) -> bool:
     """Whether rows come back as they were before they lost their names."""
-    left = lake.between(spec, moved.start, moved.end)
+    left = lake.state(spec).between(moved.start, moved.end)
     return any(version.masks for version in left)
 
 
 def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:
     """Drop what waits for its gate, on a branch or under a tag, unless the target holds it: a failed range stays that range."""
-    kept = {version.snapshot_id for version in lake.history(spec, target)}
+    kept = {version.snapshot_id for version in lake.state(spec).history(target)}
     for ref in (AUDIT_BRANCH, AUDITING_TAG):
-        waiting = lake.head(spec, ref)
+        waiting = lake.state(spec).head(ref)
         if waiting is not None and waiting.snapshot_id not in kept:
             lake.drop_ref(spec, ref)
 
@@ -175,13 +176,13 @@ def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:
 def _from_heads(lake: Lakehouse, targets: Mapping[TableSpec, Version]) -> dict[TableSpec, SnapshotRange]:
     """For each table its target, and the head that is left for it."""
     return {
-        spec: SnapshotRange(target.snapshot_id, next(lake.history(spec)).snapshot_id)
+        spec: SnapshotRange(target.snapshot_id, next(lake.state(spec).history()).snapshot_id)
         for spec, target in targets.items()
     }
 
 
 def _on_main(lake: Lakehouse, spec: TableSpec, snapshot_id: int) -> Version:
-    for version in lake.history(spec):
+    for version in lake.state(spec).history():
         if version.snapshot_id == snapshot_id:
             return version
     raise LakeError(
@@ -193,7 +194,7 @@ def _made(lake: Lakehouse, spec: TableSpec) -> list[tuple[Version, Version | Non
     """Main's versions, newest first, each with the one that holds its position: itself or its nearest ancestor with one."""
     made: list[tuple[Version, Version | None]] = []
     holder = None
-    for version in reversed(list(lake.history(spec))):
+    for version in reversed(list(lake.state(spec).history())):
         holder = version if version.position is not None else holder
         made.append((version, holder))
     return made[::-1]
@@ -221,7 +222,7 @@ def _from_nothing(spec: TableSpec, snapshot_id: int) -> LakeError:
 
 
 def _require_kept(lake: Lakehouse, upstream: TableSpec, position: int) -> None:
-    if all(version.snapshot_id != position for version in lake.history(upstream)):
+    if all(version.snapshot_id != position for version in lake.state(upstream).history()):
         raise LakeError(
             f"what was made from {upstream.identifier} since then cannot be made again: its snapshot {position} has expired;"
             " go back to a newer snapshot"
@@ -229,8 +230,8 @@ def _require_kept(lake: Lakehouse, upstream: TableSpec, position: int) -> None:
 
 
 def _require_above_audited(lake: Lakehouse, target: Version) -> None:
-    audited = lake.head(RAW_EVENTS, AUDITED_TAG)
-    behind = {version.snapshot_id for version in lake.history(RAW_EVENTS, target.snapshot_id)}
+    audited = lake.state(RAW_EVENTS).head(AUDITED_TAG)
+    behind = {version.snapshot_id for version in lake.state(RAW_EVENTS).history(target.snapshot_id)}
     if audited and audited.snapshot_id not in behind:
         raise LakeError(
             f"{RAW_EVENTS.identifier} cannot go back behind its tag 'audited' ({audited.snapshot_id}): Silver was made from it;"
@@ -239,7 +240,7 @@ def _require_above_audited(lake: Lakehouse, target: Version) -> None:
 
 
 def _require_in_kafka(ctx: JobContext, target: Version) -> None:
-    position = ctx.lake.newest_position(RAW_EVENTS, target.snapshot_id)
+    position = ctx.lake.state(RAW_EVENTS).newest_position(target.snapshot_id)
     broker = ctx.environment.broker()
     offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
     ingest.starting_offsets((position and position.position) or {}, offsets)

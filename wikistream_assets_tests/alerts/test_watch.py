@@ -17,7 +17,8 @@ from wikistream_assets.alerts.watch import (
     watch_risks,
     watch_stale,
 )
-from wikistream_assets.lake.lakehouse import Lakehouse, Masked, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import Masked, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.lake.lakes import add, full_row
@@ -186,7 +187,7 @@ def risk(day: str, user: str, level: str = "HIGH") -> dict[str, Any]:
 def test_high_risk_users_are_told_once_each_day(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
     add(lake, RISK_SCORES, risk("2026-02-01", "History"), risk("2026-03-01", "Ann"), risk("2026-03-02", "Bob"))
     seen = watch_risks(alerts, lake, None, kept_since(settings))
-    assert seen == lake.head(RISK_SCORES).snapshot_id  # type: ignore[union-attr]
+    assert seen == lake.state(RISK_SCORES).head().snapshot_id  # type: ignore[union-attr]
     assert watch_risks(alerts, lake, seen, kept_since(settings)) == seen
     add(lake, RISK_SCORES, risk("2026-03-02", "Bob"), risk("2026-03-02", "Mild", "MEDIUM"), risk("2026-03-03", "Ann"))
     add(lake, RISK_SCORES, risk("2026-03-04", "ip-0123456789abcdef"))

@@ -98,7 +98,8 @@ def dev(
 def rows(settings: Settings) -> dict[str, int]:
     lake = local_lake(settings)
     heads = {
-        spec.identifier: lake.head(spec) for spec in (RAW_EVENTS, DEAD_LETTER, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
+        spec.identifier: lake.state(spec).head()
+        for spec in (RAW_EVENTS, DEAD_LETTER, CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
     }
     return {name: head.total_records if head else 0 for name, head in heads.items()}
 

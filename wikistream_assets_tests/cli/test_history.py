@@ -46,9 +46,9 @@ def test_a_publication_is_compared_and_taken_back(settings: Settings, lake: Lake
     assert r"second\x1b[2J.example" in difference
     rollback = ("rollback", "gold.hourly_stats", first, "--reason", "wrong")
     assert f"gold.hourly_stats: {second} -> {first}" in said(settings, *rollback, "--dry-run")
-    assert lake.head(HOURLY_STATS).snapshot_id == versions[1]
+    assert lake.state(HOURLY_STATS).head().snapshot_id == versions[1]
     said(settings, *rollback)
-    assert lake.head(HOURLY_STATS).snapshot_id == versions[0]
+    assert lake.state(HOURLY_STATS).head().snapshot_id == versions[0]
     unknown = wikistream("diff", "gold.hourly_stats", "4711", "main", settings=settings)
     assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
     assert "no snapshot '4711'" in unknown.stderr

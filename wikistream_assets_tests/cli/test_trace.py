@@ -86,8 +86,8 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
     known = Known(settings, local_lake(settings))
     lake, ids = known.lake, known.snapshots
     wikistream("tables", settings=settings)  # opens the home, so that it has its key
-    first = lake.head(RAW_EVENTS)
-    silver_first = lake.head(CLEANED_EVENTS)
+    first = lake.state(RAW_EVENTS).head()
+    silver_first = lake.state(CLEANED_EVENTS).head()
     assert first is not None
     assert silver_first is not None
     ids["first"] = first.snapshot_id

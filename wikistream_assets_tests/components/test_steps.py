@@ -95,7 +95,7 @@ def test_a_step_elsewhere_shows_its_checks_and_tables(gates: GateLake) -> None:
     assert verdicts(result) == dict.fromkeys(SILVER_CHECKS, True)
     assert materialized(result) >= {asset_key(CLEANED_EVENTS), asset_key(QUARANTINE)}
     assert gates.rows("select count(*) from silver.cleaned_events") == [(100,)]
-    version = gates.lake.newest_position(CLEANED_EVENTS)
+    version = gates.lake.state(CLEANED_EVENTS).newest_position()
     assert version is not None
     assert version.run_id == result.run_id
 
@@ -142,4 +142,4 @@ def test_a_gate_that_closes_elsewhere_shows_the_keys(gates: GateLake) -> None:
     assert not failed.passed
     assert failed.severity is dg.AssetCheckSeverity.ERROR
     assert failed.metadata["failing keys"].value == ["bad-0"]
-    assert gates.lake.head(RAW_EVENTS, "audited") is None
+    assert gates.lake.state(RAW_EVENTS).head("audited") is None

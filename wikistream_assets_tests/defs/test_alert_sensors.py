@@ -22,7 +22,7 @@ from wikistream_assets.defs.ops import alerts as sensors
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.exceptions import NewsNotKeptError
 from wikistream_assets.instance.run_launcher import TOOK_TOO_LONG
-from wikistream_assets.lake.lakehouse import AUDITED_TAG, summary_properties
+from wikistream_assets.lake.state import AUDITED_TAG, summary_properties
 from wikistream_assets.resources.local import LOCAL_RESOURCES, LocalLake
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS, RISK_SCORES
@@ -394,7 +394,7 @@ def test_sensors_on_the_lake_keep_their_place(home: Settings, instance: dg.Dagst
         for sensor in (of_risks, of_letters, *others):
             sensor.tick()
     assert told(home) == [("fired", "high_risk_user", f"{today}/Ann")], "an old day is masked, or will be"
-    head = lake.head(RISK_SCORES)
+    head = lake.state(RISK_SCORES).head()
     assert head is not None
     assert of_risks.cursor == str(head.snapshot_id)
     assert json.loads(of_letters.cursor or "")["total"] == 0
@@ -416,7 +416,7 @@ def test_late_events_are_told_unless_they_are_a_captures(
         sensor.cursor = str(long_ago)  # as an older version kept it
         sensor.tick()
         assert told(home) == expected
-    assert json.loads(sensor.cursor or "") == {"since": long_ago, "snapshot_id": lake.head_id(RAW_EVENTS)}
+    assert json.loads(sensor.cursor or "") == {"since": long_ago, "snapshot_id": lake.state(RAW_EVENTS).head_id()}
     sensor.tick()
     assert Alerts(home).open_alerts()[0].count == 1, "no later batch"
 

@@ -32,7 +32,8 @@ from wikistream_assets.engine.batch import Counts
 from wikistream_assets.exceptions import ClockBehindError
 from wikistream_assets.instance.cycles import CYCLE, last_cycle
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import Lakehouse, Masked, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import Masked, summary_properties
 from wikistream_assets.resources.local import LOCAL_RESOURCES, LocalBroker, LocalLake, LocalStreamSupervisor
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
@@ -162,7 +163,7 @@ def test_each_snapshot_is_one_materialization_with_rows_and_lag(
         assert figures == {"records": 3, "rows": 1, "dead letters": 1, "duplicates": 1}
         assert event.metadata["batch ms"].value == counts["milliseconds"]
         assert {p: event.metadata[f"lag {p} ms"].value for p in ("p0", "p50", "p95", "p99")} == counts["lag_ms"]
-    head = lake.head(RAW_EVENTS)
+    head = lake.state(RAW_EVENTS).head()
     assert head is not None
     assert found[-1].metadata["snapshot"].value == str(head.snapshot_id)
     assert json.loads(freshness.cursor or "")["reported"] == head.snapshot_id
@@ -190,7 +191,7 @@ def test_a_rollback_of_bronze_reports_nothing_again(
     for number in (1, 2, 3):
         commit(lake, number)
         assert len(freshness.tick()) == 1
-        snapshots.append(lake.head_id(RAW_EVENTS))
+        snapshots.append(lake.state(RAW_EVENTS).head_id())
     if older_version:  # whose cursor does not say when the reported snapshot was committed
         freshness.cursor = json.dumps({**json.loads(freshness.cursor or ""), "reported_at": None})
     lake.reset_main(RAW_EVENTS, snapshots[1])
@@ -278,7 +279,7 @@ def test_a_stream_that_waits_for_the_clock_is_not_restarted(
     produce(fresh_topics.bootstrap_servers, [event_message("waits", "{}")])
     commit(lake, 1)
     freshness.tick()
-    long_ago = {"waiting_on": lake.head_id(RAW_EVENTS), "waiting_since": "2026-01-01T00:00:00+00:00"}
+    long_ago = {"waiting_on": lake.state(RAW_EVENTS).head_id(), "waiting_since": "2026-01-01T00:00:00+00:00"}
     kept = {**json.loads(freshness.cursor or ""), **long_ago}
     for seconds, verdict, restarts in ((3_600, "the clock is", 0), (0, "stalled", 1)):
         set_clock_back(lake, RAW_EVENTS, seconds)

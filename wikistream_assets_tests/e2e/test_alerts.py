@@ -195,9 +195,9 @@ def test_events_that_come_late(home: Settings) -> None:
     while "fired" not in told.events(LATENCY):
         assert time.monotonic() < deadline
         with hanging(pid_of(home, "stream")):
-            before = lake.head(RAW_EVENTS)
+            before = lake.state(RAW_EVENTS).head()
             time.sleep(1.5 * home.alert_latency_seconds)  # the fault itself
-        wait_until(lambda before=before: lake.head(RAW_EVENTS) != before)
+        wait_until(lambda before=before: lake.state(RAW_EVENTS).head() != before)
     told.each_once()
 
 

@@ -47,7 +47,7 @@ def home(settings_factory: SettingsFactory) -> Iterator[Settings]:
 
 
 def rows(settings: Settings) -> int:
-    newest = local_lake(settings).head(RAW_EVENTS)
+    newest = local_lake(settings).state(RAW_EVENTS).head()
     return newest.total_records if newest else 0
 
 
@@ -163,7 +163,7 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     lake = local_lake(home)
     found = lake.table(RAW_EVENTS).scan(selected_fields=("event_id",)).to_arrow()["event_id"].to_pylist()
     assert Counter(found) == expected
-    letters = lake.head(DEAD_LETTER)
+    letters = lake.state(DEAD_LETTER).head()
     assert letters is not None
     assert letters.total_records == malformed
 

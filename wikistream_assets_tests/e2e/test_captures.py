@@ -75,9 +75,9 @@ def test_overlapping_captures_give_each_event_once_in_any_order(
     assert all(report.passed for report in at_once.cycle()), "both captures are in the topic by now"
     assert table_hashes(at_once.lake) == table_hashes(pipeline.lake)
 
-    before = {spec: pipeline.lake.head(spec) for spec in (RAW_EVENTS, QUARANTINE)}
+    before = {spec: pipeline.lake.state(spec).head() for spec in (RAW_EVENTS, QUARANTINE)}
     pipeline.cycle()
-    assert {spec: pipeline.lake.head(spec) for spec in before} == before
+    assert {spec: pipeline.lake.state(spec).head() for spec in before} == before
 
 
 def test_a_thousand_malformed_lines_are_dead_letters_and_nothing_else(

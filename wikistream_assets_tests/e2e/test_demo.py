@@ -100,7 +100,7 @@ def test_a_wrong_source_is_one_line_and_leaves_nothing_behind(
 
 
 def _heads(lake: Lakehouse, *specs: TableSpec) -> dict[str, int]:
-    return {spec.identifier: lake.head_id(spec) for spec in specs or ALL_TABLES}
+    return {spec.identifier: lake.state(spec).head_id() for spec in specs or ALL_TABLES}
 
 
 def _row_count(lake: Lakehouse, spec: TableSpec) -> int:

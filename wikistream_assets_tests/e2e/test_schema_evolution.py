@@ -77,7 +77,7 @@ def test_every_version_of_the_stream_stands_in_one_table(pipeline: Pipeline) -> 
     produce(pipeline.settings.bootstrap_servers, judged(lines))
     reports = pipeline.cycle()
     assert all(report.passed for report in reports)
-    assert pipeline.lake.head(DEAD_LETTER).total_records == 0  # type: ignore[union-attr]
+    assert pipeline.lake.state(DEAD_LETTER).head().total_records == 0  # type: ignore[union-attr]
     pipeline.assert_tables_follow_from(lines, None)
     bronze = {row["event_id"]: row for row in pipeline.rows(RAW_EVENTS)}
     for number, (name, (text, schema)) in enumerate(events.items()):
@@ -125,7 +125,7 @@ _CYCLE = """
 from wikistream_assets.engine import bronze_gate, gold, ingest, silver
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.environment.choice import environment_of
-from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.lakehouse import (Lakehouse)
 from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.settings import load_settings
 
@@ -146,7 +146,7 @@ def test_a_newer_version_takes_over_the_lake(pipeline: Pipeline, tmp_path: Path)
     produce(settings.bootstrap_servers, judged(old))
     assert all(report.passed for report in pipeline.cycle())
     before = {
-        spec: (_field_ids(pipeline.lake, spec), _by_id(pipeline.rows(spec)), pipeline.lake.head_id(spec))
+        spec: (_field_ids(pipeline.lake, spec), _by_id(pipeline.rows(spec)), pipeline.lake.state(spec).head_id())
         for spec in (RAW_EVENTS, CLEANED_EVENTS)
     }
 

@@ -6,8 +6,9 @@ from pyspark.sql import functions as sf
 
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.spark import local_session
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import append_rows, overwrite_rows, read_range, read_table, table_name
+from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.lake.lakes import add, full_row
@@ -37,7 +38,7 @@ def test_two_homes_on_one_jvm_are_apart(
 
 def test_data_and_position_are_one_commit_also_on_a_branch(spark: SparkSession, lake: Lakehouse) -> None:
     append_rows(silver_frame(spark, [silver_row(event_id="a")]), CLEANED_EVENTS, {"wikistream.position": '{"p": 1}'})
-    first = lake.head(CLEANED_EVENTS)
+    first = lake.state(CLEANED_EVENTS).head()
     assert first is not None
     assert (first.position, first.added_records, first.operation) == ({"p": 1}, 1, "append")
     lake.fresh_branch(CLEANED_EVENTS)
@@ -46,7 +47,7 @@ def test_data_and_position_are_one_commit_also_on_a_branch(spark: SparkSession, 
     overwrite_rows(
         silver_frame(spark, [row]), CLEANED_EVENTS, replaced, {"wikistream.position": '{"p": 2}'}, AUDIT_BRANCH
     )
-    branch = lake.head(CLEANED_EVENTS, AUDIT_BRANCH)
+    branch = lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH)
     assert branch is not None
     assert (branch.position, branch.total_records) == ({"p": 2}, 1)
     assert ids(read_table(spark, CLEANED_EVENTS)) == ["a"]
@@ -59,7 +60,7 @@ def test_a_range_holds_what_was_appended_and_passes_over_compaction(spark: Spark
         add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id=name))
     call = "CALL wikistream.system.rewrite_data_files(table => '{}', options => map('min-input-files', '2'))"
     spark.sql(call.format(CLEANED_EVENTS.identifier))
-    compacted = lake.head(CLEANED_EVENTS)
+    compacted = lake.state(CLEANED_EVENTS).head()
     assert compacted is not None
     assert compacted.operation == "replace"
     end = add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id="d"))

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from wikistream_assets.lake.lakehouse import Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import Version
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
@@ -36,12 +37,12 @@ def event_ids(lake: Lakehouse) -> list[str]:
 
 def batches(lake: Lakehouse) -> list[Version]:
     """Bronze's snapshots that carry a position, oldest first."""
-    return [version for version in lake.history(RAW_EVENTS) if version.position is not None][::-1]
+    return [version for version in lake.state(RAW_EVENTS).history() if version.position is not None][::-1]
 
 
 def totals(lake: Lakehouse) -> dict[str, int]:
     """The running totals of Bronze's newest position."""
-    newest = lake.newest_position(RAW_EVENTS)
+    newest = lake.state(RAW_EVENTS).newest_position()
     assert newest is not None
     assert newest.counts is not None
     return dict(newest.counts["total"])

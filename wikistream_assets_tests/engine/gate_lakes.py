@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from wikistream_assets.engine import bronze_gate, gold, silver
 from wikistream_assets.engine.context import GateReport
-from wikistream_assets.lake.lakehouse import summary_properties
 from wikistream_assets.lake.query import query
+from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
@@ -28,7 +28,7 @@ class GateLake:
 
     def add_bronze(self, rows: Sequence[Row], **more_counts: int) -> None:
         """Append rows to Bronze as one micro-batch would: with running totals in the same snapshot."""
-        before = self.lake.newest_position(RAW_EVENTS)
+        before = self.lake.state(RAW_EVENTS).newest_position()
         total = dict(before.counts["total"]) if before and before.counts else {}
         batch = {"records": len(rows), "rows": len(rows), "dead_letters": 0, "duplicates": 0} | more_counts
         total = {name: total.get(name, 0) + number for name, number in batch.items()}
@@ -54,7 +54,7 @@ class GateLake:
 
     def mains(self, *specs: TableSpec) -> dict[str, int]:
         """Main's snapshot id of each table."""
-        return {spec.identifier: self.lake.head(spec).snapshot_id for spec in specs or ALL_TABLES}
+        return {spec.identifier: self.lake.state(spec).head().snapshot_id for spec in specs or ALL_TABLES}
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a reader of the lake sees."""

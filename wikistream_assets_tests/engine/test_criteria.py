@@ -7,7 +7,7 @@ import pytest
 
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.exceptions import ConfigurationError
-from wikistream_assets.lake.lakehouse import CRITERIA_KEY
+from wikistream_assets.lake.state import CRITERIA_KEY
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings, load_criteria
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS

@@ -134,14 +134,14 @@ def test_small_leaks_add_up_to_a_warning_and_go_back_with_a_rollback(gates: Gate
     gates.add_bronze(rows[:590])
     gates.bronze_gate()
     assert gates.silver().passed
-    before = gates.lake.head_id(QUARANTINE)
+    before = gates.lake.state(QUARANTINE).head_id()
     gates.add_bronze(rows[590:600])
     gates.bronze_gate()
     report = gates.silver()
     assert report.passed
     assert {verdict(report, check).status for check in BUDGET} == {Status.WARNING}
     assert "10 of 600 rows" in verdict(report, BUDGET[1]).message
-    assert gates.lake.newest_position(QUARANTINE, before).counts["budget"]["days"] == [
+    assert gates.lake.state(QUARANTINE).newest_position(before).counts["budget"]["days"] == [
         [rows[0]["event_date"], {"read": 590, "quarantined": 0, "rules": {}}]
     ]
 

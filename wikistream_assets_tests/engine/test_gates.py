@@ -19,7 +19,8 @@ from wikistream_assets.definitions import defs
 from wikistream_assets.engine import bronze_gate, gold, silver
 from wikistream_assets.engine.gate_control import correct, decide_on_failure, gate_states, rollback_target
 from wikistream_assets.exceptions import GateError
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.rule import Holds, Status
 from wikistream_assets.settings import Settings
@@ -125,13 +126,13 @@ def test_a_first_range_without_rows_publishes_its_position_and_what_comes_next_g
         fault.setattr(gold, "_build", _die)
         with pytest.raises(Killed):
             gates.gold()
-    assert gates.lake.head(HOURLY_STATS, AUDIT_BRANCH) is not None
+    assert gates.lake.state(HOURLY_STATS).head(AUDIT_BRANCH) is not None
     report = gates.gold()
     assert (report.passed, report.advanced) == (True, True)
-    silver_head = gates.lake.head(CLEANED_EVENTS)
+    silver_head = gates.lake.state(CLEANED_EVENTS).head()
     assert silver_head is not None
     for spec in GOLD_TABLES:
-        version = gates.lake.head(spec)
+        version = gates.lake.state(spec).head()
         assert version is not None
         assert version.position == {
             "silver.cleaned_events": silver_head.snapshot_id,
@@ -157,12 +158,12 @@ def test_a_failed_bronze_range_stays_and_is_not_diluted(gates: GateLake) -> None
     assert gates.bronze_gate().passed
     gates.silver()
     before = gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
-    tagged = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
+    tagged = gates.lake.state(RAW_EVENTS).head(AUDITED_TAG)
 
     gates.add_bronze(_one_position_twice(rows[100:200]))
     failed = gates.bronze_gate()
     assert blocking(failed) == {"kafka_position_unique": Status.FAILED}
-    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tagged
+    assert gates.lake.state(RAW_EVENTS).head(AUDITED_TAG) == tagged
     assert not gates.silver().advanced
     assert gates.mains(CLEANED_EVENTS, QUARANTINE) == {name: before[name] for name in list(before)[:2]}
 
@@ -244,7 +245,7 @@ def test_a_copy_of_what_was_audited_before_can_be_rejected(gates: GateLake, calm
     assert gates.bronze_gate().passed
     gates.add_bronze(rows[600:])
     assert not gates.bronze_gate().passed
-    target = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
+    target = gates.lake.state(RAW_EVENTS).head(AUDITED_TAG)
     assert target is not None
     assert rollback_target(gates.lake, gate_states(gates.lake)[0]) == target.snapshot_id
     assert _decide(gates, "reject", "bronze.raw_events", "event_id_unique", "true").rows == 300
@@ -397,7 +398,7 @@ def test_a_check_that_breaks_blocks_and_is_told(gates: GateLake, monkeypatch: py
         patched.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("no_such_column > 0"))
         report = gates.bronze_gate()
     assert blocking(report) == {"source_mode_valid": Status.ERROR}
-    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) is None
+    assert gates.lake.state(RAW_EVENTS).head(AUDITED_TAG) is None
     tell_about_gate(report, alerts, "run 1")
     assert alerts.is_open(AlertKind.GATE_FAILED, subject)
     tell_about_gate(gates.bronze_gate(), alerts, "run 2")
@@ -491,7 +492,7 @@ def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
         failed = gates.silver()
     assert blocking(failed) == {"language_not_null": Status.FAILED}
     assert gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES) == before
-    evidence = gates.lake.head(CLEANED_EVENTS, AUDIT_BRANCH)
+    evidence = gates.lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH)
     assert evidence is not None
     assert evidence.total_records == 900
     assert not gates.gold().advanced
@@ -501,7 +502,7 @@ def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
     mended = gates.silver()
     assert (mended.passed, mended.range) == (True, failed.range)
     assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
-    assert gates.lake.head(CLEANED_EVENTS, AUDIT_BRANCH) is None
+    assert gates.lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH) is None
 
 
 @pytest.mark.parametrize("layer", ["silver", pytest.param("gold", marks=pytest.mark.long)])
@@ -519,7 +520,7 @@ def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
         fault.setattr(job, "failpoint", _die_at(f"{layer}.after_results"))
         with pytest.raises(Killed):
             step()
-    failed = job.pending_range(gates.lake)
+    failed = job.pending_range(gates.lake.look())
     with monkeypatch.context() as fault:
         fault.setattr(job, "_build", _die)
         with pytest.raises(Killed):
@@ -528,7 +529,7 @@ def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
     gates.bronze_gate()
     if layer == "gold":
         gates.silver()
-    assert job.pending_range(gates.lake) == failed
+    assert job.pending_range(gates.lake.look()) == failed
     assert step().range == failed
     attempts = (
         f"select distinct attempt from dq_audit.quality_results where range_end = {failed.end} and layer = '{layer}'"
@@ -667,7 +668,9 @@ def test_a_half_done_publication_is_rolled_forward(gates: GateLake, monkeypatch:
     assert gates.gold().passed
     assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(900,)]
     assert gates.rows("select sum(total_events) from gold.daily_analytics_summary") == [(900,)]
-    assert json.dumps(gates.lake.head(HOURLY_STATS).position) == json.dumps(gates.lake.head(GOLD_TABLES[3]).position)
+    assert json.dumps(gates.lake.state(HOURLY_STATS).head().position) == json.dumps(
+        gates.lake.state(GOLD_TABLES[3]).head().position
+    )
 
 
 @pytest.mark.parametrize(

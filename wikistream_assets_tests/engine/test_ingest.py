@@ -19,8 +19,9 @@ from wikistream_assets.engine import batch, ingest
 from wikistream_assets.engine.ingest import drain, run_forever, starting_offsets
 from wikistream_assets.exceptions import BrokerError, WriterBusyError
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import read_table
+from wikistream_assets.lake.state import Version
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets_tests import oracle
@@ -47,10 +48,10 @@ def edit(number: int, partition: int = -1, **fields: object) -> Message:
 
 
 def test_nothing_to_read_commits_nothing(lake: Lakehouse, settings: Settings) -> None:
-    before = lake.head(RAW_EVENTS)
+    before = lake.state(RAW_EVENTS).head()
     report = drain(job_in(settings))
     assert (report.records, report.batches, report.position) == (0, 0, {})
-    assert lake.head(RAW_EVENTS) == before
+    assert lake.state(RAW_EVENTS).head() == before
 
 
 def test_redelivery_in_every_way_appears_once(lake: Lakehouse, settings: Settings) -> None:
@@ -98,7 +99,7 @@ def test_dead_letters_of_both_topics(lake: Lakehouse, settings: Settings) -> Non
     reasons = [(row["kafka_topic"], row["reason"]) for row in letters]
     assert reasons.count(("dlq-events", "not_json")) == 101
     assert reasons.count(("raw-events", "unreadable_envelope")) == 1
-    newest = lake.newest_position(DEAD_LETTER)
+    newest = lake.state(DEAD_LETTER).newest_position()
     assert newest is not None
     assert newest.position == both.position
     assert_sound(lake)
@@ -243,7 +244,7 @@ def test_a_lock_in_the_jvm_is_held_once(
 def test_drain_waits_for_the_stream_that_owns_the_table(lake: Lakehouse, settings: Settings) -> None:
     produce(settings.bootstrap_servers, [edit(number) for number in range(200)])
     with streaming(settings) as stream:
-        wait_until(lambda: lake.newest_position(RAW_EVENTS) is not None)
+        wait_until(lambda: lake.state(RAW_EVENTS).newest_position() is not None)
         produce(settings.bootstrap_servers, [edit(number) for number in range(100, 400)])
         report = drain(job_in(settings))
         assert report.waited
@@ -322,7 +323,7 @@ def test_aborted_records_that_expire_behind_a_batch_are_no_loss(lake: Lakehouse,
 def test_a_topic_made_anew_is_refused(lake: Lakehouse, settings: Settings, fresh_topics: Broker) -> None:
     produce(settings.bootstrap_servers, [edit(number, 0) for number in range(5)])
     drain(job_in(settings))
-    other = lake.newest_position(RAW_EVENTS)
+    other = lake.state(RAW_EVENTS).newest_position()
     assert other is not None
     ahead = {"raw-events": {"0": 5_000}}
     lake.append(

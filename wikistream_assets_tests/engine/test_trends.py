@@ -78,7 +78,7 @@ def test_late_events_are_usual_on_the_days_after_them(lake: Lakehouse, settings:
 
     hashes = table_hashes(lake)
     assert gold.recompute(gates.ctx, ["2026-03-05", "2026-03-10"]).passed
-    assert lake.newest_position(ENTITY_TRENDS).position["recomputed"] == "test"
+    assert lake.state(ENTITY_TRENDS).newest_position().position["recomputed"] == "test"
     assert table_hashes(lake) == hashes
 
 

@@ -69,7 +69,7 @@ def test_28_a_days_backlog_while_live(
         feeding.start()
         started = time.monotonic()
         try:
-            wait_until(lambda: lake.newest_position(RAW_EVENTS) and totals(lake)["rows"] > len(sent), SECONDS)
+            wait_until(lambda: lake.state(RAW_EVENTS).newest_position() and totals(lake)["rows"] > len(sent), SECONDS)
             drained = time.monotonic() - started
         finally:
             live.stop.set()

@@ -230,10 +230,10 @@ def test_14_and_15_the_checkpoint_does_not_matter(
         for name in ("commits", "offsets"):
             for path in (checkpoint / name).glob("[1-9]*"):
                 path.unlink()
-    before = lake.head(RAW_EVENTS)
+    before = lake.state(RAW_EVENTS).head()
     report = drain(job_in(settings))
     assert (report.records, report.batches) == (0, 0)
-    assert lake.head(RAW_EVENTS) == before
+    assert lake.state(RAW_EVENTS).head() == before
     number = "15" if damage == "checkpoint deleted" else "14"
     account.settle(number, f"checkpoint: {damage}", sent=sent_ids(), found=event_ids(lake))
     assert_undisturbed(lake, settings)
@@ -243,9 +243,9 @@ def test_14_a_batch_that_comes_again_is_not_counted(spark: SparkSession, lake: L
     """What a replay by Spark itself would do: the same records handed to the batch again, whole and with new ones behind."""
     produce(settings.bootstrap_servers, messages())
     drain(job_in(settings))
-    before = lake.head(RAW_EVENTS)
+    before = lake.state(RAW_EVENTS).head()
     _write_everything(batch.BatchWriter(job_in(settings)), spark, settings)
-    assert lake.head(RAW_EVENTS) == before
+    assert lake.state(RAW_EVENTS).head() == before
     produce(settings.bootstrap_servers, [event_message("id-new", line().replace(ID, "id-new"))])
     _write_everything(batch.BatchWriter(job_in(settings)), spark, settings)
     assert batches(lake)[-1].counts is not None
@@ -467,11 +467,11 @@ def test_26_the_disk_is_full(
     with streaming(full) as stream:
         wait_until(lambda: len(batches(lake)) > 0 and not _lag(full, lake), PROCESS_SECONDS)
         filler = fill(disk)
-        head, known = lake.head(RAW_EVENTS), set(full.warehouse.rglob("*.parquet"))
+        head, known = lake.state(RAW_EVENTS).head(), set(full.warehouse.rglob("*.parquet"))
         produce(full.bootstrap_servers, everything[EVENTS // 2 :])
         # 1, or Python's own 120: its last words may not fit on the disk either
         assert stream.exit_code() in (1, 120), stream.log
-    assert lake.head(RAW_EVENTS) == head, "nothing of a batch that did not fit"
+    assert lake.state(RAW_EVENTS).head() == head, "nothing of a batch that did not fit"
     left = set(full.warehouse.rglob("*.parquet")) - known
     assert left or not part
     filler.unlink()
@@ -490,7 +490,7 @@ def _lag(settings: Settings, lake: Lakehouse) -> bool:
     """Whether Kafka has something that Bronze has not; None of it counts while the broker does not answer."""
     broker = Broker(settings.bootstrap_servers)
     try:
-        return broker.has_committed_records(lake.position(RAW_EVENTS), broker.ends(EVENT_TOPICS))
+        return broker.has_committed_records(lake.state(RAW_EVENTS).position, broker.ends(EVENT_TOPICS))
     except BrokerError:
         return True
 

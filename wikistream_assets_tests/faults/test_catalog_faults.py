@@ -206,11 +206,11 @@ def test_the_catalog_cannot_be_written(
     # at first PyIceberg finds out, before the stream begins; then Spark, in its commit
     for part in (everything[:1_000], everything[1_000:]):
         produce(settings.bootstrap_servers, part)
-        before = lake.head(RAW_EVENTS)
+        before = lake.state(RAW_EVENTS).head()
         with read_only(settings.catalog_db), streaming(settings, "--once") as stream:
             assert stream.exit_code() == 1, stream.log
             assert "attempt to write a readonly database" in stream.log.splitlines()[-1]
-        assert lake.head(RAW_EVENTS) == before
+        assert lake.state(RAW_EVENTS).head() == before
         drain(job_in(settings))
     account.settle("more", "the catalog file is read-only for a while", sent=sent_ids(), found=event_ids(lake), tries=2)
     assert_undisturbed(lake, settings)
@@ -305,11 +305,11 @@ def test_16_maintenance_beside_the_stream_and_across_its_restart(
     everything = list(messages())
     quarter, compacted = len(everything) // 4, 0
     for start in range(0, len(everything), quarter):
-        before = gates.lake.newest_position(RAW_EVENTS)
+        before = gates.lake.state(RAW_EVENTS).newest_position()
         part = everything[start : start + quarter]
         with streaming(settings) as stream:
             produce(settings.bootstrap_servers, part[:10])
-            wait_until(lambda before=before: gates.lake.newest_position(RAW_EVENTS) != before)
+            wait_until(lambda before=before: gates.lake.state(RAW_EVENTS).newest_position() != before)
             feeding = threading.Thread(target=_feed, args=(settings, part[10:]))
             feeding.start()
             while feeding.is_alive():

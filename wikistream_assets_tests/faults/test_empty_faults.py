@@ -14,9 +14,9 @@ from pyspark.sql import functions as sf
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.engine import gold
 from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH
 from wikistream_assets.lake.query import query
 from wikistream_assets.lake.spark_io import overwrite_rows, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import GOLD_TABLES, RAW_EVENTS
 from wikistream_assets_tests import oracle
@@ -192,7 +192,7 @@ def test_more_the_demo_on_one_broken_line_and_then_on_events(
         ended = wikistream(*command, settings=settings)
         assert ended.returncode == code, (command, ended.stdout[-2000:], ended.stderr[-2000:])
     lake = local_lake(settings)
-    history = [version.snapshot_id for version in lake.history(GOLD_TABLES[0])]
+    history = [version.snapshot_id for version in lake.state(GOLD_TABLES[0]).history()]
     compared = wikistream("diff", "gold.hourly_stats", str(history[-1]), str(history[0]), settings=settings)
     assert compared.returncode == 0, compared.stderr
     account.settle(

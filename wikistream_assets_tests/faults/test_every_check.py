@@ -17,8 +17,8 @@ from wikistream_assets.components.events import check_result
 from wikistream_assets.engine import gold, silver
 from wikistream_assets.engine.context import GateReport
 from wikistream_assets.engine.gate_control import decide_on_failure
-from wikistream_assets.lake.lakehouse import AUDITED_TAG
 from wikistream_assets.lake.spark_io import append_rows, overwrite_rows
+from wikistream_assets.lake.state import AUDITED_TAG
 from wikistream_assets.quality.drift import MIN_BASELINE_RUNS
 from wikistream_assets.quality.rule import Severity, Status
 from wikistream_assets.settings import Settings
@@ -116,7 +116,7 @@ def test_bronze(bronze: GateLake, check: str) -> None:
         bronze.add_bronze(mutate(rows))
     else:
         bronze.add_bronze(rows, records=len(rows) + 3)
-    tagged, downstream = bronze.lake.head(RAW_EVENTS, AUDITED_TAG), bronze.mains(CLEANED_EVENTS, *GOLD_TABLES)
+    tagged, downstream = bronze.lake.state(RAW_EVENTS).head(AUDITED_TAG), bronze.mains(CLEANED_EVENTS, *GOLD_TABLES)
 
     report = bronze.bronze_gate()
 
@@ -124,7 +124,7 @@ def test_bronze(bronze: GateLake, check: str) -> None:
     if RAW_EVENTS.rule(check).severity is Severity.WARNING:
         assert report.passed
         return
-    assert bronze.lake.head(RAW_EVENTS, AUDITED_TAG) == tagged
+    assert bronze.lake.state(RAW_EVENTS).head(AUDITED_TAG) == tagged
     assert not (bronze.silver().advanced or bronze.gold().advanced) or tagged
     assert bronze.mains(CLEANED_EVENTS, *GOLD_TABLES) == downstream
     accept(bronze, "bronze.raw_events", check)

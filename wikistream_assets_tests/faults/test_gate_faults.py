@@ -33,8 +33,8 @@ from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG
 from wikistream_assets.lake.spark_io import append_rows, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.rule import CheckOutcome, Status
@@ -139,14 +139,14 @@ def test_20_silver_killed_at_each_boundary_ends_the_same(
 ) -> None:
     _start(gates)
     gates.bronze_gate()
-    before = gates.lake.head(CLEANED_EVENTS)
+    before = gates.lake.state(CLEANED_EVENTS).head()
     for point in (
         failpoints.SILVER_AFTER_BRANCHES,
         failpoints.SILVER_AFTER_RESULTS,
         failpoints.SILVER_AFTER_QUARANTINE,
     ):
         _kill(gates, SILVER, point)
-        assert gates.lake.head(CLEANED_EVENTS) == before, "nothing is readable before the whole publication"
+        assert gates.lake.state(CLEANED_EVENTS).head() == before, "nothing is readable before the whole publication"
     _kill(gates, SILVER, failpoints.SILVER_AFTER_PUBLISH)
     assert not gates.silver().advanced, "published, though the run could not tell"
     assert gates.gold().passed
@@ -215,9 +215,9 @@ def test_21_gold_killed_between_two_tables_is_rolled_forward(
 @pytest.mark.short
 def test_22_a_killed_bronze_gate_fails_closed(gates: GateLake, undisturbed: dict[str, str], account: Account) -> None:
     _start(gates)
-    tag = gates.lake.head(RAW_EVENTS, AUDITED_TAG)
+    tag = gates.lake.state(RAW_EVENTS).head(AUDITED_TAG)
     _kill(gates, GATE, failpoints.GATE_AFTER_RESULTS)
-    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tag
+    assert gates.lake.state(RAW_EVENTS).head(AUDITED_TAG) == tag
     assert not gates.silver().advanced, "what the gate has not tagged is not there for Silver"
     account.settle(
         "22",
@@ -240,9 +240,9 @@ def test_22_a_bronze_gate_killed_between_its_two_tags_goes_on(
     gates.add_bronze(rows[:600])
     assert all(report.passed for report in gates.cycle())
     gates.add_bronze(rows[600:700])
-    newest = gates.lake.head(RAW_EVENTS)
+    newest = gates.lake.state(RAW_EVENTS).head()
     _kill(gates, GATE, failpoints.GATE_AFTER_PUBLISH)
-    assert gates.lake.head(RAW_EVENTS, AUDITED_TAG) == newest
+    assert gates.lake.state(RAW_EVENTS).head(AUDITED_TAG) == newest
     gates.add_bronze(rows[700:])
     assert all(report.advanced for report in gates.cycle())
     _settle(gates, account, "22", "Bronze gate kill -9 after its verdict is published")
@@ -319,14 +319,14 @@ def test_22_deequ_breaks_amid_a_gate(
     real_cycle: RealCycle, settings_factory: SettingsFactory, account: Account, spec: TableSpec, column: str
 ) -> None:
     gates, downstream = real_cycle.gates, (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)
-    tag, mains = gates.lake.head(RAW_EVENTS, AUDITED_TAG), gates.mains(*downstream)
+    tag, mains = gates.lake.state(RAW_EVENTS).head(AUDITED_TAG), gates.mains(*downstream)
     with _deequ_breaks_amid(column):
         broken = real_cycle.run()
     assert not broken.success
     materialized = {event.asset_key for event in broken.filter_events(lambda event: event.is_step_materialization)}
     assert not materialized & {asset_key(table) for table in downstream}
     assert gates.mains(*downstream) == mains
-    assert (gates.lake.head(RAW_EVENTS, AUDITED_TAG) == tag) is (spec is RAW_EVENTS)
+    assert (gates.lake.state(RAW_EVENTS).head(AUDITED_TAG) == tag) is (spec is RAW_EVENTS)
     recorded = f"from dq_audit.quality_results where run_id = '{broken.run_id}'"
     assert gates.rows(f"select distinct table_name, message {recorded} and status = 'ERROR'") == [
         (spec.identifier, "the check could not be carried out: Answer from Java side is empty")
@@ -370,7 +370,7 @@ def test_20_and_21_published_and_dagster_does_not_know_it(
     point = failpoints.SILVER_AFTER_PUBLISH if layer == "silver" else failpoints.GOLD_AFTER_PUBLISH
     settings = gates.ctx.settings
     assert _dagster_run(settings, layer, WIKISTREAM_FAILPOINT=point) == -signal.SIGKILL
-    heads = {spec.identifier: gates.lake.head(spec) for spec in tables}
+    heads = {spec.identifier: gates.lake.state(spec).head() for spec in tables}
     with dagster_instance(settings) as instance:
         (record,) = instance.get_run_records()
         told = [instance.get_latest_materialization_event(asset_key(spec)) for spec in tables]
@@ -389,7 +389,7 @@ def test_20_and_21_published_and_dagster_does_not_know_it(
                 key = dg.AssetCheckKey(asset_key(spec), rule.name)
                 check = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
                 assert check.status is AssetCheckExecutionRecordStatus.SUCCEEDED, rule.name
-    assert {spec.identifier: gates.lake.head(spec) for spec in tables} == heads, "nothing is published twice"
+    assert {spec.identifier: gates.lake.state(spec).head() for spec in tables} == heads, "nothing is published twice"
     assert all(report.passed for report in gates.cycle())
     number = "20" if layer == "silver" else "21"
     _settle(gates, account, number, f"{layer} kill -9 as a run of Dagster, published and not recorded")
@@ -447,7 +447,7 @@ def test_a_backfill_ended_at_work(
     _start(gates)
     assert all(report.passed for report in gates.cycle())
     with _begin(gates, RECOMPUTE) as process:
-        wait_until(lambda: gates.lake.head(HOURLY_STATS, AUDIT_BRANCH))
+        wait_until(lambda: gates.lake.state(HOURLY_STATS).head(AUDIT_BRANCH))
         process.send_signal(by)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == -by, errors[-2000:]

@@ -183,7 +183,7 @@ def assert_no_overlap(instance: dg.DagsterInstance) -> None:
 
 def assert_each_snapshot_is_reported_once(instance: dg.DagsterInstance, lake: Lakehouse) -> None:
     """The sensor's events, which belong to no run: one for each batch, from its first look on."""
-    batches = [str(v.snapshot_id) for v in lake.history(RAW_EVENTS) if v.position is not None][::-1]
+    batches = [str(v.snapshot_id) for v in lake.state(RAW_EVENTS).history() if v.position is not None][::-1]
     records = instance.fetch_materializations(asset_key(RAW_EVENTS), limit=5_000).records
     reported = [
         str(record.asset_materialization.metadata["snapshot"].value)

@@ -8,7 +8,8 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import AUDITED_TAG
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, GOLD_TABLES, RAW_EVENTS
@@ -59,11 +60,11 @@ def test_25_fields_added_removed_and_retyped(
     account.settle("25", "a field added, removed, retyped in the stream", sent=list(events), found=found, tries=3)
     assert dict(kept) == events  # every byte of them
     assert len(letters) == 100
-    before = lake.head(RAW_EVENTS, AUDITED_TAG)
+    before = lake.state(RAW_EVENTS).head(AUDITED_TAG)
     gates = GateLake(settings)
     report = gates.bronze_gate()
     assert any("user" in name for name in blocking(report)), blocking(report)
-    assert lake.head(RAW_EVENTS, AUDITED_TAG) == before
+    assert lake.state(RAW_EVENTS).head(AUDITED_TAG) == before
     assert_sound(lake)
 
     # let through, Silver and Gold are those of a stream that had nothing but the events that are whole, and did not drift

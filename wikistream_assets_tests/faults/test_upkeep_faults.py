@@ -14,8 +14,8 @@ import pytest
 
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.engine import failpoints
-from wikistream_assets.lake.lakehouse import Masked
 from wikistream_assets.lake.local_files import local_path
+from wikistream_assets.lake.state import Masked
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS

@@ -12,9 +12,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from wikistream_assets.lake.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.local_files import local_path
+from wikistream_assets.lake.state import CONTRACTS_KEY, summary_properties
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
+from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets.tables.spec import TableSpec
 
 AT = datetime(2024, 3, 1, 12, 30, tzinfo=UTC)
@@ -35,10 +37,15 @@ def arrow(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any]) -> pa.Tabl
     return pa.Table.from_pylist([dict(row) for row in rows], schema=lake.table(spec).schema().as_arrow())
 
 
+def forget_contracts(lake: Lakehouse) -> None:
+    """As another version of WikiStream leaves the lake: the next one to open it looks at each table."""
+    lake.catalog.update_namespace_properties(QUALITY_RESULTS.namespace, removals={CONTRACTS_KEY})
+
+
 def add(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any], position: Mapping[str, Any] | None = None) -> int:
     """Append rows in one snapshot, which carries the position if one is given; its id."""
     lake.append(spec, arrow(lake, spec, *rows), summary_properties(position, {}) if position is not None else None)
-    head = lake.head(spec)
+    head = lake.state(spec).head()
     assert head is not None
     return head.snapshot_id
 

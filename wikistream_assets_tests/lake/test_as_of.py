@@ -9,8 +9,9 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.exceptions import ConfigurationError, LakeError
 from wikistream_assets.lake.as_of import versions_as_of
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import query
+from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.conftest import Command
@@ -75,7 +76,7 @@ def looks(lake: Lakehouse) -> dict[str, Seen]:
         look(lake, looks)  # two of the four: the mix is not to be seen
         publish_gold(lake, silver, name, GOLD_TABLES[2:])
         look(lake, looks)
-    lake.reset_main(CLEANED_EVENTS, next(v.parent_id or 0 for v in lake.history(CLEANED_EVENTS)))
+    lake.reset_main(CLEANED_EVENTS, next(v.parent_id or 0 for v in lake.state(CLEANED_EVENTS).history()))
     look(lake, looks)
     return looks
 
@@ -98,11 +99,11 @@ def test_a_time_may_name_its_zone_or_none(lake: Lakehouse, looks: dict[str, Seen
 
 
 def test_a_snapshot_stands_for_the_moment_of_its_publication(lake: Lakehouse, looks: dict[str, Seen]) -> None:
-    bronze = [version.snapshot_id for version in lake.history(RAW_EVENTS)]
+    bronze = [version.snapshot_id for version in lake.state(RAW_EVENTS).history()]
     assert seen(lake, str(bronze[1])) == ("one", None, None, None)
     assert seen(lake, str(bronze[0])) == ("one,two", "one", "one", "one")
     ids = {snapshot.snapshot_id for snapshot in lake.table(CLEANED_EVENTS).snapshots()}
-    (taken_back,) = ids - {version.snapshot_id for version in lake.history(CLEANED_EVENTS)}
+    (taken_back,) = ids - {version.snapshot_id for version in lake.state(CLEANED_EVENTS).history()}
     assert seen(lake, str(taken_back)) == ("one,two", "one,two", "one", "one")
 
 
@@ -110,7 +111,7 @@ def test_a_snapshot_stands_for_the_moment_of_its_publication(lake: Lakehouse, lo
 def test_a_snapshot_of_gold_shows_all_four_at_its_version(
     lake: Lakehouse, looks: dict[str, Seen], spec: object
 ) -> None:
-    second, first = [version.snapshot_id for version in lake.history(spec)][:2]  # type: ignore[arg-type]
+    second, first = [version.snapshot_id for version in lake.state(spec).history()][:2]  # type: ignore[arg-type]
     assert seen(lake, str(first)) == ("one", "one", "one", "one")
     assert seen(lake, str(second)) == ("one,two", "one,two", "one,two", "one,two")
 
@@ -125,7 +126,7 @@ def test_only_tables_that_are_read_must_have_been_there(lake: Lakehouse, looks: 
 
 
 def test_as_it_is_typed(settings: Settings, lake: Lakehouse, looks: dict[str, Seen], command: Command) -> None:
-    bronze = [version.snapshot_id for version in lake.history(RAW_EVENTS)]
+    bronze = [version.snapshot_id for version in lake.state(RAW_EVENTS).history()]
     done = command(
         settings, "sql", "select count(*) as n from bronze.raw_events", "-f", "json", "--as-of", str(bronze[1])
     )
@@ -144,8 +145,8 @@ def test_what_is_not_there_is_one_line(lake: Lakehouse, looks: dict[str, Seen]) 
     lake.append(RAW_EVENTS, branch=AUDIT_BRANCH)
     for text, told in {
         "4711": "no table has snapshot 4711",
-        str(lake.head_id(RAW_EVENTS, AUDIT_BRANCH)): "bronze.raw_events has not published",
-        str(lake.head_id(HOURLY_STATS)): "has not published that snapshot, or not in all tables",
+        str(lake.state(RAW_EVENTS).head_id(AUDIT_BRANCH)): "bronze.raw_events has not published",
+        str(lake.state(HOURLY_STATS).head_id()): "has not published that snapshot, or not in all tables",
         "2001-01-01": "did not exist then: it was made at 20",
     }.items():
         with pytest.raises(LakeError, match=told) as error:
@@ -157,7 +158,7 @@ def test_what_is_not_there_is_one_line(lake: Lakehouse, looks: dict[str, Seen]) 
 
 
 def test_what_maintenance_has_expired_is_said(lake: Lakehouse, looks: dict[str, Seen]) -> None:
-    *_, first, oldest = lake.history(RAW_EVENTS)
+    *_, first, oldest = lake.state(RAW_EVENTS).history()
     lake.table(RAW_EVENTS).maintenance.expire_snapshots().by_ids([first.snapshot_id, oldest.snapshot_id]).commit()
     moment = next(moment for moment, was in looks.items() if was[0] == "one")
     with pytest.raises(LakeError, match=r"raw_events is known since 20.* only: .* expired by maintenance"):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,18 @@ from wikistream_assets.lake.failures import explained, in_one_line
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import local_path
 from wikistream_assets.lake.spark_io import append_rows, read_table
+from wikistream_assets.lake.state import clock_is_behind
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets_tests.lake.lakes import add, full_row, set_clock_back
 
 COMMITS: dict[str, Callable[[Lakehouse], object]] = {
     "append": lambda lake: lake.append(RAW_EVENTS),
     "property": lambda lake: lake.set_property(RAW_EVENTS, "a", "b"),
-    "tag": lambda lake: lake.tag(RAW_EVENTS, "audited", lake.head_id(RAW_EVENTS)),
+    "tag": lambda lake: lake.tag(RAW_EVENTS, "audited", lake.state(RAW_EVENTS).head_id()),
     "branch": lambda lake: lake.fresh_branch(RAW_EVENTS),
     "reset": lambda lake: lake.reset_main(
-        RAW_EVENTS, next(v for v in lake.history(RAW_EVENTS) if v.parent_id).parent_id or 0
+        RAW_EVENTS, next(v for v in lake.state(RAW_EVENTS).history() if v.parent_id).parent_id or 0
     ),
 }
 
@@ -41,8 +44,8 @@ def test_pyiceberg_commits_nothing(lake: Lakehouse, name: str) -> None:
     assert found is not None, text
     assert 3_500 < int(found[1]) <= 3_600
     assert "\n" not in text
-    assert lake.clock_behind() is not None
-    assert lake.clock_behind([DEAD_LETTER]) is None
+    assert clock_is_behind(map(lake.state, ALL_TABLES), datetime.now(UTC)) is not None
+    assert clock_is_behind([lake.state(DEAD_LETTER)], datetime.now(UTC)) is None
 
 
 @pytest.mark.local
@@ -50,7 +53,7 @@ def test_pyiceberg_commits_nothing(lake: Lakehouse, name: str) -> None:
 def test_what_iceberg_allows_is_no_clock_behind(lake: Lakehouse, seconds: float) -> None:
     add(lake, RAW_EVENTS, full_row(RAW_EVENTS))
     set_clock_back(lake, RAW_EVENTS, seconds)
-    assert lake.clock_behind() is None
+    assert clock_is_behind(map(lake.state, ALL_TABLES), datetime.now(UTC)) is None
     lake.append(RAW_EVENTS)
 
 

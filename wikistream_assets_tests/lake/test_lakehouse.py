@@ -12,21 +12,13 @@ from pyiceberg.types import NestedField, StringType
 
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
-from wikistream_assets.lake.lakehouse import (
-    AUDIT_BRANCH,
-    AUDITED_TAG,
-    MASKED_KEY,
-    TABLE_PROPERTIES,
-    Lakehouse,
-    Masked,
-    summary_properties,
-    table_spec,
-)
+from wikistream_assets.lake.lakehouse import TABLE_PROPERTIES, Lakehouse, table_spec
+from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG, MASKED_KEY, Masked, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import Column, ColumnType, TableSpec
-from wikistream_assets_tests.lake.lakes import add, arrow, full_row
+from wikistream_assets_tests.lake.lakes import add, arrow, forget_contracts, full_row
 
 pytestmark = pytest.mark.local
 
@@ -40,7 +32,7 @@ def test_every_contract_becomes_a_table(lake: Lakehouse) -> None:
         assert [field.name for field in table.spec().fields] == list(spec.partition_by)
         stored = {**table.properties, "format-version": str(table.format_version)}
         assert {**TABLE_PROPERTIES, "comment": spec.description}.items() <= stored.items()
-        head = lake.head(spec)
+        head = lake.state(spec).head()
         assert head is not None
         assert (head.total_records, head.position) == (0, None)
 
@@ -52,13 +44,13 @@ def test_opening_again_changes_nothing(lake: Lakehouse, settings: Settings) -> N
 
 
 def test_a_mark_of_masking_is_read_as_it_was_written(lake: Lakehouse) -> None:
-    assert lake.masked(CLEANED_EVENTS) == Masked("", 0, ())
+    assert lake.state(CLEANED_EVENTS).masked == Masked("", 0, ())
     mark = Masked("2026-03-07", 12, ("2026-03-01", "2026-03-05"))
     lake.mark_masked(CLEANED_EVENTS, mark)
-    assert lake.masked(CLEANED_EVENTS) == mark
+    assert lake.state(CLEANED_EVENTS).masked == mark
     # As earlier versions have written it.
     lake.set_property(CLEANED_EVENTS, MASKED_KEY, '{"before": "2026-03-03", "sequence": 4}')
-    assert lake.masked(CLEANED_EVENTS) == Masked("2026-03-03", 4, ())
+    assert lake.state(CLEANED_EVENTS).masked == Masked("2026-03-03", 4, ())
 
 
 def test_a_mark_of_masking_carries_on_what_another_commit_has_just_read(
@@ -76,16 +68,17 @@ def test_a_mark_of_masking_carries_on_what_another_commit_has_just_read(
 
     monkeypatch.setattr(Lakehouse, "table", stream_is_faster)
     lake.mark_masked(RAW_EVENTS, Masked("2026-03-07"))
-    newest, before, *_ = lake.history(RAW_EVENTS)
+    newest, before, *_ = lake.state(RAW_EVENTS).history()
     assert (newest.masks, newest.position) == (True, {"raw-events": {"0": 2}})
     assert (before.masks, before.position) == (False, {"raw-events": {"0": 2}})
-    assert lake.masked(RAW_EVENTS) == Masked("2026-03-07")
+    assert lake.state(RAW_EVENTS).masked == Masked("2026-03-07")
 
 
 def test_a_column_that_a_contract_gained_is_added(lake: Lakehouse, settings: Settings) -> None:
     add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS))
     with lake.table(CLEANED_EVENTS).update_schema() as update:
         update.delete_column("title")
+    forget_contracts(lake)
     table = local_lake(settings).table(CLEANED_EVENTS)
     assert set(table.schema().column_names) == set(CLEANED_EVENTS.column_names)
     assert table.scan(selected_fields=("event_id", "title")).to_arrow().to_pylist() == [
@@ -107,6 +100,7 @@ def test_two_processes_that_open_an_older_lake_at_once(lake: Lakehouse, settings
     for _ in range(3):
         with lake.table(CLEANED_EVENTS).update_schema() as update:
             update.delete_column("title")
+        forget_contracts(lake)
         with ThreadPoolExecutor(4) as threads:
             opened = list(threads.map(lambda _: local_lake(settings), range(4)))
         names = opened[0].table(CLEANED_EVENTS).schema().column_names
@@ -137,6 +131,7 @@ def test_what_cannot_be_read_whole_is_refused_in_one_line(
 
 def older(lake: Lakehouse, spec: TableSpec, partition_by: tuple[str, ...] | None = None, **types: ColumnType) -> None:
     """Make the table anew as a version of WikiStream would that had other types, other columns, or other partitions."""
+    forget_contracts(lake)
     lake.catalog.drop_table(spec.identifier)
     columns = tuple(replace(column, type=types.pop(column.name, column.type)) for column in spec.columns)
     columns += tuple(Column(name, kind, "") for name, kind in types.items())
@@ -148,22 +143,23 @@ def test_a_creation_that_was_cut_short_is_completed(lake: Lakehouse, settings: S
     lake.catalog.drop_table(QUARANTINE.identifier)
     field = NestedField(1, "event_id", StringType(), required=False)
     lake.catalog.create_table(QUARANTINE.identifier, Schema(field))
+    forget_contracts(lake)
     completed = local_lake(settings)
-    assert completed.head(QUARANTINE) is not None
+    assert completed.state(QUARANTINE).head() is not None
     assert set(completed.table(QUARANTINE).schema().column_names) == set(QUARANTINE.column_names)
 
 
 def test_the_newest_position_is_found_below_snapshots_without_one(lake: Lakehouse) -> None:
-    assert lake.newest_position(CLEANED_EVENTS) is None
+    assert lake.state(CLEANED_EVENTS).newest_position() is None
     add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS), position={"a": 1})
     second = add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS), position={"a": 2})
     add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS))
-    newest = lake.newest_position(CLEANED_EVENTS)
+    newest = lake.state(CLEANED_EVENTS).newest_position()
     assert newest is not None
     assert (newest.snapshot_id, newest.position, newest.added_records, newest.total_records) == (second, {"a": 2}, 1, 2)
-    assert [version.position for version in lake.history(CLEANED_EVENTS)] == [None, {"a": 2}, {"a": 1}, None]
-    assert [version.position for version in lake.history(CLEANED_EVENTS, second)] == [{"a": 2}, {"a": 1}, None]
-    assert list(lake.history(CLEANED_EVENTS, "no such ref")) == []
+    assert [version.position for version in lake.state(CLEANED_EVENTS).history()] == [None, {"a": 2}, {"a": 1}, None]
+    assert [version.position for version in lake.state(CLEANED_EVENTS).history(second)] == [{"a": 2}, {"a": 1}, None]
+    assert list(lake.state(CLEANED_EVENTS).history("no such ref")) == []
 
 
 def test_equal_positions_are_equal_text() -> None:
@@ -173,16 +169,16 @@ def test_equal_positions_are_equal_text() -> None:
 
 
 def test_a_tag_moves(lake: Lakehouse) -> None:
-    assert lake.head(CLEANED_EVENTS, AUDITED_TAG) is None
+    assert lake.state(CLEANED_EVENTS).head(AUDITED_TAG) is None
     for position in (1, 2):
         snapshot = add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS), position={"at": position})
         lake.tag(CLEANED_EVENTS, AUDITED_TAG, snapshot)
-        tagged = lake.head(CLEANED_EVENTS, AUDITED_TAG)
+        tagged = lake.state(CLEANED_EVENTS).head(AUDITED_TAG)
         assert tagged is not None
         assert (tagged.snapshot_id, tagged.position) == (snapshot, {"at": position})
     lake.drop_ref(CLEANED_EVENTS, AUDITED_TAG)
     lake.drop_ref(CLEANED_EVENTS, AUDITED_TAG)
-    assert lake.head(CLEANED_EVENTS, AUDITED_TAG) is None
+    assert lake.state(CLEANED_EVENTS).head(AUDITED_TAG) is None
 
 
 def test_a_branch_is_invisible_until_it_is_published(lake: Lakehouse) -> None:
@@ -196,11 +192,11 @@ def test_a_branch_is_invisible_until_it_is_published(lake: Lakehouse) -> None:
     )
     assert _ids(lake) == ["a"]
     published = lake.publish(CLEANED_EVENTS)
-    head = lake.head(CLEANED_EVENTS)
+    head = lake.state(CLEANED_EVENTS).head()
     assert head is not None
     assert head.snapshot_id == published
     assert _ids(lake) == ["a", "b"]
-    assert lake.head(CLEANED_EVENTS, AUDIT_BRANCH) is None
+    assert lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH) is None
     with pytest.raises(LakeError, match="has no 'audit' any more"):
         lake.publish(CLEANED_EVENTS)
 
@@ -208,10 +204,10 @@ def test_a_branch_is_invisible_until_it_is_published(lake: Lakehouse) -> None:
 def test_a_branch_from_an_older_main_is_refused(lake: Lakehouse) -> None:
     lake.fresh_branch(CLEANED_EVENTS)
     add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS))
-    before = lake.head(CLEANED_EVENTS)
+    before = lake.state(CLEANED_EVENTS).head()
     with pytest.raises(BranchOutdatedError, match="build it again"):
         lake.publish(CLEANED_EVENTS)
-    assert lake.head(CLEANED_EVENTS) == before
+    assert lake.state(CLEANED_EVENTS).head() == before
 
 
 def test_main_can_be_set_back(lake: Lakehouse) -> None:

@@ -77,7 +77,7 @@ def comparable(row: tuple) -> tuple:
 
 
 def test_column_that_a_file_is_older_than_reads_as_null(lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = lake.head_id(HOURLY_STATS)
+    empty = lake.state(HOURLY_STATS).head_id()
     before = add(lake, HOURLY_STATS, full_row(HOURLY_STATS, domain="old"))
     wide = dataclasses.replace(HOURLY_STATS, columns=(*HOURLY_STATS.columns, Column("extra", "double", "added later")))
     with lake.table(wide).update_schema() as update:
@@ -178,11 +178,11 @@ def test_before_the_first_publication_is_complete_gold_is_empty(lake: Lakehouse)
 def test_snapshot_without_position_belongs_to_the_position_before_it(lake: Lakehouse) -> None:
     publish_gold(lake, 101, "first")
     lake.append(RISK_SCORES)
-    head = lake.head(RISK_SCORES)
+    head = lake.state(RISK_SCORES).head()
     assert head is not None
-    assert common_gold_versions(lake)[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
+    assert common_gold_versions(lake.look())[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
     publish_gold(lake, 102, "second", GOLD_TABLES[1:])
-    assert common_gold_versions(lake)[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
+    assert common_gold_versions(lake.look())[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
 
 
 def test_gold_without_a_common_version_is_an_error_and_other_tables_still_read(lake: Lakehouse) -> None:

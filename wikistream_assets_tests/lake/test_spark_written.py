@@ -58,7 +58,7 @@ def test_trace_names_the_snapshot_that_added_the_event_not_the_compaction(spark:
     assert compact(spark, "bronze.raw_events") == 2
     third = add(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id="e3"))
     assert compact(spark, "bronze.raw_events") == 2
-    head = lake.head(RAW_EVENTS)
+    head = lake.state(RAW_EVENTS).head()
     assert head is not None
     assert head.operation == "replace"
     for event_id, snapshot in {"e1": first, "e2": second, "e3": third}.items():
@@ -72,8 +72,8 @@ def test_compaction_changes_neither_hash_nor_golds_common_version(spark: SparkSe
     publish_gold(lake, 2, "second")
     before = table_hashes(lake)
     assert compact(spark, "gold.risk_scores") == 2
-    head = lake.head(RISK_SCORES)
+    head = lake.state(RISK_SCORES).head()
     assert head is not None
     assert head.operation == "replace"
-    assert common_gold_versions(lake)[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
+    assert common_gold_versions(lake.look())[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
     assert table_hashes(lake) == before

@@ -18,7 +18,8 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import Lakehouse, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.metrics.catalogue import document
 from wikistream_assets.metrics.lake import LakeMetrics
 from wikistream_assets.settings import Settings
@@ -141,7 +142,7 @@ def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, la
 
 @pytest.mark.local
 def test_a_closed_gate(settings: Settings, lake: Lakehouse) -> None:
-    start = lake.head_id(RAW_EVENTS)
+    start = lake.state(RAW_EVENTS).head_id()
     end = add(lake, RAW_EVENTS, full_row(RAW_EVENTS), position={"raw-events": {"0": 1}})
     failed = verdict("bronze", RAW_EVENTS.identifier, "a", "FAILED", 1)
     add(lake, QUALITY_RESULTS, failed | {"range_start": start, "range_end": end})

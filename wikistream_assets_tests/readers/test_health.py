@@ -18,7 +18,8 @@ from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake import procedures
-from wikistream_assets.lake.lakehouse import AUDITED_TAG, Lakehouse, Masked, summary_properties
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import AUDITED_TAG, Masked, summary_properties
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.readers.health import Budget, Health, examine
 from wikistream_assets.settings import Settings
@@ -89,7 +90,7 @@ def test_a_bronze_that_is_behind(home: Settings) -> None:
     assert problems(examine(home)) == [f"{behind} and has never committed"]
     lake = local_lake(home)
     lake.append(RAW_EVENTS, properties=summary_properties({"raw-events": {"0": 0}}, {}))
-    head = lake.head(RAW_EVENTS)
+    head = lake.state(RAW_EVENTS).head()
     assert head is not None
     at = datetime.fromtimestamp(head.timestamp_ms / 1000, UTC)
     assert problems(examine(home, at + timedelta(minutes=3))) == [], "it may still be at work"
@@ -130,11 +131,11 @@ def test_compaction_is_no_verdict(home: Settings) -> None:
     assert examine(home).verdict_at is None
     for _ in range(2):
         add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS))
-    verdicts = lake.head(QUALITY_RESULTS)
+    verdicts = lake.state(QUALITY_RESULTS).head()
     assert verdicts is not None
     session = local_session(home)
     procedures.compact(session, QUALITY_RESULTS, 'run_date = "a"', target_file_bytes=1 << 28, min_input_files=2)
-    compacted, *older = lake.history(QUALITY_RESULTS)
+    compacted, *older = lake.state(QUALITY_RESULTS).history()
     assert (compacted.operation, compacted.total_records) == ("replace", 2)
     assert examine(home).verdict_at == datetime.fromtimestamp(verdicts.timestamp_ms / 1000, UTC)
     procedures.expire(session, QUALITY_RESULTS, [version.snapshot_id for version in older])
@@ -144,14 +145,14 @@ def test_compaction_is_no_verdict(home: Settings) -> None:
 def commit(lake: Lakehouse, spec: TableSpec, position: Mapping[str, object]) -> tuple[int, datetime]:
     """Append a row; the snapshot, and the time of its commit."""
     add(lake, spec, full_row(spec), position=position)
-    head = lake.head(spec)
+    head = lake.state(spec).head()
     assert head is not None
     return head.snapshot_id, datetime.fromtimestamp(head.timestamp_ms / 1000, UTC)
 
 
 def publish(lake: Lakehouse) -> None:
     """Let everything that Bronze has pass the gates up to Gold."""
-    audited = lake.head_id(RAW_EVENTS)
+    audited = lake.state(RAW_EVENTS).head_id()
     lake.tag(RAW_EVENTS, AUDITED_TAG, audited)
     silver, _ = commit(lake, CLEANED_EVENTS, {RAW_EVENTS.identifier: audited})
     for spec in GOLD_TABLES:
@@ -172,10 +173,10 @@ def test_what_waits_while_no_cycle_comes(home: Settings) -> None:
     (told,) = problems(examine(home, since + longest + timedelta(seconds=1)))
     waited = f"has waited for the bronze gate since {since.isoformat(timespec='seconds')} and no cycle has ended: "
     assert told.startswith(f"{RAW_EVENTS.identifier} {waited}")
-    lake.tag(RAW_EVENTS, AUDITED_TAG, lake.head_id(RAW_EVENTS))
+    lake.tag(RAW_EVENTS, AUDITED_TAG, lake.state(RAW_EVENTS).head_id())
     (told,) = problems(examine(home, since + timedelta(days=1)))
     assert told.startswith(f"{RAW_EVENTS.identifier} {waited.replace('bronze', 'silver')}")
-    _, since = commit(lake, CLEANED_EVENTS, {RAW_EVENTS.identifier: lake.head_id(RAW_EVENTS)})
+    _, since = commit(lake, CLEANED_EVENTS, {RAW_EVENTS.identifier: lake.state(RAW_EVENTS).head_id()})
     (told,) = problems(examine(home, since + timedelta(days=1)))
     assert told.startswith(f"{CLEANED_EVENTS.identifier} has waited for the gold gate since ")
 
@@ -197,7 +198,7 @@ def test_what_waits_is_told_once(home: Settings) -> None:
         assert "broke or was cancelled" in told
         instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.SUCCESS))
     names = {"layer": "bronze", "table_name": RAW_EVENTS.identifier, "check_name": "a", "status": "FAILED"}
-    *_, oldest = lake.history(RAW_EVENTS)
+    *_, oldest = lake.state(RAW_EVENTS).history()
     covered = {"range_start": oldest.snapshot_id, "range_end": snapshot}
     add(lake, QUALITY_RESULTS, full_row(QUALITY_RESULTS, **names, **covered))
     closed = f"a gate is closed by {RAW_EVENTS.identifier}.a: see 'wikistream gate status'"

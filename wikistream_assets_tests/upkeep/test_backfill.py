@@ -248,7 +248,7 @@ def test_silver_that_does_not_follow_from_bronze_stops_it(gates: GateLake) -> No
     two_days(gates)
     stranger = {**clean_rows(CLEANED_EVENTS)[0], "event_id": "00000000-0000-4000-8000-0000stranger"}
     table = gates.lake.table(CLEANED_EVENTS)
-    position = gates.lake.newest_position(CLEANED_EVENTS)
+    position = gates.lake.state(CLEANED_EVENTS).newest_position()
     assert position is not None
     table.append(
         pa.Table.from_pylist([stranger], schema=table.schema().as_arrow()),
@@ -289,7 +289,7 @@ def test_the_job_emits_no_materialization(gates: GateLake, monkeypatch: pytest.M
         assert [instance.get_latest_materialization_event(key) for key in keys] == [None] * 4
         observed = [event.asset_key for event in result.all_events if event.event_type_value == "ASSET_OBSERVATION"]
         assert sorted(observed) == sorted(keys)  # type: ignore[type-var]
-    position = gold.Position.of(gates.lake.newest_position(HOURLY_STATS))
+    position = gold.Position.of(gates.lake.state(HOURLY_STATS).newest_position())
     assert position is not None
     assert position.recomputed == result.run_id
     assert table_hashes(gates.lake) == before

@@ -92,7 +92,7 @@ def test_a_backup_under_writes_is_one_instant_and_copies_only_what_is_new(
     ids = sorted(int(row["event_id"]) for row in copy.table(RAW_EVENTS).scan().to_arrow().to_pylist())
     assert ids == list(range(len(ids)))  # everything up to one instant, nothing after it
     assert before <= len(ids) <= len(added)
-    assert copy.newest_position(RAW_EVENTS).position == {"raw-events": {"0": len(ids)}}
+    assert copy.state(RAW_EVENTS).newest_position().position == {"raw-events": {"0": len(ids)}}
 
 
 def test_metadata_that_later_commits_delete_is_read_from_the_backup(

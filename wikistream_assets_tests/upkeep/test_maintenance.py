@@ -11,9 +11,10 @@ from wikistream_assets.embedded.leases import LocalLeases
 from wikistream_assets.engine.silver import consumed
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.lake import procedures
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, AUDITED_TAG, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.local_files import local_path
 from wikistream_assets.lake.spark_io import read_range, read_table
+from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, HOURLY_STATS, RAW_EVENTS
@@ -61,8 +62,8 @@ def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     assert all(report.passed for report in gates.cycle())
     for part in in_parts(rows[600:750], 50):
         gates.add_bronze(part)
-    hashes, position = table_hashes(lake), lake.newest_position(RAW_EVENTS)
-    read_to, tagged = consumed(lake.newest_position(CLEANED_EVENTS)), lake.head(RAW_EVENTS, AUDITED_TAG)
+    hashes, position = table_hashes(lake), lake.state(RAW_EVENTS).newest_position()
+    read_to, tagged = consumed(lake.state(CLEANED_EVENTS).newest_position()), lake.state(RAW_EVENTS).head(AUDITED_TAG)
     assert read_to is not None
     assert tagged is not None
     assert position is not None
@@ -75,12 +76,12 @@ def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     assert report.before.files > 2 * len(hours)
     assert report.after.files == len(hours)
     # Bronze keeps the range no gate has seen, Silver's position before it, and 500 rows before that for the gate's ratios.
-    assert lake.newest_position(RAW_EVENTS) == position
+    assert lake.state(RAW_EVENTS).newest_position() == position
     assert read_range(gates.ctx.spark, RAW_EVENTS, read_to, position.snapshot_id).count() == 150
     assert read_table(gates.ctx.spark, RAW_EVENTS, tagged.snapshot_id).count() == 600
-    *_, oldest = lake.history(RAW_EVENTS)
+    *_, oldest = lake.state(RAW_EVENTS).history()
     assert oldest.total_records == 100
-    assert all(plan(lake, spec, settings_of(gates)).empty for spec in looked_after)
+    assert all(plan(lake.look(), spec, settings_of(gates)).empty for spec in looked_after)
 
     for part in in_parts(rows[750:], 50):
         gates.add_bronze(part)
@@ -97,8 +98,8 @@ def test_without_the_snapshots_that_stay_a_reader_cannot_go_on(gates: GateLake) 
     rows = clean_rows(RAW_EVENTS)
     for part in (rows[:10], rows[10:20], rows[20:30]):
         gates.add_bronze(part)
-    third, second, first, _ = gates.lake.history(RAW_EVENTS)
-    assert not plan(gates.lake, RAW_EVENTS, settings_of(gates)).expired  # Silver has read nothing yet
+    third, second, first, _ = gates.lake.state(RAW_EVENTS).history()
+    assert not plan(gates.lake.look(), RAW_EVENTS, settings_of(gates)).expired  # Silver has read nothing yet
     procedures.expire(gates.ctx.spark, RAW_EVENTS, [first.snapshot_id, second.snapshot_id])
     assert read_range(gates.ctx.spark, RAW_EVENTS, second.snapshot_id, third.snapshot_id).count() == 10
     with pytest.raises(Exception, match="ancestor"):
@@ -148,7 +149,10 @@ def test_only_old_files_that_no_snapshot_knows_are_orphans(gates: GateLake) -> N
     assert look_after(gates, RAW_EVENTS, orphans=True)[RAW_EVENTS.identifier].orphans == 1
     assert {file for file in folder.rglob("*") if file.is_file()} == known | {young}
     assert len(gates.rows("select 1 from bronze.raw_events")) == 50
-    assert read_table(gates.ctx.spark, RAW_EVENTS, gates.lake.head(RAW_EVENTS, AUDIT_BRANCH).snapshot_id).count() == 100
+    assert (
+        read_table(gates.ctx.spark, RAW_EVENTS, gates.lake.state(RAW_EVENTS).head(AUDIT_BRANCH).snapshot_id).count()
+        == 100
+    )
 
 
 def test_a_table_that_needs_nothing_starts_no_jvm(lake: Lakehouse, settings: Settings) -> None:

@@ -14,7 +14,8 @@ from pyspark.sql import SparkSession
 
 from wikistream_assets.engine.gold import Position
 from wikistream_assets.lake import procedures
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH, Lakehouse
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
@@ -151,14 +152,14 @@ def test_a_late_row_that_waits_does_not_set_the_mark_back(lake: Lakehouse, setti
     _add_bronze(gates, "2026-03-01", "Late Lena")
     report = _bronze_night(gates, date(2026, 6, 5))
     assert (report.dates, report.waiting) == (("2026-03-05",), ("2026-03-01",))
-    assert lake.masked(RAW_EVENTS).before == "2026-03-07"  # 90 days before that night
+    assert lake.state(RAW_EVENTS).masked.before == "2026-03-07"  # 90 days before that night
 
     report = _bronze_night(gates, date(2026, 6, 5))
     assert (report.dates, report.waiting) == ((), ("2026-03-01",))
     _silver_reads_all(lake)
     assert _bronze_night(gates, date(2026, 6, 5)).dates == ("2026-03-01",)
     assert _bronze_names(gates) == []
-    assert lake.masked(RAW_EVENTS).before == "2026-03-07"
+    assert lake.state(RAW_EVENTS).masked.before == "2026-03-07"
 
 
 def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
@@ -181,10 +182,10 @@ def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
         limit.setattr(masking, "_mask_date", until_the_limit)
         with pytest.raises(TimeoutError):
             _bronze_night(gates, date(2026, 9, 1))
-    assert lake.masked(RAW_EVENTS).before == days[2]
+    assert lake.state(RAW_EVENTS).masked.before == days[2]
     assert _bronze_night(gates, date(2026, 9, 1)).dates == days[2:]
     assert _bronze_names(gates) == []
-    assert lake.masked(RAW_EVENTS).before == "2026-06-03"  # 90 days before that night
+    assert lake.state(RAW_EVENTS).masked.before == "2026-06-03"  # 90 days before that night
 
 
 def test_silver_tells_users_pages_until_gold_has_hidden_them(lake: Lakehouse, settings: Settings) -> None:
@@ -214,7 +215,7 @@ def test_a_rollback_behind_a_mark_has_the_rows_masked_again(lake: Lakehouse, set
     gates = GateLake(settings)
     gates.add_bronze([old(row, number) for number, row in enumerate(clean_rows(RAW_EVENTS)[:400])])
     assert all(report.passed for report in gates.cycle())
-    named = lake.head_id(CLEANED_EVENTS)
+    named = lake.state(CLEANED_EVENTS).head_id()
     _mask(gates)
     assert not any(report.dates for report in _mask(gates, dry_run=True))
     roll_back(job_in(settings), CLEANED_EVENTS, named, reason="a wrong transform", decided_by="ada")
@@ -228,7 +229,7 @@ def _add_bronze(gates: GateLake, day: str, user: str) -> None:
 
 def _silver_reads_all(lake: Lakehouse) -> None:
     """Say that both readers of Bronze have come to its head."""
-    position = {RAW_EVENTS.identifier: lake.head_id(RAW_EVENTS)}
+    position = {RAW_EVENTS.identifier: lake.state(RAW_EVENTS).head_id()}
     for reader in (CLEANED_EVENTS, QUARANTINE):
         add(lake, reader, position=position)
 

@@ -382,7 +382,7 @@ def test_the_pipeline_goes_on_in_the_new_place(
     assert table_hashes(again.lake) == hashes
     again.add_bronze(rows[600:])
     assert all(report.passed and report.advanced for report in again.cycle())
-    silver = again.lake.head(CLEANED_EVENTS)
+    silver = again.lake.state(CLEANED_EVENTS).head()
     assert silver is not None
     assert silver.total_records == len(rows)
     assert not settings.root.exists()

@@ -14,7 +14,7 @@ from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import GateError, LakeError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.diff import CHANGED, difference, version_named
-from wikistream_assets.lake.lakehouse import AUDIT_BRANCH
+from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
@@ -101,7 +101,7 @@ def test_gold_goes_back_as_one_and_is_made_again(gates: GateLake) -> None:
     for part in (rows[:500], rows[500:]):
         gates.add_bronze(part)
         assert all(report.passed for report in gates.cycle())
-    after, head = table_hashes(gates.lake), next(gates.lake.history(HOURLY_STATS))
+    after, head = table_hashes(gates.lake), next(gates.lake.state(HOURLY_STATS).history())
     assert head.parent_id is not None
     assert _back(gates, HOURLY_STATS, head.parent_id) == [spec.identifier for spec in GOLD_TABLES]
     assert table_hashes(gates.lake) != after
@@ -147,7 +147,7 @@ def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
         )
         assert not gates.gold().passed
     wrong = gates.mains(CLEANED_EVENTS)[CLEANED_EVENTS.identifier]
-    assert gold.pending_range(lake).end == wrong
+    assert gold.pending_range(lake.look()).end == wrong
 
     if killed:
         seen: list[str] = []
@@ -163,14 +163,16 @@ def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
             fault.setattr(rollback, "failpoint", kill)
             with pytest.raises(_Killed):
                 _back(gates, CLEANED_EVENTS, good[CLEANED_EVENTS.identifier])
-        assert lake.head(HOURLY_STATS, AUDIT_BRANCH) is not None
+        assert lake.state(HOURLY_STATS).head(AUDIT_BRANCH) is not None
         assert gold.recompute(gates.ctx, ["2026-03-01"]).passed, "no failed range is in the way"
     else:
         tables = [CLEANED_EVENTS.identifier, QUARANTINE.identifier]
         assert _back(gates, CLEANED_EVENTS, good[CLEANED_EVENTS.identifier]) == tables
-        assert [lake.head(spec, AUDIT_BRANCH) for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)] == [None] * 6
+        assert [lake.state(spec).head(AUDIT_BRANCH) for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)] == [
+            None
+        ] * 6
     assert gates.mains(CLEANED_EVENTS, QUARANTINE) == good
-    assert gold.pending_range(lake).empty
+    assert gold.pending_range(lake.look()).empty
 
     gates.add_bronze(rows[700:])
     reports = gates.cycle()
@@ -230,17 +232,17 @@ def test_a_failed_bronze_range_stays_when_only_newer_rows_go_back(
     gates.add_bronze(rows[200:300])
     _back(gates, RAW_EVENTS, failed.range.end)
     gates.add_bronze(rows[300:])
-    assert bronze_gate.pending_range(lake) == failed.range
+    assert bronze_gate.pending_range(lake.look()) == failed.range
     _back(gates, RAW_EVENTS, passed)
-    assert lake.head(RAW_EVENTS, AUDITING_TAG) is None
-    assert bronze_gate.pending_range(lake).empty
+    assert lake.state(RAW_EVENTS).head(AUDITING_TAG) is None
+    assert bronze_gate.pending_range(lake.look()).empty
 
 
 def test_what_would_lose_rows_is_refused(gates: GateLake) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
     assert gates.bronze_gate().passed
     before = gates.mains()
-    _, first = gates.lake.history(RAW_EVENTS)
+    _, first = gates.lake.state(RAW_EVENTS).history()
     with pytest.raises(LakeError, match="cannot go back behind its tag 'audited'"):
         _back(gates, RAW_EVENTS, first.snapshot_id)
     with pytest.raises(LakeError, match=r"goes with silver\.cleaned_events"):
@@ -267,12 +269,12 @@ def test_bronze_reads_again_what_was_set_back(fresh_topics: Broker, settings_fac
     for part in (messages[:100], messages[100:]):
         produce(settings.bootstrap_servers, part)
         drain(job_in(settings))
-        heads.append(lake.newest_position(RAW_EVENTS))
+        heads.append(lake.state(RAW_EVENTS).newest_position())
     first, second = heads
     hashes = table_hashes(lake)
     roll_back(job_in(settings), RAW_EVENTS, first.snapshot_id, reason="a bug in parsing", decided_by="someone")
-    assert lake.newest_position(RAW_EVENTS) == first
+    assert lake.state(RAW_EVENTS).newest_position() == first
     drain(job_in(settings))
-    again = lake.newest_position(RAW_EVENTS)
+    again = lake.state(RAW_EVENTS).newest_position()
     assert (again.position, again.counts["total"]) == (second.position, second.counts["total"])
     assert table_hashes(lake) == hashes

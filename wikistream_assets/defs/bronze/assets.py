@@ -73,7 +73,7 @@ def bronze(
         try:
             ends = broker.connect().ends(EVENT_TOPICS)
             said = compute.run(Step(EDITS, Action.DRAIN, context.run.run_id))
-            if broker.connect().has_committed_records(lakehouse.position(RAW_EVENTS), ends):
+            if broker.connect().has_committed_records(lakehouse.state(RAW_EVENTS).position, ends):
                 raise StepError("bronze: the step ran, and records that were in Kafka before it still wait there")
         except BrokerError as error:
             raise TryAgainError(error, _RETRIES, _RETRY_SECONDS) from dg.Failure(str(error))
@@ -127,7 +127,7 @@ def source_without_gap(broker: dg.ResourceParam[KafkaBroker]) -> dg.AssetCheckRe
 
 def _read_first_events(broker: Broker, lake: Lakehouse, report: Callable[[str], None]) -> None:
     """Read what the demo reads if nothing has ever come and no source was chosen: who materializes wants to see something."""
-    untouched = not lake.position(RAW_EVENTS) and not any(
+    untouched = not lake.state(RAW_EVENTS).position and not any(
         end for ends in broker.ends((*EVENT_TOPICS, SSE_CURSOR)).values() for end in ends.values()
     )
     settings = load_settings()

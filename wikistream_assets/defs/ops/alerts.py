@@ -365,7 +365,7 @@ def _watch_stale_tables(
     """Look at each of them again, and put what is to be remembered in its place; returns one line for the tick."""
     settings = load_settings()
     idle, said = _idle_source(lakehouse, broker, stream, settings)
-    waiting = set(waiting_layers(lakehouse))
+    waiting = set(waiting_layers(lakehouse.look()))
     for table, seen in stale.items():
         layer = table.partition(".")[0]
         idle_here = None if waiting & _GATES_BEFORE.get(layer, waiting) else idle

@@ -16,7 +16,8 @@ from wikistream_assets.components.events import asset_key
 from wikistream_assets.embedded.source import PipelineSource, chosen_source
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.kafka.broker import Broker
-from wikistream_assets.lake.lakehouse import Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.state import Version, clock_is_behind
 from wikistream_assets.resources.ports import KafkaBroker, Lake, Notifier, StreamSupervisor
 from wikistream_assets.settings import Settings, load_settings
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
@@ -65,7 +66,7 @@ def bronze_freshness(
     except BrokerError as error:
         # nothing can be said about the stream then: the broker's keeper brings the broker back
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=str(error))
-    if seen.lag and (behind := lakehouse.clock_behind((RAW_EVENTS, DEAD_LETTER))):
+    if seen.lag and (behind := clock_is_behind(map(lakehouse.state, (RAW_EVENTS, DEAD_LETTER)), datetime.now(UTC))):
         # the stream waits for the clock: neither a restart nor giving up would help
         memory = replace(memory, waiting_on=None, waiting_since=None)
         return dg.SensorResult(asset_events=events, cursor=json.dumps(memory.as_json()), skip_reason=behind)
@@ -134,14 +135,14 @@ def look(lakehouse: Lakehouse, broker: Broker, control: StreamControl, chosen: P
         BrokerError: the broker does not answer.
     """
     broker.refuse_absent()
-    newest = lakehouse.newest_batch(RAW_EVENTS)
+    newest = lakehouse.state(RAW_EVENTS).newest_batch
     found = broker.newest_cursor(chosen.source.identity) if chosen else None
     cursor, source_at = found or (Cursor(), None)
     return Seen(
         now=datetime.now(UTC),
         snapshot_id=newest.snapshot_id if newest else None,
         committed_at=newest.committed_at if newest else None,
-        lag=broker.has_committed_records(lakehouse.position(RAW_EVENTS), broker.ends(EVENT_TOPICS)),
+        lag=broker.has_committed_records(lakehouse.state(RAW_EVENTS).position, broker.ends(EVENT_TOPICS)),
         source_at=source_at,
         stream=control.state(),
         gaps=cursor.gaps,
@@ -156,14 +157,14 @@ def _news(
     new = _not_reported(lakehouse, memory)[::-1][:_MOST_EVENTS]
     if not new:
         return [], memory
-    letters = lakehouse.head(DEAD_LETTER)
+    letters = lakehouse.state(DEAD_LETTER).head()
     events = [*(_event(version, replayed=replayed) for version in new), *_dead_letters(letters)]
     return events, replace(memory, reported=new[-1].snapshot_id, reported_at=new[-1].committed_at)
 
 
 def _not_reported(lakehouse: Lakehouse, memory: Memory) -> list[Version]:
     """The batches that came after the reported one, newest first."""
-    batches = [v for v in lakehouse.history(RAW_EVENTS) if v.position is not None and not v.masks]
+    batches = [v for v in lakehouse.state(RAW_EVENTS).history() if v.position is not None and not v.masks]
     if memory.reported is None:
         return batches[:1]  # what was before is no news
     later = list(takewhile(lambda version: version.snapshot_id != memory.reported, batches))

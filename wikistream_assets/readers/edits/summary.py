@@ -54,7 +54,7 @@ _NEWEST_VERDICTS: Final = """
 
 def summarize(lake: Lakehouse) -> LakeSummary:
     """Read the summary from the catalog and the small tables; no JVM."""
-    counted = lake.newest_position(RAW_EVENTS)
+    counted = lake.state(RAW_EVENTS).newest_position()
     totals = {"records": 0, "rows": 0, "dead_letters": 0, "duplicates": 0}
     if counted and counted.counts:
         totals |= counted.counts["total"]

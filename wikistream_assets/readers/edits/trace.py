@@ -17,9 +17,10 @@ from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, G
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
-from wikistream_assets.lake.lakehouse import Lakehouse, Version
+from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.local_files import local_path
 from wikistream_assets.lake.query import common_gold_versions, connect, relation
+from wikistream_assets.lake.state import Version
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,
@@ -119,7 +120,7 @@ class _Finder:
     def __init__(self, lake: Lakehouse, connection: duckdb.DuckDBPyConnection) -> None:
         self.lake = lake
         self.connection = connection
-        self.gold = common_gold_versions(lake)
+        self.gold = common_gold_versions(lake.look())
         self._tables: dict[str, Table] = {}
 
     def table(self, spec: TableSpec) -> Table:
@@ -159,7 +160,7 @@ class _Finder:
         row = dict(row)
         key = dict(values) | {name: row[name] for name in (*spec.partition_by, *spec.key)}
         added = self._added_by(spec, self.head(spec), row.pop("filename"), key)
-        version = next(self.lake.history(spec, added), None) if added is not None else None
+        version = next(self.lake.state(spec).history(added), None) if added is not None else None
         return Found(spec.identifier, row, added, version)
 
     def _added_by(self, spec: TableSpec, snapshot_id: int | None, file: str, key: Mapping[str, Any]) -> int | None:
@@ -216,7 +217,7 @@ def _gold_rows(finder: _Finder, silver: Found, user_key: bytes) -> tuple[Found, 
 
 def _is_in_gold(finder: _Finder, silver: Found) -> bool:
     """Whether Gold, as readers see it, was made from a Silver version that holds the row."""
-    position = finder.lake.newest_position(HOURLY_STATS, finder.gold[HOURLY_STATS.identifier].snapshot_id)
+    position = finder.lake.state(HOURLY_STATS).newest_position(finder.gold[HOURLY_STATS.identifier].snapshot_id)
     source = position.position.get(_SILVER) if position and position.position else None
     steps = finder.ancestry(CLEANED_EVENTS)
     if source is None:
