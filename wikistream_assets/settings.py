@@ -117,7 +117,7 @@ class Settings(ProducerSettings):
     )
     bronze_batch_records: int = Field(100_000, ge=1, description="most records one Bronze micro-batch reads")
     dlq_max_attempts: int = Field(
-        3, ge=1, description="after so many redrives that failed a dead letter is given up and only redriven on demand"
+        3, ge=1, description="failed redrives after which a dead letter is given up and only redriven on demand"
     )
     stream_metrics_port: int = Field(
         0, ge=0, lt=65536, description="port of the stream's metrics on loopback; 0 = none"
@@ -155,7 +155,7 @@ class Settings(ProducerSettings):
     privacy_mask_after_days: int = Field(
         90,
         ge=0,
-        description="events this many days old lose user names, IP addresses and free text; 0 keeps them for ever",
+        description="events this many days old lose user names, IP addresses and free text; 0 keeps them forever",
     )
 
     alert_routes: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
@@ -183,14 +183,16 @@ class Settings(ProducerSettings):
     )
     alert_sns_endpoint_url: str | None = Field(None, description="another endpoint than AWS's own, for tests")
     alert_lag_records: int = Field(
-        10_000, ge=1, description="more records than so many waiting in Kafka, at two looks in a row, are an alert"
+        10_000, ge=1, description="alert when more records than this wait in Kafka in two consecutive samples"
     )
     alert_latency_seconds: float = Field(
         60.0,
         gt=0,
         description="events that reach Bronze later than this for five minutes (95th percentile) are an alert",
     )
-    alert_dlq_per_minute: float = Field(10.0, ge=0, description="more dead letters a minute than so many are an alert")
+    alert_dlq_per_minute: float = Field(
+        10.0, ge=0, description="alert when more dead letters a minute than this arrive"
+    )
     alert_producer_cpu_seconds: float = Field(
         300.0,
         gt=0,
@@ -271,7 +273,9 @@ class Settings(ProducerSettings):
         "local",
         description="pace: local is quick, source keeps the times of the original WikiStream on AWS; sets defaults",
     )
-    bronze_fresh_seconds: int = Field(60, ge=60, description="Bronze is stale so many seconds after a batch was due")
+    bronze_fresh_seconds: int = Field(
+        60, ge=60, description="seconds after a batch was due at which Bronze counts as stale"
+    )
     tables_fresh_seconds: int = Field(600, ge=60, description="any other table older than this is stale, seconds")
     bronze_stall_seconds: float = Field(
         60,

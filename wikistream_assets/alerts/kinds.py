@@ -28,70 +28,71 @@ KINDS: Final[Mapping[AlertKind, KindInfo]] = {
     AlertKind.GATE_FAILED: KindInfo(
         "table.check",
         "a check keeps its range from being published; nothing downstream moves",
-        "`wikistream gate status`, then mend the cause, or `wikistream gate accept` or `reject`",
+        "`wikistream gate status`, then fix the cause, or `wikistream gate accept` or `reject`",
     ),
     AlertKind.CHECK_FAILED: KindInfo(
         "table.check",
-        "a check failed that does not block: the data went on",
+        "a check that does not block has failed: the data was published",
         "look at the check in the UI; `dq_audit.failing_rows` holds the keys",
     ),
     AlertKind.RUN_FAILED: KindInfo(
         "job, or partition of it",
-        "a run of the job broke",
-        "open the linked run, mend the cause, start the job again: that is always safe",
+        "a run of the job failed",
+        "open the linked run, fix the cause, rerun the job: a rerun is always safe",
     ),
     AlertKind.RUN_TIMEOUT: KindInfo(
         "job, or partition of it",
-        "a step of a run took longer than its limit and was ended; the run is started again, three times at most",
-        "the message names step and limit",
+        "a step of a run exceeded its time limit and was ended; the run is retried up to three times",
+        "the message names the step and its limit",
     ),
     AlertKind.FRESHNESS: KindInfo(
         "table",
-        "the table is older than its freshness policy allows; a WARNING where nothing new is to be had for it",
+        "the table is older than its freshness policy allows; only a WARNING if there is nothing new for it",
         "`wikistream health`, then the newest runs in the UI",
     ),
     AlertKind.STREAM_RESTARTED: KindInfo(
         "stream",
-        "the stream had died or stood still, and was started again",
-        "nothing, if it is cleared; else `wikistream status`",
+        "the stream died or hung, and was restarted",
+        "nothing if the alert has cleared; otherwise `wikistream status`",
     ),
     AlertKind.STREAM_GIVEN_UP: KindInfo(
         "stream",
-        "the stream did not come back after several starts",
-        "its log names the cause; mend it, then `make down` and `make up`",
+        "the stream did not recover after several restarts",
+        "its log names the cause; fix it, then `make down` and `make up`",
     ),
     AlertKind.SOURCE_SILENT: KindInfo(
         "stream",
         "the producer has received nothing for WIKISTREAM_SOURCE_SILENT_SECONDS, not even a canary",
-        "`wikistream status`: does the producer run, does the source answer? A capture that is at its end is silent, too",
+        "`wikistream status`: is the producer running, does the source answer? A capture that has ended is silent too",
     ),
     AlertKind.SOURCE_GAP: KindInfo(
         "time",
-        "the source no longer had what came after the producer's place: events were left out",
-        "`wikistream backfill --since` brings back what the source still has, a capture the rest",
+        "the source no longer had the events after the producer's position: events are missing",
+        "`wikistream backfill --since` fetches what the source still has; a capture supplies the rest",
         once=True,
     ),
     AlertKind.LAG: KindInfo(
         "topic",
-        "at two looks in a row, half a minute apart, more records wait in Kafka for Bronze than WIKISTREAM_ALERT_LAG_RECORDS",
-        "`wikistream status`: does the stream run? If it does, it catches up by itself",
+        "in two consecutive samples, half a minute apart, more records than WIKISTREAM_ALERT_LAG_RECORDS wait in Kafka for"
+        " Bronze",
+        "`wikistream status`: is the stream running? If so, it catches up by itself",
     ),
     AlertKind.LATENCY: KindInfo(
         "table",
-        "for five minutes, one event in twenty has reached Bronze later than WIKISTREAM_ALERT_LATENCY_SECONDS; the events of a"
-        " capture are old anyway",
-        "`wikistream health`: if nothing waits, the source sends late; if records wait, Bronze catches up after an outage, or the"
-        " machine is too busy",
+        "for five minutes, one event in twenty has reached Bronze later than WIKISTREAM_ALERT_LATENCY_SECONDS; a"
+        " capture's events are always old",
+        "`wikistream health`: if no records wait, the source sends late; if some do, Bronze is catching up after an outage, or"
+        " the machine is too busy",
     ),
     AlertKind.DLQ_RATE: KindInfo(
         "topic",
-        "more dead letters a minute arrive than WIKISTREAM_ALERT_DLQ_PER_MINUTE",
+        "for two minutes in a row, more dead letters arrived than WIKISTREAM_ALERT_DLQ_PER_MINUTE",
         "`wikistream dlq list` names the reasons, `wikistream dlq show` the originals",
     ),
     AlertKind.PRODUCER_CPU: KindInfo(
         "program",
-        "the producer has used more than 80 % of a processor for WIKISTREAM_ALERT_PRODUCER_CPU_SECONDS, twice in a row",
-        "does so much arrive, as after an outage? If not, its log tells what it does over and over",
+        "the producer has used more than 80 % of a core in two consecutive periods of WIKISTREAM_ALERT_PRODUCER_CPU_SECONDS",
+        "is there that much to read, as after an outage? If not, its log shows what it keeps doing",
     ),
     AlertKind.HIGH_RISK_USER: KindInfo(
         "date/user", "a user's risk level on that day is HIGH", "read `evidence` in gold.risk_scores", once=True
