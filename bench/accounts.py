@@ -16,6 +16,7 @@ from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import query
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 _DRAIN_SECONDS: Final = 600.0
@@ -36,7 +37,7 @@ def stop_and_drain(settings: Settings, lake: Lakehouse, look: Callable[[], None]
     while time.monotonic() < deadline:
         look()
         behind = broker.has_committed_records(lake.state(RAW_EVENTS).position, ends)
-        if not behind and not (published and waiting_layers(lake.look())):
+        if not behind and not (published and waiting_layers(lake.look(), EDITS)):
             return
         time.sleep(_LOOK_SECONDS)
     print(f"not at its end within {_DRAIN_SECONDS:.0f} s: {services.status(settings)}", flush=True)

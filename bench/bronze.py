@@ -39,6 +39,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 
 RATIO_WANTED: Final = 0.2
@@ -206,7 +207,7 @@ def _bronze(settings: Settings) -> dict[str, Any]:
     from wikistream_assets.environment.local import LocalEnvironment
 
     environment = LocalEnvironment(settings)
-    ctx = JobContext(environment, run_id="bench")
+    ctx = JobContext(environment, "bench", EDITS)
     environment.spark(lasting=True)
     assert ctx.lake.state(RAW_EVENTS).position == {}
     started = time.monotonic()

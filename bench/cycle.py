@@ -31,20 +31,22 @@ from producer.contract import Accepted, Contract
 from producer.envelope import Envelope
 from producer.eventstreams.generator import Generator
 from producer.wikis import FOLLOWED_DOMAINS, REGION_BY_DOMAIN
-from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine import bronze_gate, publication
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.environment.local import LocalEnvironment
 from wikistream_assets.lake.lakehouse import Lakehouse, matching
 from wikistream_assets.lake.spark_io import append_rows, read_range, table_name
 from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.cleaned_events import good, split
+from wikistream_assets.streams.edits.cleaned_events import split
 from wikistream_assets.streams.edits.gold import daily_analytics_summary, entity_trends, hourly_stats, risk_scores
 from wikistream_assets.streams.edits.gold.activity import activity
 from wikistream_assets.streams.edits.gold.bursts import dates_before
 from wikistream_assets.streams.edits.raw_events import parse, stamp
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.transforms.marks import good
 
 NEW_EVENTS: Final = 50_000
 HISTORY_EVENTS: Final = 2_000_000
@@ -96,8 +98,7 @@ class _Lake:
         return [task.file.file_path.removeprefix("file://") for task in tasks]
 
     def cycle(self) -> None:
-        for job in (bronze_gate, silver, gold):
-            report = job.run(self.ctx)
+        for report in (bronze_gate.run(self.ctx), *(publication.run(self.ctx, each) for each in EDITS.publications)):
             if not (report.passed and report.advanced):
                 raise AssertionError(f"{report.layer}: {[outcome.rule.name for outcome in report.blocking]}")
 
@@ -167,7 +168,7 @@ def _new_lake(home: Path) -> _Lake:
     settings = Settings(home=home)
     environment = LocalEnvironment(settings)
     environment.spark(lasting=True)
-    return _Lake(JobContext(environment, run_id="bench"))
+    return _Lake(JobContext(environment, "bench", EDITS))
 
 
 def _template(spark: SparkSession, root: Path, events: int) -> DataFrame:
@@ -225,7 +226,7 @@ class _Plain:
         ).create()
 
     def run(self, bronze: DataFrame) -> None:
-        good(split(bronze, processed_at=_FIRST_DAY)).writeTo("wikistream.plain.cleaned_events").append()
+        good(split(bronze, processed_at=_FIRST_DAY), CLEANED_EVENTS).writeTo("wikistream.plain.cleaned_events").append()
         dates = [row["event_date"] for row in bronze.select("event_date").distinct().collect()]
         silver, event_date = self._spark.table("wikistream.plain.cleaned_events"), sf.col("event_date")
         hourly = activity(

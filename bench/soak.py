@@ -29,6 +29,7 @@ from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import query
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 
 _SAMPLE_SECONDS: Final = 10.0
 _WARM_UP_SECONDS: Final = 180.0
@@ -97,7 +98,7 @@ def _watch(settings: Settings, lake: Lakehouse, minutes: float, observer: Observ
 
 
 def _sample(settings: Settings, lake: Lakehouse) -> Sample:
-    waiting = lag(Broker(settings.bootstrap_servers), lake)
+    waiting = lag(Broker(settings.bootstrap_servers), lake, EDITS)
     behind = sum(sum(partitions.values()) for partitions in waiting.values())
     memory: defaultdict[str, float] = defaultdict(float)
     for process in supervisor.marked_processes(settings.root):

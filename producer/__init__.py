@@ -4,4 +4,4 @@ Belongs here: reading EventStreams, the event contract, the followed wikis, the 
 EventStreams server. Does not belong here: Spark, Iceberg, Dagster, or anything that imports them.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

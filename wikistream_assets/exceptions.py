@@ -7,7 +7,7 @@
     ├── LakeError              the lake's files or catalog are not as expected
     │   ├── ClockBehindError   the machine's clock is behind a table's newest commit
     │   ├── WriterBusyError    another process owns the table's only writer's place
-    │   └── BranchOutdatedError  main has moved since the audit branch was built
+    │   └── BranchOutdatedError  main has moved since a branch was made
     ├── ConditionError         a condition on rows is not of the grammar
     ├── GateError              a gate's operation (a decision, a publication) cannot be carried out
     ├── StepError              a step ended, and the lake does not show that it did its work
@@ -49,7 +49,7 @@ class WriterBusyError(LakeError):
 
 
 class BranchOutdatedError(LakeError):
-    """Main has moved since the audit branch was built, so it cannot be fast-forwarded: build the branch again."""
+    """Main has moved since the branch was made, so it cannot be moved there: build the branch again."""
 
 
 class ConditionError(WikistreamError):

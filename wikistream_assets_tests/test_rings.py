@@ -20,6 +20,9 @@ MIDDLE: Final = (
 OUTER: Final = ("resources", "components", "defs", "definitions", "cli", "__main__", "__init__")
 ROOMS: Final = (*PURE, *MIDDLE, *OUTER)
 
+NO_STREAM_BY_NAME: Final = {"engine", "lake", "kafka", "upkeep", "supervision", "alerts", "metrics"}
+"""What streams are passed into."""
+
 LOOSE: Final = {"__init__", "__main__", "definitions", "exceptions", "settings"}
 DAGSTER: Final = {"instance", "metrics", "resources", "components", "defs", "definitions", "cli"}
 AWS: Final = {"alerts"}
@@ -67,6 +70,18 @@ def test_rooms_import_only_rooms_before_them() -> None:
     }
     assert len(arrows) > 50
     assert {(room, other) for room, other in arrows if rank[other] > rank[room]} == set()
+
+
+def test_the_engine_and_its_like_know_no_stream_by_name() -> None:
+    named = {path.name for path in (ROOT / PACKAGE / "streams").iterdir() if (path / "__init__.py").exists()}
+    assert "edits" in named
+    found = {
+        (module, parts[2])
+        for module, parts in imports(PACKAGE)
+        if parts[:2] == [PACKAGE, "streams"] and len(parts) > 2 and room_of(module) in NO_STREAM_BY_NAME
+    }
+    assert {module for module, _ in found}, "they know declarations"
+    assert {(module, name) for module, name in found if name in named} == set()
 
 
 def test_the_pure_rooms_know_neither_files_nor_services() -> None:

@@ -1,5 +1,5 @@
 """What is watched by metadata alone: records waiting for Bronze, events late in Bronze, tables that are stale, dead letters
-arriving, the producer's processor time, HIGH risk users in new Gold rows.
+arriving, the producer's processor time.
 
 Each function takes what it saw last time and returns what to remember for the next; what to do with it is the caller's.
 """
@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pyiceberg.expressions import EqualTo, In
-
-from producer.topics import DLQ_EVENTS, EVENT_TOPICS
 from wikistream_assets.alerts.kinds import Alert
 from wikistream_assets.alerts.router import Alerts
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Severity
 from wikistream_assets.settings import AlertKind
-from wikistream_assets.streams.edits.tables import RAW_EVENTS as BRONZE
-from wikistream_assets.streams.edits.tables import RISK_SCORES
+from wikistream_assets.streams.declaration import Stream
+from wikistream_assets.tables.spec import TableSpec
 
 _MINUTE: Final = 60.0
 _LOOKS_OVER: Final = 2
@@ -28,27 +25,25 @@ _CPU_MOST: Final = 0.8
 """Share of a processor: what the original WikiStream on AWS alarms at."""
 _LATE_SECONDS: Final = 300.0
 """Events have to be late for so long: one batch after a restart is none."""
-_FIRST_DAYS: Final = 2
-"""In a lake that no one has looked at before, HIGH risk users of so many days are news; older ones are history."""
 
 Lag = Mapping[str, Mapping[int, int]]
 """Offsets that wait, by topic and partition. Transaction markers take up offsets too: an idle topic shows a few."""
 
 
-def lag(broker: Broker, lake: Lakehouse) -> Lag:
+def lag(broker: Broker, lake: Lakehouse, stream: Stream) -> Lag:
     """How far Bronze's newest snapshot is behind the end of each partition.
 
     Raises:
         BrokerError: the broker does not answer.
     """
     broker.refuse_absent()
-    position = lake.state(BRONZE).position
+    position = lake.state(stream.raw).position
     return {
         topic: {
             number: max(0, high - position.get(topic, {}).get(str(number), low))
             for number, (low, high) in broker.offsets(topic).items()
         }
-        for topic in EVENT_TOPICS
+        for topic in stream.ingest.topics
     }
 
 
@@ -88,13 +83,15 @@ class Late:
     snapshot_id: int | None
 
 
-def watch_latency(alerts: Alerts, lake: Lakehouse, seen: Late | None, now: float, most: float) -> Late | None:
+def watch_latency(
+    alerts: Alerts, lake: Lakehouse, raw: TableSpec, seen: Late | None, now: float, most: float
+) -> Late | None:
     """Fire ``latency`` when Bronze's batches have had a 95th percentile of more than ``most`` seconds for five minutes.
 
     It takes a batch that came after these minutes: an old one that is still the newest says nothing about them. Cleared by a
     batch that is in time. ``seen`` are the late ones so far, and what is returned for the next look.
     """
-    newest = lake.state(BRONZE).newest_batch
+    newest = lake.state(raw).newest_batch
     if newest is None or (seen is not None and newest.snapshot_id == seen.snapshot_id):
         return seen
     milliseconds = (newest.counts or {}).get("lag_ms", {}).get("p95")
@@ -102,13 +99,13 @@ def watch_latency(alerts: Alerts, lake: Lakehouse, seen: Late | None, now: float
         return seen
     late = milliseconds / 1000
     if late <= most:
-        alerts.clear(AlertKind.LATENCY, BRONZE.identifier, f"events reach Bronze within {late:.0f} s")
+        alerts.clear(AlertKind.LATENCY, raw.identifier, f"events reach Bronze within {late:.0f} s")
         return None
     since = now if seen is None else seen.since
     if now - since >= _LATE_SECONDS:
         message = f"for five minutes events have reached Bronze late, now by {late:.0f} s, more than {most:g} s"
         details = {"p95 seconds": late, "threshold": most}
-        alerts.fire(Alert(AlertKind.LATENCY, BRONZE.identifier, message, details, severity=Severity.WARNING))
+        alerts.fire(Alert(AlertKind.LATENCY, raw.identifier, message, details, severity=Severity.WARNING))
     return Late(since, newest.snapshot_id)
 
 
@@ -189,21 +186,23 @@ def _growth(seen: Growth | None, total: float, now: float, seconds: float, most:
     return Growth(now, total, seen.looks_over + 1 if rate > most else 0), rate
 
 
-def watch_dead_letters(alerts: Alerts, lake: Lakehouse, seen: Growth | None, now: float, most: float) -> Growth:
+def watch_dead_letters(
+    alerts: Alerts, lake: Lakehouse, stream: Stream, seen: Growth | None, now: float, most: float
+) -> Growth:
     """Fire ``dlq_rate`` when two minutes in a row brought more than ``most`` dead letters each; clear it after a better one.
 
     Counted in Bronze's totals, which hold the producer's and the stream's. Looking again within a minute changes nothing.
     """
-    newest = lake.state(BRONZE).newest_position()
+    newest, letters = lake.state(stream.raw).newest_position(), stream.ingest.letter_topic
     total = newest.counts["total"]["dead_letters"] if newest is not None and newest.counts else 0
     found, rate = _growth(seen, total, now, _MINUTE, most / _MINUTE)
     if rate is not None:
         said = f"{rate * _MINUTE:.0f} dead letters a minute"
         if found.over:
             details = {"per minute": rate * _MINUTE, "threshold": most, "total": total}
-            alerts.fire(Alert(AlertKind.DLQ_RATE, DLQ_EVENTS, f"{said}, more than {most:g}", details))
+            alerts.fire(Alert(AlertKind.DLQ_RATE, letters, f"{said}, more than {most:g}", details))
         elif not found.looks_over:
-            alerts.clear(AlertKind.DLQ_RATE, DLQ_EVENTS, said)
+            alerts.clear(AlertKind.DLQ_RATE, letters, said)
     return found
 
 
@@ -222,62 +221,3 @@ def watch_cpu(alerts: Alerts, program: str, spent: float, seen: Growth | None, n
         elif not found.looks_over:
             alerts.clear(AlertKind.PRODUCER_CPU, program, said)
     return found
-
-
-def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, names_kept_since: str) -> int | None:
-    """Tell of each HIGH risk user of each day that Gold has written since snapshot ``seen``; each is told once.
-
-    Nothing is told of a day that is old enough to be masked: its users are hashes then, which nobody has been told of, and
-    masking and compaction write them anew.
-
-    Args:
-        names_kept_since: days before this one (yyyy-MM-dd) are to be masked.
-
-    Returns:
-        The snapshot that has been looked at.
-    """
-    table = lake.table(RISK_SCORES)
-    head = table.current_snapshot()
-    if head is None or head.snapshot_id == seen:
-        return seen
-    named_since = max(lake.state(RISK_SCORES).masked.before, names_kept_since)
-    dates = [day for day in _new_dates(lake, seen) if day >= named_since]
-    if dates:
-        high = EqualTo("risk_level", "HIGH") & In("stat_date", dates)  # type: ignore[call-arg]  # mypy misreads these
-        columns = ("stat_date", "entity_id", "entity_type", "risk_score", "total_edits", "evidence")
-        scan = table.scan(row_filter=high, selected_fields=columns, snapshot_id=head.snapshot_id)
-        for row in sorted(scan.to_arrow().to_pylist(), key=lambda row: (row["stat_date"], -row["risk_score"])):
-            alerts.fire(_risk_alert(row))
-    return head.snapshot_id
-
-
-def _risk_alert(row: Mapping[str, object]) -> Alert:
-    user, date = row["entity_id"], row["stat_date"]
-    return Alert(
-        AlertKind.HIGH_RISK_USER,
-        f"{date}/{user}",
-        f"user {user} has risk score {row['risk_score']:g} on {date}",
-        {name: row[name] for name in ("entity_type", "risk_score", "total_edits", "evidence")},
-        severity=Severity.WARNING,
-    )
-
-
-def _new_dates(lake: Lakehouse, seen: int | None) -> list[str]:
-    """The dates in which rows were written after snapshot ``seen``, from the manifests alone."""
-    table = lake.table(RISK_SCORES)
-    new: set[int] = set()
-    known = False
-    for version in lake.state(RISK_SCORES).history():
-        if known := version.snapshot_id == seen:
-            break
-        new.add(version.snapshot_id)
-    head = table.current_snapshot()
-    manifests = head.manifests(table.io) if head else []
-    dates = {
-        str(entry.data_file.partition[0])
-        for manifest in manifests
-        if not known or manifest.added_snapshot_id in new
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        if not known or entry.snapshot_id in new
-    }
-    return sorted(dates) if known else sorted(dates)[-_FIRST_DAYS:]

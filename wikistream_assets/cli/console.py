@@ -60,11 +60,16 @@ def job_context(run_id: str) -> "JobContext":
 
     Raises:
         ConfigurationError, LakeError: as ``open_lake``.
+        SetupError: the pipeline of another version is at work on the lake.
     """
+    from wikistream_assets.embedded.services import refuse_another_version
     from wikistream_assets.engine.context import JobContext
     from wikistream_assets.environment.choice import environment_of
+    from wikistream_assets.streams.edits.stream import EDITS
 
-    return JobContext(environment_of(_settings_of_a_lake()), run_id)
+    settings = _settings_of_a_lake()
+    refuse_another_version(settings)
+    return JobContext(environment_of(settings), run_id, EDITS)
 
 
 def _settings_of_a_lake() -> "Settings":

@@ -23,6 +23,7 @@ from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.machine.limits import ensure_open_files
 from wikistream_assets.readers.edits.summary import LakeSummary, summarize
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 
 LIVE_EVENTS: Final = 1_000
 _MOST_CYCLES: Final = 3
@@ -87,7 +88,7 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
         _run_cycles(result, settings, report)
         Alerts(settings).deliver()  # of a pipeline without a daemon no one else sends what waits
     lake = local_lake(settings)
-    result.waiting = waiting_layers(lake.look())
+    result.waiting = waiting_layers(lake.look(), EDITS)
     result.summary = summarize(lake)
     return result
 
@@ -109,7 +110,7 @@ def _run_cycles(result: DemoResult, settings: Settings, report: Report) -> None:
             for failure in failed_steps(run):
                 report(failure)
             result.succeeded = run.success
-            if not run.success or not waiting_layers(local_lake(settings).look()):
+            if not run.success or not waiting_layers(local_lake(settings).look(), EDITS):
                 return
 
 

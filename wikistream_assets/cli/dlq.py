@@ -87,13 +87,14 @@ def redrive(
     What is accepted now goes to raw-events, once; what is not becomes a dead letter with one attempt more. Both reach the tables
     with the next run of Bronze. Interrupted at any moment, it is simply run again.
     """
+    from wikistream_assets.streams.edits.stream import EDITS
     from wikistream_assets.upkeep.redrive import Selection
     from wikistream_assets.upkeep.redrive import redrive as run
 
     place = None if position is None else _place(position)
     settings, lake = open_lake()
     selection = Selection(reason, since and since.replace(tzinfo=since.tzinfo or UTC), place, limit, given_up)
-    report = run(lake, settings, selection, dry_run=dry_run)
+    report = run(lake, EDITS, settings, selection, dry_run=dry_run)
     if place is not None and not report.redriven:
         fail(f"no letter at {position} waits: it is none, has been redriven, or was given up (--given-up)", NOT_FOUND)
     print(

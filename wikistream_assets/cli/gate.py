@@ -45,11 +45,11 @@ def status() -> None:
             "  wikistream gate accept TABLE CHECK --reason '...'\n"
             "  wikistream gate reject TABLE CHECK --where 'SQL condition' --reason '...'"
         )
-        for target in filter(None, (rollback_target(lake, state) for state in states)):
+        for raw, target in ((state.stream.raw, target) for state in states if (target := rollback_target(lake, state))):
             typer.echo(
                 "Rows written twice: reject with --where true keeps one of each. Or have the records read from Kafka again:\n"
                 "  wikistream down\n"
-                f"  wikistream rollback bronze.raw_events {target} --reason '...'"
+                f"  wikistream rollback {raw.identifier} {target} --reason '...'"
             )
         raise typer.Exit(BLOCKED_EXIT_CODE)
 

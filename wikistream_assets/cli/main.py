@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "down": _Command("services", "down", "Stop everything of this home; the data stays."),
     "status": _Command("services", "status", "Show the state of each program."),
     "health": _Command("services", "health", "Tell whether the pipeline is well: programs, lag, gates."),
-    "doctor": _Command("services", "doctor", "Check this machine, and say how to mend what is wrong."),
+    "doctor": _Command("services", "doctor", "Check this machine, and say how to fix what is wrong."),
     "sql": _Command("sql", "sql", "Run one read-only query on the lake."),
     "queries": _Command(
         "queries", "queries", "List the named queries, or run one: trends, vandalism, languages, bots."

@@ -49,7 +49,11 @@ def mask(
 
     ctx = job_context("wikistream mask")
     today = datetime.now(UTC).date()
-    reports = [report for layer in masking.ORDER for report in masking.mask(ctx, today, layer, dry_run=dry_run)]
+    reports = [
+        report
+        for layer in masking.layers_to_mask(ctx.stream)
+        for report in masking.mask(ctx, today, layer, dry_run=dry_run)
+    ]
     show_table(
         ["table", "masked", "waiting for a reader", "note"],
         [(report.table, _dates(report.dates), _dates(report.waiting), report.note or "-") for report in reports],

@@ -2,7 +2,8 @@
 
 Maintenance and rollback move the main branch of the same tables as a run does. They and a run wait for each other, so neither
 fails because of the other; two runs, or two maintenances, of one layer refuse each other instead. Bronze and the audit trail are
-only ever appended to, which commutes with what maintenance does there: they have no main to wait for.
+only ever appended to, which commutes with what maintenance does there: they have no main to wait for. Leases are named
+``<stream>.<layer>``.
 """
 
 import fcntl
@@ -58,19 +59,19 @@ class LocalLeases:
             yield
 
     @contextmanager
-    def main_of(self, layer: str) -> Iterator[None]:
-        """Hold the right to move main of the layer's tables; wait while a run, maintenance or a rollback holds it."""
-        with exclusive(self.settings.root / "run" / f"{layer}.main.lock"):
+    def main_of(self, name: str) -> Iterator[None]:
+        """Hold the right to move main of a layer's tables; wait while a run, maintenance or a rollback holds it."""
+        with exclusive(self.settings.root / "run" / f"{name}.main.lock"):
             yield
 
     @contextmanager
-    def only_maintenance(self, layer: str) -> Iterator[None]:
-        """Be the only one to look after the layer's tables, to compact, expire, mask or roll back.
+    def only_maintenance(self, name: str) -> Iterator[None]:
+        """Be the only one to look after a layer's tables, to compact, expire, mask or roll back.
 
         Raises:
             WriterBusyError: another process is at it.
         """
-        with writer_lock(self.settings, f"{layer}.maintenance"):
+        with writer_lock(self.settings, f"{name}.maintenance"):
             yield
 
     def _jvm_lock(self, name: str) -> Path:

@@ -7,7 +7,8 @@ stopping (``services``), supervisord's mechanics (``supervisor``).
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from wikistream_assets.exceptions import SetupError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.machine.ports import wait_for_listener
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.streams.edits.stream import EDITS
 
 LOCATION: Final = "wikistream"
 """Name of the Dagster code location, as in ``workspace.yaml``."""
@@ -80,8 +81,7 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
     if chosen is None:
         return (broker,)
     source = () if chosen.source.url else (_source(settings, chosen),)
-    return (
-        broker,
+    ours = (
         *source,
         _producer(settings, chosen),
         _stream(settings),
@@ -90,6 +90,8 @@ def programs(settings: Settings, chosen: PipelineSource | None, report: Report |
         _daemon(settings),
         *((_metrics(settings),) if settings.metrics_port else ()),
     )
+    mark = {supervisor.VERSION_MARK: version("wikistream")}
+    return (broker, *(replace(program, environment={**program.environment, **mark}) for program in ours))
 
 
 def ui_command(settings: Settings) -> list[str]:
@@ -151,7 +153,7 @@ def _producer(settings: Settings, chosen: PipelineSource) -> Program:
 def _stream(settings: Settings) -> Program:
     return Program(
         name="stream",
-        command=lambda: module_command("wikistream_assets.engine.ingest"),
+        command=lambda: module_command("wikistream_assets.engine.ingest", EDITS.name),
         wait_ready=lambda seconds, still_alive: _wait_for_writer(settings, seconds, still_alive),
         settled_seconds=20,
         environment=_variables(settings, Settings),
@@ -215,9 +217,9 @@ def _answers(port: int) -> WaitReady:
 def _wait_for_writer(settings: Settings, seconds: float, still_alive: Callable[[], object]) -> None:
     """The stream is ready when it owns Bronze; while another process does, it waits for its turn."""
     deadline = time.monotonic() + seconds
-    while not is_locked(settings, RAW_EVENTS.identifier):
+    while not is_locked(settings, EDITS.raw.identifier):
         if time.monotonic() > deadline:
-            raise SetupError(f"nobody writes {RAW_EVENTS.identifier} after {seconds:.0f} s: see logs/stream.out")
+            raise SetupError(f"nobody writes {EDITS.raw.identifier} after {seconds:.0f} s: see logs/stream.out")
         still_alive()
         time.sleep(_POLL_SECONDS)
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,6 +179,18 @@ def _users(settings: Settings) -> Path:
     return settings.root / "run" / "broker.users.lock"
 
 
+def refuse_another_version(settings: Settings) -> None:
+    """Refuse to change a lake beside a pipeline of another version: its leases may have other names, so it would not wait.
+
+    Raises:
+        SetupError: such a pipeline runs.
+    """
+    ours = set(STOPPED_LAST_TO_FIRST) - {"broker"}  # which is Kafka's, whatever our version
+    running = [each for each in supervisor.marked_processes(settings.root) if supervisor.program_name(each) in ours]
+    if any(supervisor.version_of(process) != version("wikistream") for process in running):
+        raise SetupError("the pipeline that runs here is of another version: 'make up' restarts it, then try again")
+
+
 def status(settings: Settings) -> list[ServiceStatus]:
     """Return the state of each program of this home: the broker, and the pipeline if it was ever started."""
     rows = programs(settings, chosen_source(settings))
@@ -246,7 +259,7 @@ class _Start:
         """Bring the rows up; if they are the ``whole`` pipeline, end what else runs."""
         infos = supervisor.process_infos(self._settings)
         if whole and infos is not None and supervisor.has_other_secrets(self._settings):
-            self._report("a secret has changed: starting everything anew, but for an open UI")
+            self._report("a secret has changed: restarting everything except an open UI")
             infos = None
         anew = infos is None
         if anew:

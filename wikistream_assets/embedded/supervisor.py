@@ -28,6 +28,9 @@ from wikistream_assets.settings import Settings
 
 HOME_MARK: Final = "SUPERVISED_WIKISTREAM_HOME"
 
+VERSION_MARK: Final = "SUPERVISED_WIKISTREAM_VERSION"
+"""Stands in a program's configuration file: if another version is installed, the file differs, and the program is restarted."""
+
 NAME_MARK: Final = "SUPERVISOR_PROCESS_NAME"
 """supervisord tells each program its name by this variable, and the program's children inherit it."""
 
@@ -193,6 +196,11 @@ def marked_processes(root: Path) -> list[psutil.Process]:
 def program_name(process: psutil.Process) -> str | None:
     """Return under which name supervisord started this process, or the one it descends from."""
     return _environment(process).get(NAME_MARK)
+
+
+def version_of(process: psutil.Process) -> str | None:
+    """Return the version of WikiStream that was installed when the program was started; None before versions were noted."""
+    return _environment(process).get(VERSION_MARK)
 
 
 class _UnixConnection(HTTPConnection):

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
-from wikistream_assets.engine import bronze_gate, gold, ingest, silver
+from wikistream_assets.engine import bronze_gate, ingest, publication
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.decisions import Action as Decided
 from wikistream_assets.engine.gate_control import decide_on_failure
 from wikistream_assets.exceptions import ConfigurationError
-
-_LAYERS: Final = {silver.LAYER: silver.run, gold.LAYER: gold.run}
 
 
 def drain(ctx: JobContext) -> Mapping[str, Any]:
@@ -25,10 +23,11 @@ def gate(ctx: JobContext) -> Mapping[str, Any]:
 
 
 def publish(ctx: JobContext, layer: str) -> Mapping[str, Any]:
-    """Build, audit and publish what is pending for ``layer``: silver or gold."""
-    if layer not in _LAYERS:
-        raise ConfigurationError(f"layer: {layer!r} is none of {', '.join(_LAYERS)}")
-    _LAYERS[layer](ctx)
+    """Build, audit and publish what is pending for ``layer``."""
+    known = {published.layer: published for published in ctx.stream.publications}
+    if layer not in known:
+        raise ConfigurationError(f"layer: {layer!r} is none of {', '.join(known)}")
+    publication.run(ctx, known[layer])
     return {}
 
 

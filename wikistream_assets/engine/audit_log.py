@@ -22,7 +22,8 @@ from wikistream_assets.quality.drift import PROFILE_FIELDS
 from wikistream_assets.quality.expectations import HourCounts
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Status
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.streams.declaration import Stream
+from wikistream_assets.streams.registry import STREAMS
 from wikistream_assets.tables.audit_rows import (
     GateContext,
     failing_rows_table,
@@ -31,9 +32,6 @@ from wikistream_assets.tables.audit_rows import (
 )
 from wikistream_assets.tables.dq_audit import FAILING_ROWS, PROFILE_METRICS, QUALITY_RESULTS
 from wikistream_assets.tables.spec import TableSpec
-
-_AUDITED: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_EVENTS}
-"""Whose snapshots the ranges of a layer's gate consist of."""
 
 _VERDICT: Final = ("status", "metric_value", "threshold_value", "records_checked", "records_failed")
 """Two verdicts of a check that agree in these are one. The rest (time, run, message) may differ when an attempt is done again."""
@@ -47,7 +45,7 @@ BASELINE_DAYS = 7
 """Drift is judged against the profiles of this many days."""
 
 
-def attempt_number(lake: Lakehouse, layer: str, range_end: int, *, unfinished: bool) -> int:
+def attempt_number(lake: Lakehouse, stream: Stream, layer: str, range_end: int, *, unfinished: bool) -> int:
     """The number of the attempt that begins now at a range that ends with ``range_end``.
 
     Ranges with the same end share their numbers: a backfill's ends where a cycle's has ended, one after a rollback may start
@@ -57,7 +55,7 @@ def attempt_number(lake: Lakehouse, layer: str, range_end: int, *, unfinished: b
         unfinished: whether the newest attempt has published nothing. If it did not block either, it was killed, and is now done
             again under its own number.
     """
-    newest = next(iter(_attempts(lake, layer, range_end)), [])
+    newest = next(iter(_attempts(lake, stream, layer, range_end)), [])
     if not newest:
         return 1
     killed = unfinished and not _blocked(newest)
@@ -81,7 +79,7 @@ def write(
         lake.table(QUALITY_RESULTS)
         .scan(
             row_filter=matching(
-                since=_since(lake, context.layer, context.range_end),
+                since=_since(lake, STREAMS[context.stream], context.layer, context.range_end),
                 layer=context.layer,
                 range_end=context.range_end,
                 attempt=context.attempt,
@@ -128,33 +126,35 @@ def _blocked(verdicts: Iterable[Mapping[str, Any]]) -> bool:
     return any(Status(row["status"]).blocks for row in verdicts)
 
 
-def last_attempt(lake: Lakehouse, layer: str, covered: SnapshotRange) -> list[dict[str, Any]]:
+def last_attempt(lake: Lakehouse, stream: Stream, layer: str, covered: SnapshotRange) -> list[dict[str, Any]]:
     """Rows of ``quality_results`` of the newest attempt at exactly this range, as recorded."""
-    return next(iter(_attempts(lake, layer, covered.end, covered.start)), [])
+    return next(iter(_attempts(lake, stream, layer, covered.end, covered.start)), [])
 
 
-def last_attempt_up_to(lake: Lakehouse, layer: str, range_end: int) -> list[dict[str, Any]]:
+def last_attempt_up_to(lake: Lakehouse, stream: Stream, layer: str, range_end: int) -> list[dict[str, Any]]:
     """Rows of ``quality_results`` of the newest attempt at a range with this end, wherever it starts."""
-    return next(iter(_attempts(lake, layer, range_end)), [])
+    return next(iter(_attempts(lake, stream, layer, range_end)), [])
 
 
 def _attempts(
-    lake: Lakehouse, layer: str, range_end: int, range_start: int | None = None
+    lake: Lakehouse, stream: Stream, layer: str, range_end: int, range_start: int | None = None
 ) -> list[list[dict[str, Any]]]:
     """The rows of each attempt at a range with this end, and with this start if one is given; newest first."""
     start = {} if range_start is None else {"range_start": range_start}
-    condition = matching(since=_since(lake, layer, range_end), layer=layer, range_end=range_end, **start)
-    rows = lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist()
+    condition = matching(since=_since(lake, stream, layer, range_end), layer=layer, range_end=range_end, **start)
+    rows = [
+        row for row in lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist() if _of(stream, row)
+    ]
     numbers = sorted({row["attempt"] for row in rows}, reverse=True)
     return [[row for row in rows if row["attempt"] == number] for number in numbers]
 
 
-def _since(lake: Lakehouse, layer: str, range_end: int) -> tuple[str, str] | None:
+def _since(lake: Lakehouse, stream: Stream, layer: str, range_end: int) -> tuple[str, str] | None:
     """From which ``run_date`` on there may be verdicts on a range with this end: they need not be looked for in all of history.
 
     A day is allowed for clocks. None if the range's end is forgotten, and with it when it was committed.
     """
-    end = next(lake.state(_AUDITED[layer]).history(range_end), None)
+    end = next(lake.state(stream.audited(layer)).history(range_end), None)
     return ("run_date", (end.committed_at - timedelta(days=1)).date().isoformat()) if end else None
 
 
@@ -164,7 +164,8 @@ def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
     Each attempt is one append. What lies behind expired snapshots is not looked for.
     """
     table = lake.table(QUALITY_RESULTS)
-    found: dict[str, list[dict[str, Any]]] = {}
+    gates = [(stream.name, layer) for stream in STREAMS.values() for layer in stream.layers]
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for version in lake.state(QUALITY_RESULTS).history():
         if version.operation != "append" or not version.added_records:
             continue
@@ -172,10 +173,20 @@ def newest_verdicts(lake: Lakehouse) -> list[dict[str, Any]]:
             rows = _added_rows(table, version.snapshot_id)
         except FileNotFoundError:
             break
-        found = {layer: [row for row in rows if row["layer"] == layer] for layer in {r["layer"] for r in rows}} | found
-        if len(found) == len(_AUDITED):
+        for name, layer in {(stream_name(row), row["layer"]) for row in rows} - found.keys():
+            found[name, layer] = [row for row in rows if (stream_name(row), row["layer"]) == (name, layer)]
+        if len(found) == len(gates):
             break
-    return [row for layer in _AUDITED for row in found.get(layer, [])]
+    return [row for gate in gates for row in found.get(gate, [])]
+
+
+def stream_name(row: Mapping[str, Any]) -> str:
+    """The stream that a row is about; rows of before there was this column are about the first."""
+    return row.get("stream") or next(iter(STREAMS))
+
+
+def _of(stream: Stream, row: Mapping[str, Any]) -> bool:
+    return stream_name(row) == stream.name
 
 
 def _added_rows(table: Table, snapshot_id: int) -> list[dict[str, Any]]:
@@ -191,11 +202,12 @@ def _added_rows(table: Table, snapshot_id: int) -> list[dict[str, Any]]:
     return rows
 
 
-def verdicts_of_run(lake: Lakehouse, layer: str, run_id: str) -> list[dict[str, Any]]:
+def verdicts_of_run(lake: Lakehouse, stream: Stream, layer: str, run_id: str) -> list[dict[str, Any]]:
     """Rows of ``quality_results`` of the run's newest attempt at a range of ``layer``; empty if it has recorded none."""
     since = (datetime.now(UTC) - _LONGEST_STEP).date().isoformat()
     condition = matching(since=("run_date", since), layer=layer, run_id=run_id)
-    rows: list[dict[str, Any]] = lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist()
+    found: list[dict[str, Any]] = lake.table(QUALITY_RESULTS).scan(row_filter=condition).to_arrow().to_pylist()
+    rows = [row for row in found if _of(stream, row)]
     newest = max((row["run_timestamp"] for row in rows), default=None)
     return [row for row in rows if row["run_timestamp"] == newest]
 
@@ -229,13 +241,13 @@ def _failing_keys(lake: Lakehouse, verdicts: Sequence[Mapping[str, Any]]) -> dic
 
 
 def stored_outcomes(
-    lake: Lakehouse, layer: str, tables: Iterable[TableSpec], range_end: int
+    lake: Lakehouse, stream: Stream, layer: str, tables: Iterable[TableSpec], range_end: int
 ) -> tuple[CheckOutcome, ...]:
     """The verdicts with which the range ending with ``range_end`` was published; SKIPPED for a rule that has none there.
 
     A backfill attempts what is published once more: one that fails leaves the tables, and so their verdicts, as they are.
     """
-    attempts = _attempts(lake, layer, range_end)
+    attempts = _attempts(lake, stream, layer, range_end)
     return outcomes_of(lake, tables, next((rows for rows in attempts if not _blocked(rows)), []))
 
 

@@ -25,16 +25,16 @@ from wikistream_assets.engine.failpoints import (
     BRONZE_AFTER_DEAD_LETTERS,
     BRONZE_AFTER_OFFSETS,
     BRONZE_BEFORE_COMMIT,
+    BRONZE_ON_BRANCH,
     failpoint,
 )
+from wikistream_assets.engine.fence import FencedTable
 from wikistream_assets.engine.stream_metrics import AGE_BOUNDS, AgeGroup, StreamMetrics, quantile
 from wikistream_assets.kafka.broker import Positions
-from wikistream_assets.lake.spark_io import append_rows, read_table
+from wikistream_assets.lake.spark_io import read_table
 from wikistream_assets.lake.state import Version, summary_properties
-from wikistream_assets.streams.edits.dead_letter import dead_letters
-from wikistream_assets.streams.edits.raw_events import at_places, first_places, stamp
-from wikistream_assets.streams.edits.tables.bronze import DEAD_LETTER, RAW_EVENTS
-from wikistream_assets.transforms.kafka import from_position
+from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.transforms.kafka import at_places, first_places, from_position
 
 _MANY_HOURS: Final = 200
 
@@ -85,14 +85,12 @@ class _Found:
 
 
 class BatchWriter:
-    """Writes the batches of one stream. Whoever makes one holds Bronze's writer lock as long as it is used."""
+    """Writes the batches of one stream. Whoever makes one holds Bronze's writer lock: it spares the work of a second writer."""
 
     def __init__(self, ctx: JobContext) -> None:
-        newest = ctx.lake.state(RAW_EVENTS).newest_position()
-        letters = ctx.lake.state(DEAD_LETTER).newest_position()
-        self.position: Positions = (newest and newest.position) or {}
-        self._letters_position: Positions = (letters and letters.position) or {}
-        self._total = Counts.total_of(newest)
+        self._ingest = ingest = ctx.stream.ingest
+        self._events, self._letters = FencedTable(ctx.lake, ingest.table), FencedTable(ctx.lake, ingest.dead_letters)
+        self._total = Counts.total_of(ctx.lake.state(ingest.table).newest_position())
         self._written = Counts()
         self.metrics = StreamMetrics()
         self._settings = ctx.settings
@@ -102,11 +100,16 @@ class BatchWriter:
         self._closed = False
         self.error: Exception | None = None
 
+    @property
+    def position(self) -> Positions:
+        """How far Bronze has consumed."""
+        return self._events.position
+
     def write(self, parsed: DataFrame, batch_id: int, ends: Positions) -> None:
         """Consume one batch; called by Structured Streaming on a thread of its own.
 
         Args:
-            parsed: what ``streams.edits.raw_events.parse`` made of the batch's records.
+            parsed: what ``Ingest.parse`` made of the batch's records.
             batch_id: number of the batch within the query.
             ends: next offset to read after the batch, of every partition. It is not always that after the last record: aborted
                 ones and markers may follow. No reader gets to see them, and they must not count as expired unread a week later.
@@ -133,7 +136,7 @@ class BatchWriter:
         failpoint(self._settings, BRONZE_AFTER_OFFSETS)
         started = time.monotonic()
         cores = parsed.sparkSession.sparkContext.defaultParallelism
-        fresh = stamp(from_position(parsed, self.position).coalesce(cores), datetime.now(UTC))
+        fresh = self._ingest.stamp(from_position(parsed, self.position).coalesce(cores), datetime.now(UTC))
         fresh.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             found = _find(fresh)
@@ -143,7 +146,9 @@ class BatchWriter:
             fresh.unpersist()
 
     def _commit(self, parsed: DataFrame, found: _Found, position: Positions, started: float) -> None:
-        places = first_places(parsed, _known_ids(parsed, found.spans)).persist(StorageLevel.MEMORY_AND_DISK)
+        places = first_places(parsed, _known_ids(self._ingest.table, parsed, found.spans)).persist(
+            StorageLevel.MEMORY_AND_DISK
+        )
         try:
             rows = places.count()
             batch = Counts(found.records, rows, found.letters, found.records - found.letters - rows)
@@ -158,11 +163,16 @@ class BatchWriter:
             properties = summary_properties(position, counts, run_id=self._run_id)
             self._append_letters(parsed, found, position, properties)
             failpoint(self._settings, BRONZE_BEFORE_COMMIT)
-            append_rows(at_places(parsed, places), RAW_EVENTS, properties)
+            self._events.append(
+                at_places(parsed, places, self._ingest.table.column_names),
+                position,
+                properties,
+                amid=lambda: failpoint(self._settings, BRONZE_ON_BRANCH),
+            )
             failpoint(self._settings, BRONZE_AFTER_COMMIT)
         finally:
             places.unpersist()
-        self.position, self._total, self._written = position, total, self._written + batch
+        self._total, self._written = total, self._written + batch
         spent = time.monotonic() - started
         self.metrics.committed(asdict(batch), spent, [group.later(spent) for group in found.ages])
         seconds = time.monotonic() - self._started
@@ -176,14 +186,13 @@ class BatchWriter:
         self, parsed: DataFrame, found: _Found, position: Positions, properties: Mapping[str, str]
     ) -> None:
         # After a crash between the two commits the letters of this range are there already, and must not be written again.
-        known = self._letters_position
+        known = self._letters.position
         if any(
             next_offset > known.get(topic, {}).get(str(number), 0)
             for (topic, number), next_offset in found.next_letter_offsets.items()
         ):
-            letters = dead_letters(parsed)
-            append_rows(from_position(letters, known), DEAD_LETTER, properties)
-            self._letters_position = position
+            letters = self._ingest.letters(parsed)
+            self._letters.append(from_position(letters, known), position, properties)
         failpoint(self._settings, BRONZE_AFTER_DEAD_LETTERS)
 
 
@@ -237,8 +246,8 @@ def _spans(groups: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int]]:
     return spans
 
 
-def _known_ids(parsed: DataFrame, spans: Mapping[tuple[str, int], tuple[int, int]]) -> DataFrame:
-    """The ids that Bronze holds of the times that ``parsed`` touches: an event that comes again has the time it had before.
+def _known_ids(spec: TableSpec, parsed: DataFrame, spans: Mapping[tuple[str, int], tuple[int, int]]) -> DataFrame:
+    """The ids that ``spec`` holds of the times that ``parsed`` touches: an event that comes again has the time it had before.
 
     The hours are partitions. Within one, Iceberg leaves out by their metrics the files of other times, which are nearly all of
     them in a live stream: else each batch would open every small file of the hour.
@@ -252,5 +261,4 @@ def _known_ids(parsed: DataFrame, spans: Mapping[tuple[str, int], tuple[int, int
     ]
     if len(touched) > _MANY_HOURS:  # of a hostile source: Spark would not survive an expression of thousands
         touched = [sf.col("event_date").between(min(spans)[0], max(spans)[0])]
-    bronze = read_table(parsed.sparkSession, RAW_EVENTS)
-    return bronze.where(reduce(or_, touched, sf.lit(False))).select("event_id")
+    return read_table(parsed.sparkSession, spec).where(reduce(or_, touched, sf.lit(False))).select("event_id")

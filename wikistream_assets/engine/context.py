@@ -10,6 +10,7 @@ from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.criteria import Criteria
 from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.settings import Settings, load_criteria
+from wikistream_assets.streams.declaration import Stream
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class JobContext:
     Attributes:
         environment: gives what follows, each when it is first asked for.
         run_id: the Dagster run, or the command that ran the job; recorded with every verdict.
+        stream: what the job is done to.
     """
 
     environment: Environment
     run_id: str
+    stream: Stream
 
     @property
     def settings(self) -> Settings:

@@ -5,6 +5,7 @@ attempt: nothing is published or deleted by deciding.
 """
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
@@ -17,7 +18,8 @@ from wikistream_assets.exceptions import ConditionError, GateError
 from wikistream_assets.lake.lakehouse import Lakehouse, matching, table_spec
 from wikistream_assets.quality.conditions import checked
 from wikistream_assets.quality.rule import Unique
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.streams.declaration import Append, Stream
+from wikistream_assets.streams.registry import STREAMS, stream_of
 from wikistream_assets.tables.dq_audit import GATE_DECISIONS
 from wikistream_assets.tables.spec import TableSpec
 
@@ -25,8 +27,11 @@ Action = Literal["accept", "reject"]
 ROLLBACK: Final = "rollback"
 """Not about a check: main was set back from ``range.end`` to ``range.start``. Kept in the same book, obeyed by no gate."""
 
-REJECTABLE = (RAW_EVENTS.identifier, CLEANED_EVENTS.identifier)
-"""Tables whose rows can be sent to quarantine. Gold is recomputed from Silver: there the rows are rejected in Silver."""
+
+def rejectable(streams: Collection[Stream]) -> list[str]:
+    """Tables whose rows can be sent to quarantine. What is recomputed follows from others, where the rows are rejected."""
+    appended = [each.leader for stream in streams for each in stream.publications if isinstance(each.build, Append)]
+    return [spec.identifier for spec in (*(stream.raw for stream in streams), *appended)]
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,9 @@ def decide(
         raise GateError("a decision needs a reason: give one with --reason '...'")
     if check_name not in {rule.name for rule in spec.rules}:
         raise GateError(f"{spec.identifier} has no check {check_name!r}; see: wikistream gate status")
-    if action == "reject" and spec.identifier not in REJECTABLE:
+    if action == "reject" and spec.identifier not in (able := rejectable(STREAMS.values())):
         raise GateError(
-            f"rows of {spec.identifier} cannot be rejected, only those of {', '.join(REJECTABLE)}; accept the check, mend what is"
+            f"rows of {spec.identifier} cannot be rejected, only those of {', '.join(able)}; accept the check, fix what is"
             " wrong and run again, or set Silver back with 'wikistream rollback' and reject them there"
         )
     if action == "reject":
@@ -144,6 +149,7 @@ def record(lake: Lakehouse, decision: Decision) -> None:
     row = {
         "decision_id": decision.decision_id,
         "action": decision.action,
+        "stream": stream_of(table_spec(decision.table_name)).name,
         "table_name": decision.table_name,
         "check_name": decision.check_name,
         "range_start": decision.range.start,
@@ -176,10 +182,10 @@ def decision_of(lake: Lakehouse, decision_id: str) -> Decision | None:
     return next(iter(_read(lake, matching(decision_id=decision_id))), None)
 
 
-def decisions_within(lake: Lakehouse, covered: SnapshotRange) -> list[Decision]:
-    """Decisions on the Bronze ranges that ``covered`` consists of, oldest first."""
-    snapshots = {version.snapshot_id for version in lake.state(RAW_EVENTS).between(covered.start, covered.end)}
-    return [decision for decision in decisions_of(lake, RAW_EVENTS) if decision.range.end in snapshots]
+def decisions_within(lake: Lakehouse, raw: TableSpec, covered: SnapshotRange) -> list[Decision]:
+    """Decisions on the ranges of ``raw`` that ``covered`` consists of, oldest first."""
+    snapshots = {version.snapshot_id for version in lake.state(raw).between(covered.start, covered.end)}
+    return [decision for decision in decisions_of(lake, raw) if decision.range.end in snapshots]
 
 
 def waived_checks(decisions: list[Decision]) -> dict[str, str]:

@@ -9,18 +9,16 @@ any clean-up, and takes its JVM along (the JVM ends when its parent's pipe close
     bronze.after_offsets        the batch's offsets are in the checkpoint's log, nothing else is done
     bronze.after_dead_letters   the batch's dead letters are committed, its events are not
     bronze.before_commit        duplicates are found, the append of the events is next
+    bronze.on_branch            the events are written on the writer's branch, main has not moved
     bronze.after_commit         events and position are committed, the checkpoint does not know it
     bronze.after_checkpoint     the checkpoint's commit log has the batch too
     gate.after_results          the Bronze gate's results are recorded, nothing is published
     gate.after_publish          the tag has moved, the mark of the range that was audited is still there
-    silver.after_branches       Silver's and quarantine's audit branches are built, nothing is audited
-    silver.after_results        the verdicts are recorded, nothing is published
-    silver.after_quarantine     quarantine is published, Silver is not
-    silver.after_publish        both are published, the run does not know it
-    gold.after_branches         all four audit branches are built, nothing is audited
-    gold.after_results          the verdicts are recorded, nothing is published
-    gold.after_first_publish    the first of Gold's tables is published, the others are not
-    gold.after_publish          all four are published, the run does not know it
+    *.after_branches            a publication's branches are built, nothing is audited; * is its layer, silver or gold
+    *.after_results             the verdicts are recorded, nothing is published
+    *.amid_publication          the new metadata is written, no table's pointer has moved; on a catalog that moves one table at a
+                                time: the first is published, the others are not
+    *.after_publish             all tables are published, the run does not know it
     masking.after_date          a date is masked, the other dates and the mark are not
     masking.after_manifests     every date is masked and the manifests are rewritten, the mark is missing
     maintenance.after_compact   small files are rewritten, nothing of the old is forgotten
@@ -41,18 +39,15 @@ from wikistream_assets.settings import Settings
 BRONZE_AFTER_OFFSETS: Final = "bronze.after_offsets"
 BRONZE_AFTER_DEAD_LETTERS: Final = "bronze.after_dead_letters"
 BRONZE_BEFORE_COMMIT: Final = "bronze.before_commit"
+BRONZE_ON_BRANCH: Final = "bronze.on_branch"
 BRONZE_AFTER_COMMIT: Final = "bronze.after_commit"
 BRONZE_AFTER_CHECKPOINT: Final = "bronze.after_checkpoint"
 GATE_AFTER_RESULTS: Final = "gate.after_results"
 GATE_AFTER_PUBLISH: Final = "gate.after_publish"
-SILVER_AFTER_BRANCHES: Final = "silver.after_branches"
-SILVER_AFTER_RESULTS: Final = "silver.after_results"
-SILVER_AFTER_QUARANTINE: Final = "silver.after_quarantine"
-SILVER_AFTER_PUBLISH: Final = "silver.after_publish"
-GOLD_AFTER_BRANCHES: Final = "gold.after_branches"
-GOLD_AFTER_RESULTS: Final = "gold.after_results"
-GOLD_AFTER_FIRST_PUBLISH: Final = "gold.after_first_publish"
-GOLD_AFTER_PUBLISH: Final = "gold.after_publish"
+AFTER_BRANCHES: Final = "after_branches"
+AFTER_RESULTS: Final = "after_results"
+AMID_PUBLICATION: Final = "amid_publication"
+AFTER_PUBLISH: Final = "after_publish"
 MASKING_AFTER_DATE: Final = "masking.after_date"
 MASKING_AFTER_MANIFESTS: Final = "masking.after_manifests"
 MAINTENANCE_AFTER_COMPACT: Final = "maintenance.after_compact"
@@ -62,6 +57,11 @@ RELOCATE_AFTER_TABLE: Final = "relocate.after_table"
 RELOCATE_AFTER_CATALOG: Final = "relocate.after_catalog"
 
 _passed: Final[Counter[str]] = Counter()
+
+
+def of_layer(layer: str, point: str) -> str:
+    """The name of the failpoint ``point`` in the publication of ``layer``."""
+    return f"{layer}.{point}"
 
 
 def failpoint(settings: Settings, name: str) -> None:

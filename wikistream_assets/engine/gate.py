@@ -1,7 +1,7 @@
 """What the three gates share: which rows a check looks at, and how one attempt is recorded."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -17,13 +17,13 @@ from wikistream_assets.engine.decisions import decisions_of
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import read_range, read_table
 from wikistream_assets.lake.state import TableState
+from wikistream_assets.quality.outcomes import computed
 from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome
+from wikistream_assets.streams.declaration import Hour, Parity
 from wikistream_assets.tables.audit_rows import GateContext
 from wikistream_assets.tables.spec import TableSpec
-
-Hour = tuple[str, int]
-"""UTC date (yyyy-MM-dd) and hour (0-23) of an event."""
+from wikistream_assets.transforms.instants import hour_name
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,21 @@ class AuditedTable:
     spec: TableSpec
     outcomes: tuple[CheckOutcome, ...]
     profile: tuple[ColumnProfile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a publication.
+
+    Attributes:
+        branch: where it builds; its own.
+        bases: the snapshots that the branches are made at: main's heads when it was decided what to build.
+        gate: how it is recorded.
+    """
+
+    branch: str
+    bases: Mapping[TableSpec, int]
+    gate: GateContext
 
 
 def ratio_range(state: TableState, covered: SnapshotRange) -> SnapshotRange:
@@ -76,21 +91,6 @@ def dates_of(hours: Collection[Hour]) -> list[str]:
     return sorted({day for day, _ in hours if day is not None})
 
 
-def differences(expected: Counter[Hour], found: Counter[Hour]) -> dict[str, int]:
-    """Where ``found`` is not ``expected``: the hour's name -> rows too many (+) or missing (-)."""
-    return {
-        _hour_name(hour): found[hour] - expected[hour]
-        for hour in sorted(expected.keys() | found.keys(), key=_hour_name)
-        if found[hour] != expected[hour]
-    }
-
-
-def _hour_name(hour: Hour) -> str:
-    # rows without a time are a breach of their own; here they must still add up
-    day, number = hour
-    return f"{day or 'no date'} {f'{number:02d}h' if number is not None else 'no hour'}"
-
-
 def rows_that_may_repeat(
     ctx: JobContext, spec: TableSpec, covered: SnapshotRange, rows: DataFrame, hours: Collection[Hour]
 ) -> DataFrame:
@@ -132,10 +132,11 @@ def begin_attempt(
     """
     return GateContext(
         run_id=ctx.run_id,
+        stream=ctx.stream.name,
         layer=layer,
         range_start=covered.start,
         range_end=covered.end,
-        attempt=audit_log.attempt_number(ctx.lake, layer, covered.end, unfinished=unfinished),
+        attempt=audit_log.attempt_number(ctx.lake, ctx.stream, layer, covered.end, unfinished=unfinished),
         ran_at=datetime.now(UTC),
         dates=tuple(dates),
     )
@@ -150,4 +151,33 @@ def record(ctx: JobContext, attempt: GateContext, audited: Sequence[AuditedTable
 
 def already_published(ctx: JobContext, layer: str, tables: Sequence[TableSpec], covered: SnapshotRange) -> GateReport:
     """The report of a run that found nothing new: the verdicts on what is published, as recorded."""
-    return GateReport(layer, covered, audit_log.stored_outcomes(ctx.lake, layer, tables, covered.end))
+    return GateReport(layer, covered, audit_log.stored_outcomes(ctx.lake, ctx.stream, layer, tables, covered.end))
+
+
+def differences(expected: Counter[str], found: Counter[str]) -> dict[str, int]:
+    """Where ``found`` is not ``expected``: the name -> too many (+) or missing (-)."""
+    names = sorted(expected.keys() | found.keys())
+    return {name: found[name] - expected[name] for name in names if found[name] != expected[name]}
+
+
+def judge(parity: Parity, decision: str | None) -> CheckOutcome:
+    """The verdict on a parity; ``decision`` is the one that accepts its breach."""
+    expected, wrong = parity.expected, differences(parity.expected, parity.found)
+    failed = sum(abs(difference) for difference in wrong.values())
+    return computed(
+        parity.table.rule(parity.rule),
+        parity.table.identifier,
+        metric=1 - failed / max(expected.total(), failed, 1),
+        ok=failed == 0,
+        message=f"too many (+) or missing (-): {wrong}" if failed else f"{expected.total()} add up",
+        evidence={"differences": wrong},
+        records_checked=expected.total(),
+        records_failed=failed,
+        keys=tuple(wrong),
+        decision=decision,
+    )
+
+
+def named(hours: Counter[Hour]) -> Counter[str]:
+    """The same by the names of the hours; rows without a time have a name of their own."""
+    return Counter({hour_name(*hour): rows for hour, rows in hours.items()})

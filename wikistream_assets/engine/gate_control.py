@@ -1,6 +1,6 @@
 """What an operator sees of a blocked gate, and how a decision on it is checked before it is recorded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from wikistream_assets.engine import audit_log, bronze_gate, gold, silver
+from wikistream_assets.engine import audit_log, bronze_gate, publication
 from wikistream_assets.engine.context import JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import (
     Action,
@@ -26,24 +26,19 @@ from wikistream_assets.engine.rejections import read_marked
 from wikistream_assets.exceptions import GateError
 from wikistream_assets.lake.lakehouse import Lakehouse, table_spec
 from wikistream_assets.lake.spark_io import read_range, read_table
-from wikistream_assets.lake.state import AUDIT_BRANCH, States
+from wikistream_assets.lake.state import States
 from wikistream_assets.quality.rule import Status, Unique
-from wikistream_assets.streams.edits.cleaned_events import REJECTED_BY
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
+from wikistream_assets.streams.declaration import Append, Stream
+from wikistream_assets.streams.registry import STREAMS
 from wikistream_assets.tables.spec import TableSpec
-
-_PENDING: Final[dict[str, Callable[[States], SnapshotRange]]] = {
-    bronze_gate.LAYER: bronze_gate.pending_range,
-    silver.LAYER: silver.pending_range,
-    gold.LAYER: gold.pending_range,
-}
+from wikistream_assets.transforms.marks import REJECTED_BY
 
 _SHOWN_KEYS: Final = 10
 
 
 @dataclass(frozen=True)
 class GateState:
-    """Where one layer's gate stands.
+    """Where the gate of one layer of a stream stands.
 
     Attributes:
         pending: range that waits for the gate; empty when all is published.
@@ -51,6 +46,7 @@ class GateState:
         refusals: for each decision that the gate has to obey and cannot, a line that says why and what to do.
     """
 
+    stream: Stream
     layer: str
     pending: SnapshotRange
     failures: tuple[dict[str, object], ...]
@@ -61,33 +57,37 @@ class GateState:
         return bool(self.failures or self.refusals)
 
 
-def pending_range(states: States, layer: str) -> SnapshotRange:
+def pending_range(states: States, stream: Stream, layer: str) -> SnapshotRange:
     """What waits for the gate of ``layer``; it starts after what has been published."""
-    return _PENDING[layer](states)
+    if layer == bronze_gate.LAYER:
+        return bronze_gate.pending_range(states, stream.raw)
+    return publication.pending_range(states, stream.publication(layer))
 
 
-def waiting_layers(states: States) -> tuple[str, ...]:
+def waiting_layers(states: States, stream: Stream) -> tuple[str, ...]:
     """The layers whose gates something waits for, in order."""
-    return tuple(layer for layer in _PENDING if not pending_range(states, layer).empty)
+    return tuple(layer for layer in stream.layers if not pending_range(states, stream, layer).empty)
 
 
-def gate_states(lake: Lakehouse) -> tuple[GateState, ...]:
-    """The three gates, in order. Reads the catalog, and where a range waits, the verdicts and decisions on it."""
+def gate_states(lake: Lakehouse, streams: Iterable[Stream] = STREAMS.values()) -> tuple[GateState, ...]:
+    """The gates of the streams, in order. Reads the catalog, and where a range waits, the verdicts and decisions on it."""
     states, gates = lake.look(), []
-    for layer in _PENDING:
-        pending = pending_range(states, layer)
-        verdicts = [] if pending.empty else audit_log.last_attempt(lake, layer, pending)
-        failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
-        gates.append(GateState(layer, pending, failures, tuple(_refusals(lake, layer, pending))))
+    for stream in streams:
+        for layer in stream.layers:
+            pending = pending_range(states, stream, layer)
+            verdicts = [] if pending.empty else audit_log.last_attempt(lake, stream, layer, pending)
+            failures = tuple(verdict for verdict in verdicts if Status(verdict["status"]).blocks)
+            refusals = tuple(_refusals(lake, stream, layer, pending))
+            gates.append(GateState(stream, layer, pending, failures, refusals))
     return tuple(gates)
 
 
-def _refusals(lake: Lakehouse, layer: str, pending: SnapshotRange) -> Iterator[str]:
+def _refusals(lake: Lakehouse, stream: Stream, layer: str, pending: SnapshotRange) -> Iterator[str]:
     decisions: list[Decision] = []
     if not pending.empty and layer == bronze_gate.LAYER:
-        decisions = decisions_on(lake, RAW_EVENTS, pending)
-    elif not pending.empty and layer == silver.LAYER:
-        decisions = [*decisions_within(lake, pending), *decisions_on(lake, CLEANED_EVENTS, pending)]
+        decisions = decisions_on(lake, stream.raw, pending)
+    elif not pending.empty and isinstance((published := stream.publication(layer)).build, Append):
+        decisions = [*decisions_within(lake, stream.raw, pending), *decisions_on(lake, published.leader, pending)]
     for decision in decisions:
         try:
             _ = decision.action == "reject" and decision.condition
@@ -97,12 +97,12 @@ def _refusals(lake: Lakehouse, layer: str, pending: SnapshotRange) -> Iterator[s
 
 def rollback_target(lake: Lakehouse, state: GateState) -> int | None:
     """The Bronze snapshot that takes a range back which holds rows twice; None if it has none, or begins with the table."""
+    raw = state.stream.raw
     repeated = any(
-        failure["table_name"] == RAW_EVENTS.identifier
-        and isinstance(RAW_EVENTS.rule(str(failure["check_name"])).measure, Unique)
+        failure["table_name"] == raw.identifier and isinstance(raw.rule(str(failure["check_name"])).measure, Unique)
         for failure in state.failures
     )
-    return state.pending.start if repeated and lake.state(RAW_EVENTS).newest_position(state.pending.start) else None
+    return state.pending.start if repeated and lake.state(raw).newest_position(state.pending.start) else None
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,13 @@ def decide_on_failure(
         GateError: the check does not block now, the predicate is no valid condition or matches no row, or no reason is given.
     """
     spec = table_spec(table)
-    state = next((state for state in gate_states(ctx.lake) if state.layer == spec.namespace), None)
-    verdict = next(
-        (
-            failure
-            for failure in (state.failures if state else ())
-            if failure["table_name"] == table and failure["check_name"] == check_name
-        ),
-        None,
+    blocking = (
+        (state, failure)
+        for state in gate_states(ctx.lake, [ctx.stream])
+        for failure in state.failures
+        if failure["table_name"] == table and failure["check_name"] == check_name
     )
+    state, verdict = next(blocking, (None, None))
     if state is None or verdict is None:
         raise GateError(f"{table}.{check_name} does not block anything now; see: wikistream gate status")
     decision = decide(
@@ -175,9 +173,9 @@ def _matching(ctx: JobContext, decision: Decision) -> tuple[int, list[str]]:
     """Rows of the failed range that the decision rejects, and the keys of the first few."""
     spec = table_spec(decision.table_name)
     with _condition_that_runs(spec):
-        if spec is RAW_EVENTS:
+        if spec is ctx.stream.raw:
             decisions = [*decisions_on(ctx.lake, spec, decision.range), decision]
-            marked = read_marked(ctx.spark, ctx.lake, decision.range, decisions)
+            marked = read_marked(ctx.spark, ctx.lake, spec, decision.range, decisions)
             rejected = marked.where(sf.col(REJECTED_BY) == decision.decision_id)
         else:
             rejected = _built(ctx.lake, ctx.spark, spec).where(decision.condition)
@@ -188,10 +186,10 @@ def _matching(ctx: JobContext, decision: Decision) -> tuple[int, list[str]]:
 
 def _built(lake: Lakehouse, spark: SparkSession, spec: TableSpec) -> DataFrame:
     """Silver's failed rows: they are not published, but stand on the audit branch that the failure has left as evidence."""
-    main, branch = lake.state(spec).head(), lake.state(spec).head(AUDIT_BRANCH)
-    if main is None or branch is None:
+    state = lake.state(spec)
+    if state.waiting is None:
         raise GateError(f"{spec.identifier} has no audit branch any more; run its job again first")
-    return read_range(spark, spec, main.snapshot_id, branch.snapshot_id)
+    return read_range(spark, spec, state.head_id(), state.head_id(state.waiting))
 
 
 @contextmanager

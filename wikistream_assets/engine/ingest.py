@@ -2,7 +2,7 @@
 
 Both ways run the same query and the same batches (``batch``); they differ in the trigger alone. Exactly one process may
 write: it holds the home's lock, and its JVM holds one of its own, because a JVM outlives its killed parent by a moment and may
-commit in it. ``python -m wikistream_assets.engine.ingest [--once]`` is the process of the continuous stream; on SIGTERM it
+commit in it. ``python -m wikistream_assets.engine.ingest STREAM [--once]`` is the process of the continuous stream; on SIGTERM it
 finishes its batch and exits with 0.
 
 What an earlier run left in Spark's checkpoint is never read: each start takes its place from Bronze's newest position. So it does
@@ -28,23 +28,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
 from producer.signals import on_stop
-from producer.topics import EVENT_TOPICS, FETCH_WAIT_MS
+from producer.topics import FETCH_WAIT_MS
 from wikistream_assets.engine.batch import BatchWriter, Counts
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import BRONZE_AFTER_CHECKPOINT, failpoint
 from wikistream_assets.environment.choice import environment_of
-from wikistream_assets.environment.ports import Environment
 from wikistream_assets.exceptions import BrokerError, ClockBehindError, LakeError, WikistreamError, WriterBusyError
 from wikistream_assets.kafka.broker import Broker, Positions
 from wikistream_assets.lake.failures import explained
-from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.lake.state import TOPICS_KEY, Version, clock_is_behind
+from wikistream_assets.lake.state import TOPICS_KEY, TableState, Version, clock_is_behind
 from wikistream_assets.settings import load_settings
-from wikistream_assets.streams.edits.raw_events import parse
-from wikistream_assets.streams.edits.tables.bronze import DEAD_LETTER, RAW_EVENTS
-
-LOCK: Final = RAW_EVENTS.identifier
-"""The name of Bronze's writer lock in the home."""
+from wikistream_assets.streams.declaration import RAW_LAYER
+from wikistream_assets.streams.registry import STREAMS
 
 _EARLIEST: Final = -2
 """Kafka source: from the first offset the broker has."""
@@ -104,26 +99,27 @@ def drain(ctx: JobContext, *, timeout_seconds: float = _WAIT_SECONDS) -> DrainRe
         LakeError: the stream failed.
     """
     broker, lake = ctx.environment.broker(), ctx.lake
-    ends = broker.ends(EVENT_TOPICS)
-    before = lake.state(RAW_EVENTS).newest_position()
+    raw, topics = ctx.stream.raw, ctx.stream.ingest.topics
+    ends = broker.ends(topics)
+    before = lake.state(raw).newest_position()
     deadline = time.monotonic() + timeout_seconds
     pause = threading.Event()
     waited = False
     while True:
         try:
-            with ctx.leases.only_run(ctx.spark, LOCK):
+            with ctx.leases.only_run(ctx.spark, raw.identifier):
                 _drain(ctx, broker)
             break
         except WriterBusyError as busy:
             waited = True
-            if not broker.has_committed_records(lake.state(RAW_EVENTS).position, ends):
+            if not broker.has_committed_records(lake.state(raw).position, ends):
                 break
             if time.monotonic() > deadline:
                 raise WriterBusyError(
                     f"waited {timeout_seconds:.0f} s in vain for the stream to catch up: {busy}"
                 ) from None
         pause.wait(_POLL_SECONDS)
-    return _report(lake, before, waited)
+    return _report(lake.state(raw), before, waited)
 
 
 def run_forever(ctx: JobContext, stop: threading.Event) -> None:
@@ -135,8 +131,8 @@ def run_forever(ctx: JobContext, stop: threading.Event) -> None:
         ConfigurationError: the port of the metrics is taken.
     """
     settings = ctx.settings
-    with ctx.leases.only_run(ctx.spark, LOCK):
-        writer, pace = BatchWriter(ctx), _Pace(ctx.lake)
+    with ctx.leases.only_run(ctx.spark, ctx.stream.raw.identifier):
+        writer, pace = BatchWriter(ctx), _Pace(ctx)
 
         def write(parsed: DataFrame, batch_id: int, ends: Positions) -> None:
             writer.write(parsed, batch_id, ends)
@@ -160,14 +156,14 @@ class _Pace:
     on at its pace for days would choke on them. It slows down instead; its batches get larger, and nothing waits for long.
     """
 
-    def __init__(self, lake: Lakehouse) -> None:
-        self._lake = lake
+    def __init__(self, ctx: JobContext) -> None:
+        self._lake, self._raw = ctx.lake, ctx.stream.raw
         self._seconds = 0.0
 
     def pause(self, batch_id: int) -> float:
         """Seconds to wait after this batch."""
         if self._seconds or batch_id % _LOOK_EVERY_BATCHES == 0:
-            before, self._seconds = self._seconds, pause_for(len(self._lake.table(RAW_EVENTS).metadata.snapshots))
+            before, self._seconds = self._seconds, pause_for(len(self._lake.table(self._raw).metadata.snapshots))
             if bool(before) != bool(self._seconds):
                 _log.info("bronze: pauses of %.0f s between batches, for the number of snapshots", self._seconds)
         return self._seconds
@@ -214,7 +210,7 @@ def starting_offsets(
     return starts
 
 
-def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -> None:
+def _refuse_other_topics(ctx: JobContext, broker: Broker, position: Positions) -> None:
     """Refuse topics that were made anew since Bronze read them: its offsets mean nothing there, and records would be passed over.
 
     Offsets alone show it only as long as the new topic is shorter than the old one was.
@@ -222,8 +218,9 @@ def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -
     Raises:
         BrokerError: a topic is another one than the one that ``position`` is of.
     """
-    known: dict[str, str] = json.loads(lake.table(RAW_EVENTS).properties.get(TOPICS_KEY, "{}"))
-    ids = broker.topic_ids(EVENT_TOPICS)
+    raw = ctx.stream.raw
+    known: dict[str, str] = json.loads(ctx.lake.table(raw).properties.get(TOPICS_KEY, "{}"))
+    ids = broker.topic_ids(ctx.stream.ingest.topics)
     for topic, topic_id in ids.items():
         if any(position.get(topic, {}).values()) and known.get(topic, topic_id) != topic_id:
             raise BrokerError(
@@ -231,7 +228,7 @@ def _refuse_other_topics(lake: Lakehouse, broker: Broker, position: Positions) -
                 f"anew, or the broker is another one; set WIKISTREAM_BOOTSTRAP_SERVERS to the right one; {_KAFKA_LOST}"
             )
     if known != ids:
-        lake.set_property(RAW_EVENTS, TOPICS_KEY, json.dumps(ids))
+        ctx.lake.set_property(raw, TOPICS_KEY, json.dumps(ids))
 
 
 def _drain(ctx: JobContext, broker: Broker) -> None:
@@ -255,16 +252,16 @@ def _running(
 
     Leaving the block stops it between two batches.
     """
-    spark, settings = ctx.spark, ctx.settings
-    checkpoint = settings.checkpoints / "bronze"
+    spark, settings, ingest = ctx.spark, ctx.settings, ctx.stream.ingest
+    checkpoint = settings.checkpoints / ctx.stream.name
     shutil.rmtree(checkpoint, ignore_errors=True)
-    offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
-    _refuse_other_topics(ctx.lake, broker, writer.position)
+    offsets = {topic: broker.offsets(topic) for topic in ingest.topics}
+    _refuse_other_topics(ctx, broker, writer.position)
     partitions = sum(len(of_topic) for of_topic in offsets.values())
     records = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", settings.bootstrap_servers)
-        .option("subscribe", ",".join(EVENT_TOPICS))
+        .option("subscribe", ",".join(ingest.topics))
         .option("kafka.isolation.level", "read_committed")
         .option("kafka.fetch.max.wait.ms", FETCH_WAIT_MS)
         .option("startingOffsets", json.dumps(starting_offsets(writer.position, offsets)))
@@ -278,7 +275,7 @@ def _running(
     def write_batch(parsed: DataFrame, batch_id: int) -> None:
         write(parsed, batch_id, _ends(checkpoint, batch_id))
 
-    stream = parse(records).writeStream.foreachBatch(write_batch).option("checkpointLocation", str(checkpoint))
+    stream = ingest.parse(records).writeStream.foreachBatch(write_batch).option("checkpointLocation", str(checkpoint))
     query = (stream.trigger(processingTime=interval) if interval else stream.trigger(availableNow=True)).start()
     try:
         yield query
@@ -309,10 +306,10 @@ def _cause(error: Exception) -> str:
     return (causes[-1] if causes else lines[0] if lines else type(error).__name__)[:300]
 
 
-def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainReport:
+def _report(raw: TableState, before: Version | None, waited: bool) -> DrainReport:
     """Read off the table what was committed after ``before``."""
     new: list[Version] = []
-    for version in lake.state(RAW_EVENTS).history():
+    for version in raw.history():
         if before is not None and version.snapshot_id == before.snapshot_id:
             break
         if version.position is not None:
@@ -330,15 +327,14 @@ def _report(lake: Lakehouse, before: Version | None, waited: bool) -> DrainRepor
     )
 
 
-def _stream_in_turn(environment: Environment, stop: threading.Event) -> None:
+def _stream_in_turn(ctx: JobContext, stop: threading.Event) -> None:
     """Stream whenever nobody else writes Bronze, until told to stop.
 
     A cycle's drain may take Bronze while the JVM starts, which takes many times as long as the drain: the JVM waits for it. So it
     does for a clock that was set back; the batch that was refused is read again from Bronze's position.
     """
-    ctx = JobContext(environment, run_id="stream")
     while _wait_for_turn(ctx, stop):
-        environment.spark(lasting=True)
+        ctx.environment.spark(lasting=True)
         try:
             run_forever(ctx, stop)
         except (WriterBusyError, ClockBehindError) as error:
@@ -366,9 +362,10 @@ def _wait_for_turn(ctx: JobContext, stop: threading.Event) -> bool:
 
 def _hindrance(ctx: JobContext, broker: Broker) -> tuple[str, str]:
     """What keeps Bronze from being written, and that in full; both empty if nothing does."""
-    if ctx.leases.is_held(LOCK):
-        return LOCK, "another process writes Bronze"
-    if behind := clock_is_behind(map(ctx.lake.state, (RAW_EVENTS, DEAD_LETTER)), datetime.now(UTC)):
+    raw, dead_letters = ctx.stream.layers[RAW_LAYER]
+    if ctx.leases.is_held(raw.identifier):
+        return raw.identifier, "another process writes Bronze"
+    if behind := clock_is_behind(map(ctx.lake.state, (raw, dead_letters)), datetime.now(UTC)):
         return _CLOCK, behind
     missing = _missing(broker)
     return missing, missing
@@ -385,18 +382,19 @@ def _missing(broker: Broker) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the stream as a process of its own; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wikistream_assets.engine.ingest", description=__doc__)
+    parser.add_argument("stream", choices=STREAMS, help="the declared stream")
     parser.add_argument("--once", action="store_true", help="bring in what is in Kafka now, then end")
-    once = parser.parse_args(arguments).once
+    given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("py4j").setLevel(logging.WARNING)  # it tells of every batch
     stop = threading.Event()
     on_stop(stop.set)
     try:
         environment = environment_of(load_settings())
-        if once:
-            _log.info("bronze: %s", drain(JobContext(environment, run_id="drain")))
+        if given.once:
+            _log.info("bronze: %s", drain(JobContext(environment, "drain", STREAMS[given.stream])))
         else:
-            _stream_in_turn(environment, stop)
+            _stream_in_turn(JobContext(environment, "stream", STREAMS[given.stream]), stop)
     except WikistreamError as error:
         _log.error("%s", error)
         return 1

@@ -11,10 +11,7 @@ from typing import Any, Final
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.engine.context import JobContext, SnapshotRange
-from wikistream_assets.engine.gate import Hour
-from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.lake.spark_io import read_range
+from wikistream_assets.lake.state import Version
 from wikistream_assets.quality.quarantine import (
     BUDGET_RULES,
     NO_DATE,
@@ -26,19 +23,12 @@ from wikistream_assets.quality.quarantine import (
     tallies,
 )
 from wikistream_assets.quality.rule import MAX_FAILING_KEYS, CheckOutcome
-from wikistream_assets.streams.edits.cleaned_events import DUPLICATE_EVENT_ID, FAILED_RULES, REJECTED_PREFIX
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE
+from wikistream_assets.streams.declaration import Hour
+from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.transforms.marks import FAILED_RULES, REJECTED_PREFIX
 
 _SPENT: Final = "budget"
 """In the counts of the quarantine's snapshots."""
-
-ACCEPTED_WITH: Final[Mapping[str, tuple[str, ...]]] = {
-    DUPLICATE_EVENT_ID: ("event_id_unique", "kafka_position_unique"),
-    "missing_user": ("user_completeness",),
-    "missing_title": ("title_completeness",),
-    "unknown_event_type": ("event_type_valid",),
-}
-"""Reason -> checks of Bronze that look for the same: who accepts such a breach there need not accept it again in Silver."""
 
 Reasons = Counter[tuple[Hour, str]]
 """Rows that go to quarantine, by hour and comma-separated reasons."""
@@ -75,18 +65,21 @@ def of_hours(set_aside: Reasons) -> Counter[Hour]:
 
 
 def range_budget(
-    lake: Lakehouse,
+    before: Version | None,
     hours: Counter[Hour],
     set_aside: Reasons,
-    waived_in_bronze: Mapping[str, str],
+    accepted_with: Mapping[str, tuple[str, ...]],
+    waived_upstream: Mapping[str, str],
     waived: Mapping[str, str],
 ) -> RangeBudget:
     """Add a range to what has been spent.
 
     Args:
-        hours: Bronze rows of the range by hour.
-        waived_in_bronze: the checks of Bronze whose breach an operator has accepted within this range.
-        waived: the checks of Silver whose breach was accepted for this range.
+        before: the quarantine's newest version.
+        hours: upstream rows of the range by hour.
+        accepted_with: as ``declaration.Append``.
+        waived_upstream: the checks of the upstream table whose breach an operator has accepted within this range.
+        waived: the checks of the table itself whose breach was accepted for this range.
     """
     read: Counter[str] = Counter()
     for (day, _), rows in hours.items():
@@ -94,17 +87,16 @@ def range_budget(
     reasons: Counter[tuple[str, str]] = Counter()
     for ((day, _), failed_rules), rows in set_aside.items():
         reasons[day or NO_DATE, failed_rules] += rows
-    newest = lake.state(QUARANTINE).newest_position()
-    before = Spent.of((newest.counts or {}).get(_SPENT) if newest else None)
-    days = tallies(read, reasons, _excused(waived_in_bronze))
-    spent = add_range(before, days)
-    carried = forgiven(before, days) if waived.keys() & set(BUDGET_RULES) else spent
+    spent_before = Spent.of((before.counts or {}).get(_SPENT) if before else None)
+    days = tallies(read, reasons, _excused(accepted_with, waived_upstream))
+    spent = add_range(spent_before, days)
+    carried = forgiven(spent_before, days) if waived.keys() & set(BUDGET_RULES) else spent
     return RangeBudget(days, spent, {_SPENT: carried.as_json()})
 
 
-def _excused(waived_in_bronze: Mapping[str, str]) -> Callable[[str], bool]:
-    """Whether rows with these reasons are in quarantine by decision: rejected, or for what was accepted in Bronze."""
-    accepted = {reason for reason, names in ACCEPTED_WITH.items() if waived_in_bronze.keys() & set(names)}
+def _excused(accepted_with: Mapping[str, tuple[str, ...]], waived_upstream: Mapping[str, str]) -> Callable[[str], bool]:
+    """Whether rows with these reasons are in quarantine by decision: rejected, or for what was accepted upstream."""
+    accepted = {reason for reason, names in accepted_with.items() if waived_upstream.keys() & set(names)}
 
     def excused(failed_rules: str) -> bool:
         return REJECTED_PREFIX in failed_rules or accepted.issuperset(failed_rules.split(","))
@@ -113,16 +105,13 @@ def _excused(waived_in_bronze: Mapping[str, str]) -> Callable[[str], bool]:
 
 
 def judge_budget(
-    ctx: JobContext, budget: RangeBudget, set_aside: SnapshotRange, waived: Mapping[str, str]
+    spec: TableSpec, budget: RangeBudget, quarantine: TableSpec, rows: DataFrame, waived: Mapping[str, str]
 ) -> list[CheckOutcome]:
-    """The verdicts on the budget; ``set_aside`` are the quarantine's snapshots of the range."""
+    """The verdicts of ``spec`` on the budget; ``rows`` are those of the quarantine that the range has sent there."""
 
     def keys() -> list[str]:
-        rows = read_range(ctx.spark, QUARANTINE, set_aside.start, set_aside.end)
-        by_rule = rows.where(~sf.col(FAILED_RULES).contains(REJECTED_PREFIX)).select(*QUARANTINE.key)
-        first = by_rule.orderBy(*QUARANTINE.key).limit(MAX_FAILING_KEYS).collect()
+        by_rule = rows.where(~sf.col(FAILED_RULES).contains(REJECTED_PREFIX)).select(*quarantine.key)
+        first = by_rule.orderBy(*quarantine.key).limit(MAX_FAILING_KEYS).collect()
         return ["/".join(map(str, row)) for row in first]
 
-    return budget_outcomes(
-        CLEANED_EVENTS.rules, CLEANED_EVENTS.identifier, budget.spent, budget.days, keys=keys, waived=waived
-    )
+    return budget_outcomes(spec.rules, spec.identifier, budget.spent, budget.days, keys=keys, waived=waived)

@@ -18,18 +18,19 @@ from wikistream_assets.engine.context import SnapshotRange
 from wikistream_assets.engine.decisions import Decision
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import read_range
-from wikistream_assets.streams.edits.cleaned_events import REJECTED_BY
-from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.lake.state import TableState
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.transforms.kafka import place
+from wikistream_assets.transforms.marks import REJECTED_BY
 
 _BEFORE: Final = "_before"
 _MEETS: Final = "_meets"
 
 
 def read_marked(
-    spark: SparkSession, lake: Lakehouse, covered: SnapshotRange, decisions: Sequence[Decision]
+    spark: SparkSession, lake: Lakehouse, raw: TableSpec, covered: SnapshotRange, decisions: Sequence[Decision]
 ) -> DataFrame:
-    """Bronze's rows of ``covered`` with the column ``REJECTED_BY``: the first decision that rejects the row, or null.
+    """The rows of ``raw`` of ``covered`` with the column ``REJECTED_BY``: the first decision that rejects the row, or null.
 
     Args:
         decisions: of ranges that lie within ``covered``, oldest first.
@@ -39,43 +40,50 @@ def read_marked(
     """
     rejections = [decision for decision in decisions if decision.action == "reject"]
     edges = {edge for decision in rejections for edge in (decision.range.start, decision.range.end)}
-    cuts = [number for number in _snapshots(lake, covered) if number in edges and number != covered.end]
+    cuts = [number for number in _snapshots(lake.state(raw), covered) if number in edges and number != covered.end]
     parts = [SnapshotRange(*ends) for ends in pairwise([covered.start, *cuts, covered.end])]
     # Cut at all their ends, a part lies within a decision's range or outside of it.
-    speak = {decision.decision_id: set(_snapshots(lake, decision.range)) for decision in rejections}
+    speak = {decision.decision_id: set(_snapshots(lake.state(raw), decision.range)) for decision in rejections}
     marked = [
-        _marked(spark, lake, part, [each for each in rejections if part.end in speak[each.decision_id]])
+        _marked(spark, lake, raw, part, [each for each in rejections if part.end in speak[each.decision_id]])
         for part in parts
     ]
     return reduce(DataFrame.unionByName, marked)
 
 
-def _snapshots(lake: Lakehouse, covered: SnapshotRange) -> list[int]:
+def _snapshots(raw: TableState, covered: SnapshotRange) -> list[int]:
     """The snapshots of a range, oldest first."""
-    return [version.snapshot_id for version in lake.state(RAW_EVENTS).between(covered.start, covered.end)][::-1]
+    return [version.snapshot_id for version in raw.between(covered.start, covered.end)][::-1]
 
 
-def _marked(spark: SparkSession, lake: Lakehouse, part: SnapshotRange, rejections: Sequence[Decision]) -> DataFrame:
-    rows = read_range(spark, RAW_EVENTS, part.start, part.end).withColumn(REJECTED_BY, sf.lit(None).cast("string"))
+def _marked(
+    spark: SparkSession, lake: Lakehouse, raw: TableSpec, part: SnapshotRange, rejections: Sequence[Decision]
+) -> DataFrame:
+    rows = read_range(spark, raw, part.start, part.end).withColumn(REJECTED_BY, sf.lit(None).cast("string"))
     for decision in rejections:
         # Of rows that an earlier decision has rejected nothing more is to be said.
         meets = sf.col(REJECTED_BY).isNull() & sf.coalesce(sf.expr(decision.condition), sf.lit(False))
         rows = rows.withColumn(_MEETS, meets)
         if decision.repeated_columns:
-            rows = _but_one(spark, lake, rows, part, decision.repeated_columns)
+            rows = _but_one(spark, lake, raw, rows, part, decision.repeated_columns)
         rejected = sf.when(sf.col(_MEETS), sf.lit(decision.decision_id))
         rows = rows.withColumn(REJECTED_BY, sf.coalesce(REJECTED_BY, rejected)).drop(_MEETS)
     return rows
 
 
 def _but_one(
-    spark: SparkSession, lake: Lakehouse, rows: DataFrame, part: SnapshotRange, columns: tuple[str, ...]
+    spark: SparkSession,
+    lake: Lakehouse,
+    raw: TableSpec,
+    rows: DataFrame,
+    part: SnapshotRange,
+    columns: tuple[str, ...],
 ) -> DataFrame:
     """Let one of the rows that are alike in ``columns`` not meet the condition, unless there is another that does not.
 
     That may be a row from before the range, in the partitions where the check looks for it.
     """
-    before = gate.rows_before(spark, lake, RAW_EVENTS, part, gate.rows_by_hour(rows))
+    before = gate.rows_before(spark, lake, raw, part, gate.rows_by_hour(rows))
     every = rows.withColumn(_BEFORE, sf.lit(False))
     if before is not None:
         narrow = before.select(*columns).withColumns({_BEFORE: sf.lit(True), _MEETS: sf.lit(False)})

@@ -4,41 +4,38 @@ So a step that dies after its verdicts keeps every one of them, and one that did
 wherever it ran.
 """
 
-from collections.abc import Sequence
-
 from wikistream_assets.engine import audit_log, bronze_gate
 from wikistream_assets.engine.context import GateReport, SnapshotRange
 from wikistream_assets.engine.gate_control import pending_range
 from wikistream_assets.exceptions import StepError
 from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.streams.declaration import Stream
 from wikistream_assets.tables.spec import TableSpec
 
 
-def recorded(lake: Lakehouse, layer: str, tables: Sequence[TableSpec], run_id: str) -> GateReport | None:
+def recorded(lake: Lakehouse, stream: Stream, layer: str, run_id: str) -> GateReport | None:
     """The verdicts that the run has recorded about ``layer``; None if it has none."""
-    verdicts = audit_log.verdicts_of_run(lake, layer, run_id)
+    verdicts = audit_log.verdicts_of_run(lake, stream, layer, run_id)
     if not verdicts:
         return None
     covered = SnapshotRange(verdicts[0]["range_start"], verdicts[0]["range_end"])
-    return GateReport(layer, covered, audit_log.outcomes_of(lake, tables, verdicts))
+    return GateReport(layer, covered, audit_log.outcomes_of(lake, stream.layers[layer], verdicts))
 
 
-def report_of(
-    lake: Lakehouse, layer: str, tables: Sequence[TableSpec], run_id: str, before: SnapshotRange
-) -> GateReport:
+def report_of(lake: Lakehouse, stream: Stream, layer: str, run_id: str, before: SnapshotRange) -> GateReport:
     """What the run has done to ``layer``, now that its step has ended without an error.
 
     Args:
-        tables: those that the layer's gate audits, the leading one first.
         before: what was pending before the step began.
 
     Raises:
         StepError: something was pending, and nothing shows that the run audited it; or it passed and is not published.
     """
-    now = pending_range(lake.look(), layer)
+    tables = stream.layers[layer]
+    now = pending_range(lake.look(), stream, layer)
     moved = now.start != before.start
     advanced = moved if layer == bronze_gate.LAYER else _made_by(lake, tables[0], run_id)
-    found = recorded(lake, layer, tables, run_id)
+    found = recorded(lake, stream, layer, run_id)
     if found is not None:
         if found.passed and not (advanced or moved):
             raise StepError(f"{layer}: the range passed its gate, but the step has not published it; start it again")
@@ -46,7 +43,7 @@ def report_of(
     if before.empty or moved:
         # Nothing was to be done; or a killed attempt had left the same verdicts; or another run was faster.
         published = SnapshotRange(before.start, now.start)
-        return GateReport(layer, published, audit_log.stored_outcomes(lake, layer, tables, now.start), advanced)
+        return GateReport(layer, published, audit_log.stored_outcomes(lake, stream, layer, tables, now.start), advanced)
     raise StepError(
         f"{layer}: the step ran nothing: snapshots wait for its gate, and it has recorded no verdict on them"
     )

@@ -9,11 +9,11 @@ from itertools import takewhile
 
 from wikistream_assets.engine import gate
 from wikistream_assets.engine.context import SnapshotRange
-from wikistream_assets.engine.gold import Position
-from wikistream_assets.engine.silver import consumed
-from wikistream_assets.lake.query import common_gold_versions
-from wikistream_assets.lake.state import MAIN, States, TableState, Version
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
+from wikistream_assets.engine.decisions import rejectable
+from wikistream_assets.lake.query import common_versions
+from wikistream_assets.lake.state import MAIN, States, TableState, Version, consumed
+from wikistream_assets.streams.registry import STREAMS, stream_of
+from wikistream_assets.tables.dq_audit import AUDIT_TRAIL_TABLES
 from wikistream_assets.tables.spec import TableSpec
 
 
@@ -70,25 +70,25 @@ def _needed(states: States, spec: TableSpec, main: list[Version]) -> set[int]:
 
 
 def readers_of(states: States, spec: TableSpec) -> set[int]:
-    """How far the tables downstream have read ``spec``: the oldest kept snapshot for one that has read nothing yet."""
-    first = states[spec].first
-    if spec is RAW_EVENTS:
-        return {consumed(states[reader].newest_position()) or first for reader in (CLEANED_EVENTS, QUARANTINE)}
-    if spec is CLEANED_EVENTS:
-        positions = [Position.of(states[reader].newest_position()) for reader in GOLD_TABLES]
-        return {position.silver if position else first for position in positions}
-    if spec is QUARANTINE:
-        # If a run dies between the two publications, the quarantine is set back to where Silver stands.
-        position = consumed(states[CLEANED_EVENTS].newest_position())
-        return {next((v.snapshot_id for v in states[spec].history() if v.position and consumed(v) == position), first)}
-    if spec in GOLD_TABLES:
-        return {common_gold_versions(states)[spec.identifier].snapshot_id}
-    return set()
+    """The snapshots of ``spec`` that others stand on: the tables made from it, and those published together with it.
+
+    The oldest kept snapshot for one that has read nothing yet.
+    """
+    if spec in AUDIT_TRAIL_TABLES:
+        return set()
+    stream, first = stream_of(spec), states[spec].first
+    read_to = {
+        consumed(states[reader].newest_position(), spec) or first
+        for publication in stream.made_from(spec)
+        for reader in publication.tables
+    }
+    own = stream.publication_of(spec)
+    return read_to | ({common_versions(states, own.tables)[spec.identifier].snapshot_id} if own else set())
 
 
 def _place_for_ratios(state: TableState, main: list[Version], required: int) -> int:
     """A ratio check looks at rows before its range until it has enough of them; only gates with a range do."""
-    if state.spec not in (RAW_EVENTS, CLEANED_EVENTS):
+    if state.spec.identifier not in rejectable(STREAMS.values()):
         return 0
     oldest = main[required].snapshot_id
     start = gate.ratio_range(state, SnapshotRange(oldest, oldest)).start

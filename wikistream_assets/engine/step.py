@@ -116,7 +116,7 @@ def execute(step: Step, environment: Environment) -> Mapping[str, Any]:
     Raises:
         WikistreamError: as the action says.
     """
-    said: Mapping[str, Any] = step.body(JobContext(environment, step.run_id), **step.arguments)
+    said: Mapping[str, Any] = step.body(JobContext(environment, step.run_id, STREAMS[step.stream]), **step.arguments)
     return said
 
 

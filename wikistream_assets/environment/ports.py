@@ -29,12 +29,12 @@ class Leases(Protocol):
         """Hold what a session holds while it writes ``name``, without one; waits for one that outlives its Python."""
         ...
 
-    def main_of(self, layer: str) -> AbstractContextManager[None]:
-        """Hold the right to move main of the layer's tables; waits for whoever has it."""
+    def main_of(self, name: str) -> AbstractContextManager[None]:
+        """Hold the right to move main of a layer's tables; waits for whoever has it."""
         ...
 
-    def only_maintenance(self, layer: str) -> AbstractContextManager[None]:
-        """Be the only one to compact, expire, mask or roll back the layer's tables. Raises as ``hold``."""
+    def only_maintenance(self, name: str) -> AbstractContextManager[None]:
+        """Be the only one to compact, expire, mask or roll back a layer's tables. Raises as ``hold``."""
         ...
 
 

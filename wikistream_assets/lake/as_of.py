@@ -15,9 +15,8 @@ from pyiceberg.table.snapshots import Snapshot
 
 from wikistream_assets.exceptions import ConfigurationError, LakeError
 from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.lake.query import common_gold_versions
+from wikistream_assets.lake.query import common_versions, read_together
 from wikistream_assets.lake.state import POSITION_KEY, Version
-from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
 
@@ -42,10 +41,13 @@ def versions_as_of(lake: Lakehouse, as_of: str, tables: Sequence[TableSpec]) -> 
         at_ms = _published_with(lake, owner, snapshot_id)
     else:
         at_ms = _milliseconds(as_of)
-    needed = {*tables, *(GOLD_TABLES if any(spec in GOLD_TABLES for spec in tables) else ())}
+    groups = read_together(tables)
+    needed = {*tables, *(spec for together in groups for spec in together)}
     heads = {spec.identifier: named.get(spec.identifier) or _head_at(lake.table(spec), at_ms) for spec in needed}
     found = {spec.identifier: next(lake.state(spec).history(heads[spec.identifier])) for spec in needed}
-    return found | (common_gold_versions(lake.look(), heads) if any(spec in GOLD_TABLES for spec in tables) else {})
+    for together in groups:
+        found |= common_versions(lake.look(), together, heads)
+    return found
 
 
 def _milliseconds(text: str) -> int:
@@ -70,15 +72,16 @@ def _owner(lake: Lakehouse, snapshot_id: int) -> TableSpec:
 
 
 def _published_with(lake: Lakehouse, spec: TableSpec, snapshot_id: int) -> int:
-    """When main first held the snapshot, ms since 1970; of a Gold table when all four held the version it belongs to."""
+    """When main first held the snapshot, ms since 1970; of a recomputed table when all held the version it belongs to."""
     at_ms = _published_at(spec, lake.table(spec), {snapshot_id})
-    if spec not in GOLD_TABLES:
+    groups = read_together([spec])
+    if not groups:
         return at_ms
     version = lake.state(spec).newest_position(snapshot_id)
     if version is None:
         return at_ms  # from before the first publication
     position = json.dumps(version.position, sort_keys=True)
-    for other in GOLD_TABLES:
+    for other in groups[0]:
         table = lake.table(other)
         at_ms = max(
             at_ms, _published_at(other, table, {s.snapshot_id for s in table.snapshots() if _position(s) == position})

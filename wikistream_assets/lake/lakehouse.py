@@ -7,22 +7,28 @@ a summary is done by this class in milliseconds.
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import wraps
 from hashlib import sha256
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationError
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import CommitTableResponse, Table
-from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.table.update import (
+    AssertRefSnapshotId,
+    RemoveSnapshotRefUpdate,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+    TableUpdate,
+)
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
     BooleanType,
@@ -34,24 +40,25 @@ from pyiceberg.types import (
     StringType,
     TimestamptzType,
 )
+from sqlalchemy import CursorResult, update
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from wikistream_assets.exceptions import BranchOutdatedError, ClockBehindError, LakeError
 from wikistream_assets.lake.state import (
-    AUDIT_BRANCH,
     AUDITING_KEY,
     CONTRACTS_KEY,
     KAFKA_LOSSES_KEY,
     MAIN,
     MASKED_KEY,
+    Attempted,
     Masked,
     States,
     TableState,
     clock_behind,
     summary_properties,
 )
-from wikistream_assets.streams.edits.tables import DEAD_LETTER
 from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
 from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets.tables.spec import Column, ColumnType, TableSpec
@@ -129,16 +136,71 @@ def _commits(method: Callable[_P, _R]) -> Callable[_P, _R]:
     return committing
 
 
+@dataclass(frozen=True)
+class Commit:
+    """What is to change about one table, and what must still hold of it then."""
+
+    table: Table
+    requirements: tuple[TableRequirement, ...]
+    updates: tuple[TableUpdate, ...]
+
+
 class LocalCatalog(SqlCatalog):
-    """PyIceberg would commit with the time of a clock that was set back, and no Spark could read the table from then on."""
+    """PyIceberg's, which commits several tables as one, and refuses to commit with the time of a clock that was set back.
+
+    PyIceberg would commit with such a time, and no Spark could read the table from then on.
+    """
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
-        name = ".".join(table.name())
-        if told := clock_behind(name, table.metadata.last_updated_ms, datetime.now(UTC)):
-            raise ClockBehindError(told)
+        _refuse_clock_behind(table)
         return super().commit_table(table, requirements, updates)
+
+    def commit_together(self, commits: Sequence[Commit], amid: Callable[[], None] = lambda: None) -> None:
+        """Commit all or nothing: the new metadata of all tables is written first, then one transaction moves all pointers.
+
+        Each pointer is compared and set, as PyIceberg does for one table. Metadata files of a commit that failed, or of a process
+        that was killed before the transaction, are orphans that maintenance deletes.
+
+        Args:
+            amid: called between the two.
+
+        Raises:
+            CommitFailedException: a requirement does not hold, or another process has committed to a table since it was loaded.
+        """
+        staged = []
+        for commit in commits:
+            _refuse_clock_behind(commit.table)
+            name = commit.table.name()
+            new = self._update_and_stage_table(commit.table, name, commit.requirements, commit.updates)
+            self._write_metadata(new.metadata, new.io, new.metadata_location)
+            staged.append((commit.table, new))
+        amid()
+        with Session(self.engine) as session:
+            for old, new in staged:
+                *namespace, table_name = old.name()
+                moved: CursorResult[Any] = session.execute(  # type: ignore[assignment]  # of an UPDATE it is one
+                    update(IcebergTables)
+                    .where(
+                        IcebergTables.catalog_name == self.name,
+                        IcebergTables.table_namespace == Catalog.namespace_to_string(tuple(namespace)),
+                        IcebergTables.table_name == table_name,
+                        IcebergTables.metadata_location == old.metadata_location,
+                    )
+                    .values(metadata_location=new.metadata_location, previous_metadata_location=old.metadata_location)
+                )
+                if moved.rowcount != 1:  # the session is rolled back: no pointer has moved
+                    raise CommitFailedException(f"{'.'.join(old.name())} has been updated by another process")
+            session.commit()
+        for old, new in staged:
+            self._delete_old_metadata(old.io, old.metadata, new.metadata)
+
+
+def _refuse_clock_behind(table: Table) -> None:
+    name = ".".join(table.name())
+    if told := clock_behind(name, table.metadata.last_updated_ms, datetime.now(UTC)):
+        raise ClockBehindError(told)
 
 
 class Lakehouse:
@@ -164,7 +226,7 @@ class Lakehouse:
             if spec.namespace not in namespaces:
                 self.catalog.create_namespace_if_not_exists(spec.namespace)
                 namespaces.add(spec.namespace)
-            if not self.catalog.table_exists(spec.identifier):
+            if (spec.namespace, spec.name) not in self.catalog.list_tables(spec.namespace):
                 self._create(spec)
             self._complete(spec)
         self._note_made_for()
@@ -174,6 +236,7 @@ class Lakehouse:
         noted: str | None = self.catalog.load_namespace_properties(_NOTED_ON).get(CONTRACTS_KEY)
         return noted
 
+    @_commits
     def _note_made_for(self) -> None:
         """Last, so that a process killed on the way leaves no note."""
         try:
@@ -264,18 +327,17 @@ class Lakehouse:
         with self.table(spec).transaction() as transaction:
             transaction.set_properties({name: value})
 
-    def pin_range(self, spec: TableSpec, start: int, end: int) -> None:
-        """Note, before a branch is made, that the upstream snapshots after ``start`` up to ``end`` are audited for ``spec``."""
-        if self.state(spec).pinned_end(start) != end:
-            self.set_property(spec, AUDITING_KEY, json.dumps({"start": start, "end": end}))
+    def note_attempt(self, spec: TableSpec, attempted: Attempted) -> None:
+        """Note on the first table of a publication, before its branches are made, which range is audited and where."""
+        self.set_property(spec, AUDITING_KEY, attempted.as_json())
 
-    def kafka_losses(self) -> list[str]:
+    def kafka_losses(self, letters: TableSpec) -> list[str]:
         """When Kafka's data was lost, ISO 8601, oldest first: letters from before and after may stand at the same offset."""
-        return list(json.loads(self.table(DEAD_LETTER).properties.get(KAFKA_LOSSES_KEY, "[]")))
+        return list(json.loads(self.table(letters).properties.get(KAFKA_LOSSES_KEY, "[]")))
 
-    def add_kafka_loss(self, at: datetime) -> None:
-        """Note that Kafka's data is lost: what Bronze reads from now on has offsets that begin anew."""
-        self.set_property(DEAD_LETTER, KAFKA_LOSSES_KEY, json.dumps([*self.kafka_losses(), at.isoformat()]))
+    def add_kafka_loss(self, letters: TableSpec, at: datetime) -> None:
+        """Note that Kafka's data is lost: what is read from now on has offsets that begin anew."""
+        self.set_property(letters, KAFKA_LOSSES_KEY, json.dumps([*self.kafka_losses(letters), at.isoformat()]))
 
     @_commits
     def mark_masked(self, spec: TableSpec, mark: Masked) -> None:
@@ -330,34 +392,127 @@ class Lakehouse:
             (manager.remove_tag(name) if kind == "tag" else manager.remove_branch(name)).commit()
 
     @_commits
-    def fresh_branch(self, spec: TableSpec) -> None:
-        """Make the audit branch start anew at main's head; what an earlier attempt left on it is dropped."""
-        self.drop_ref(spec, AUDIT_BRANCH)
-        self.table(spec).manage_snapshots().create_branch(self.state(spec).head_id(), AUDIT_BRANCH).commit()
+    def create_branch(
+        self, spec: TableSpec, branch: str, at: int | None = None, instead_of: Collection[str] = ()
+    ) -> None:
+        """Make ``branch``, or move it, and drop the branches ``instead_of`` which it is made.
 
-    @_commits
-    def publish(self, spec: TableSpec) -> int:
-        """Fast-forward main to the audit branch and drop the branch; returns main's new head.
-
-        Raises:
-            BranchOutdatedError: main is not an ancestor of the branch, because someone else has committed meanwhile.
-            LakeError: there is no such branch.
+        Args:
+            at: the snapshot to make it at; main's head if it is not given.
         """
         table = self.table(spec)
-        state = TableState.of(spec, table)
-        head_id, main_id = state.head_id(AUDIT_BRANCH), state.head_id()
-        if all(version.snapshot_id != main_id for version in state.history(head_id)):
-            raise BranchOutdatedError(
-                f"{spec.identifier}: main has moved since the audit branch was built; build it again"
-            )
-        table.manage_snapshots().set_current_snapshot(snapshot_id=head_id).commit()
-        self.drop_ref(spec, AUDIT_BRANCH)
-        return head_id
+        state, manager = TableState.of(spec, table), table.manage_snapshots()
+        for name in (set(instead_of) & state.refs.keys()) - {branch}:
+            manager = manager.remove_branch(name)
+        manager.create_branch(at or state.head_id(), branch).commit()
+
+    @_commits
+    def advance(self, spec: TableSpec, branch: str, base: int) -> None:
+        """Move main from ``base`` to the head of ``branch``, and drop all branches of batches: they are overtaken.
+
+        Raises:
+            BranchOutdatedError: as ``publish``.
+        """
+        table = self.table(spec)
+        self._carry_out(_forwarded(spec, table, branch, base, TableState.of(spec, table).batch_branches))
+
+    def publish(
+        self,
+        specs: Sequence[TableSpec],
+        branch: str,
+        bases: Mapping[TableSpec, int] | None = None,
+        amid: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Move main of each table to the head of its ``branch``: as one where the catalog can, else one after the other.
+
+        Each table's audit branches go with it: main has moved, and none of them can be published any more.
+
+        Args:
+            bases: the snapshots that the branches were made at, and that main must still be at; if they are not given, it is
+                enough that the branch goes on from main.
+            amid: called between the new metadata and the pointers to it, or after the first of the tables.
+
+        Raises:
+            BranchOutdatedError: a table has no such branch any more, or its main has moved: someone else has committed meanwhile.
+        """
+        bases = bases or {}
+        if isinstance(self.catalog, LocalCatalog):
+            self._publish_together(self.catalog, specs, branch, bases, amid)
+            return
+        for spec in specs:
+            self._to_publish(spec, branch, bases)  # all are refused, or none, as far as can be told
+        for number, spec in enumerate(specs):
+            if number == 1:
+                amid()
+            self._publish_alone(spec, branch, bases)
+
+    @_commits
+    def _publish_together(
+        self,
+        catalog: LocalCatalog,
+        specs: Sequence[TableSpec],
+        branch: str,
+        bases: Mapping[TableSpec, int],
+        amid: Callable[[], None],
+    ) -> None:
+        catalog.commit_together([self._to_publish(spec, branch, bases) for spec in specs], amid)
+
+    @_commits
+    def _publish_alone(self, spec: TableSpec, branch: str, bases: Mapping[TableSpec, int]) -> None:
+        self._carry_out(self._to_publish(spec, branch, bases))
+
+    def _to_publish(self, spec: TableSpec, branch: str, bases: Mapping[TableSpec, int]) -> Commit:
+        table = self.table(spec)
+        return _forwarded(spec, table, branch, bases.get(spec), TableState.of(spec, table).audit_branches)
+
+    def _carry_out(self, commit: Commit) -> None:
+        done = self.catalog.commit_table(commit.table, commit.requirements, commit.updates)
+        self.catalog._delete_old_metadata(commit.table.io, commit.table.metadata, done.metadata)
 
     @_commits
     def reset_main(self, spec: TableSpec, snapshot_id: int) -> None:
-        """Point main at ``snapshot_id``, which must be a snapshot of the table."""
-        self.table(spec).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+        """Point main at ``snapshot_id``, which must be a snapshot of the table.
+
+        If rows come back as they were before they lost their names, none of the table's is taken for masked any more.
+        """
+        table = self.table(spec)
+        state = TableState.of(spec, table)
+        if any(version.masks for version in state.between(snapshot_id, state.head_id())):
+            self.forget_masked(spec)
+            table = self.table(spec)
+        table.manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+
+
+def _forwarded(spec: TableSpec, table: Table, branch: str, base: int | None, dropped: Iterable[str]) -> Commit:
+    """Main of the table moved from ``base`` to the head of ``branch``, and the branches ``dropped``."""
+    state = TableState.of(spec, table)
+    head, main = state.head(branch), state.head_id()
+    if head is None:
+        raise BranchOutdatedError(f"{spec.identifier}: {branch!r} was overtaken by another publication and is gone")
+    goes_on = any(version.snapshot_id == main for version in state.history(head.snapshot_id))
+    if not goes_on or base not in (None, main):
+        raise BranchOutdatedError(f"{spec.identifier}: main has moved since {branch!r} was made; build it again")
+    return Commit(
+        table,
+        (
+            AssertRefSnapshotId(ref=MAIN, snapshot_id=main),
+            AssertRefSnapshotId(ref=branch, snapshot_id=head.snapshot_id),
+        ),
+        (
+            SetSnapshotRefUpdate(
+                ref_name=MAIN,
+                type="branch",
+                snapshot_id=head.snapshot_id,
+                max_ref_age_ms=None,
+                max_snapshot_age_ms=None,
+                min_snapshots_to_keep=None,
+            ),
+            *(
+                RemoveSnapshotRefUpdate(ref_name=name)
+                for name in (state.audit_branches if dropped is None else dropped)
+            ),
+        ),
+    )
 
 
 def named_file(error: Exception | str) -> str:

@@ -3,8 +3,8 @@
 Belongs here: which files of which version a statement reads, and the fence around what a statement may do. Does not belong
 here: how rows are shown (``cli``).
 
-A reader sees each table at main's head when its statement starts. The four Gold tables are published one after the other, so
-they are read at the newest version that all four have: a statement never sees a mix of two publications.
+A reader sees each table at main's head when its statement starts. Tables that are recomputed together are read at the newest
+version that all of them have: a statement never sees a mix of two publications, wherever the catalog keeps the pointers.
 """
 
 import json
@@ -25,8 +25,8 @@ from wikistream_assets.exceptions import LakeError, WikistreamError
 from wikistream_assets.lake.lakehouse import REMEDY, Lakehouse
 from wikistream_assets.lake.local_files import local_path
 from wikistream_assets.lake.state import MAIN, States, Version
-from wikistream_assets.streams.edits.tables import GOLD_TABLES
-from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.streams.declaration import Recompute
+from wikistream_assets.streams.registry import ALL_TABLES, STREAMS
 from wikistream_assets.tables.spec import ColumnType, TableSpec
 
 MEMORY_LIMIT: Final = "2GB"
@@ -179,41 +179,51 @@ def relation(
 
 
 def readable_versions(lake: Lakehouse, tables: Sequence[TableSpec] = ALL_TABLES) -> dict[str, Version]:
-    """The version of each table that a reader sees: main's head, for Gold the newest common to all four; by identifier."""
+    """The version of each table that a reader sees, by identifier: main's head, of a recomputed table the newest in common."""
     states, versions = lake.look(), {}
     for spec in tables:
-        if spec not in GOLD_TABLES:
-            head = states[spec].head()
-            if head is None:
-                raise LakeError(f"{spec.identifier} has no snapshot; restore WIKISTREAM_HOME or start a new one")
-            versions[spec.identifier] = head
-    if any(spec in GOLD_TABLES for spec in tables):
-        gold = common_gold_versions(states)
-        versions |= {spec.identifier: gold[spec.identifier] for spec in tables if spec in GOLD_TABLES}
+        head = states[spec].head()
+        if head is None:
+            raise LakeError(f"{spec.identifier} has no snapshot; restore WIKISTREAM_HOME or start a new one")
+        versions[spec.identifier] = head
+    for together in read_together(tables):
+        common = common_versions(states, together)
+        versions |= {spec.identifier: common[spec.identifier] for spec in tables if spec in together}
     return versions
 
 
-def common_gold_versions(states: States, heads: Mapping[str, int] | None = None) -> dict[str, Version]:
-    """The newest version of the four Gold tables that was made from one and the same Silver snapshot, by identifier.
+def read_together(tables: Collection[TableSpec]) -> list[tuple[TableSpec, ...]]:
+    """The recomputed tables that one of ``tables`` is published with: their rows must be of one version to agree."""
+    return [
+        publication.tables
+        for stream in STREAMS.values()
+        for publication in stream.publications
+        if isinstance(publication.build, Recompute) and set(publication.tables) & set(tables)
+    ]
+
+
+def common_versions(
+    states: States, tables: Sequence[TableSpec], heads: Mapping[str, int] | None = None
+) -> dict[str, Version]:
+    """The newest version of tables that are published together, made from one and the same range, by identifier.
 
     Args:
+        tables: of one publication, the leading one first.
         heads: the snapshots to look back from, by identifier; main's heads if it is not given.
 
     A snapshot without a position (compaction) counts as the position of its ancestor: it holds the same rows.
 
     Raises:
-        LakeError: no position occurs in the history of all four.
+        LakeError: no position occurs in the history of all.
     """
     by_position = [
-        _newest_by_position(list(states[spec].history(heads[spec.identifier] if heads else MAIN)))
-        for spec in GOLD_TABLES
+        _newest_by_position(list(states[spec].history(heads[spec.identifier] if heads else MAIN))) for spec in tables
     ]
     for position in by_position[0]:
         if all(position in versions for versions in by_position):
-            return {
-                spec.identifier: versions[position] for spec, versions in zip(GOLD_TABLES, by_position, strict=True)
-            }
-    raise LakeError("the Gold tables have no version in common: run the cycle once more, it completes the publication")
+            return {spec.identifier: versions[position] for spec, versions in zip(tables, by_position, strict=True)}
+    names = ", ".join(spec.identifier for spec in tables)
+    raise LakeError(f"{names} have no version in common: run the cycle once more, it completes the publication")
 
 
 def mentioned_tables(sql: str) -> tuple[TableSpec, ...]:

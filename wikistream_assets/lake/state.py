@@ -6,7 +6,7 @@ one state of each table, pays for one load of each, and can be tested without a 
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import takewhile
@@ -20,17 +20,22 @@ from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
 from wikistream_assets.tables.spec import TableSpec
 
 MAIN: Final = "main"
-AUDIT_BRANCH: Final = "audit"
+AUDIT_PREFIX: Final = "audit_"
+BATCH_PREFIX: Final = "batch_"
 AUDITED_TAG: Final = "audited"
 POSITION_KEY: Final = "wikistream.position"
 COUNTS_KEY: Final = "wikistream.counts"
 CRITERIA_KEY: Final = "wikistream.criteria"
 RUN_KEY: Final = "wikistream.run_id"
+ATTEMPT_KEY: Final = "wikistream.attempt"
 MASKED_KEY: Final = "wikistream.masked"
 TOPICS_KEY: Final = "wikistream.topics"
 AUDITING_KEY: Final = "wikistream.auditing"
 CONTRACTS_KEY: Final = "wikistream.contracts"
 KAFKA_LOSSES_KEY: Final = "wikistream.kafka_losses"
+
+_FORMER_AUDIT_BRANCH: Final = "audit"
+"""What lakes of before ADR 23 call the one audit branch they have."""
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
 """How far a commit's time may lie before the table's last one: beyond it Iceberg's Java refuses to write, and to read."""
@@ -51,6 +56,7 @@ class Version:
         counts: parsed ``wikistream.counts``, or None.
         masks: whether the snapshot hides names in rows that older snapshots still show.
         run_id: the run that made it, if it said so.
+        attempt: the branch of the attempt that made it, if it said so: tables that were published together have it in common.
     """
 
     snapshot_id: int
@@ -63,11 +69,29 @@ class Version:
     counts: dict[str, Any] | None
     masks: bool = False
     run_id: str | None = None
+    attempt: str | None = None
 
     @property
     def committed_at(self) -> datetime:
         """Commit time, UTC."""
         return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """What the first table of a publication notes about the newest attempt at it.
+
+    Attributes:
+        start / end: the upstream snapshots that were audited are those after ``start`` up to ``end``.
+        branch: where the attempt has built; each has its own, so that no run meets another's rows.
+    """
+
+    start: int
+    end: int
+    branch: str = _FORMER_AUDIT_BRANCH
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -166,14 +190,41 @@ class TableState:
         newest = self.newest_position()
         return (newest and newest.position) or {}
 
+    @property
+    def attempted(self) -> Attempted | None:
+        """The newest attempt at the publication that this table leads; None before the first."""
+        noted = self.properties.get(AUDITING_KEY)
+        return Attempted(**json.loads(noted)) if noted else None
+
     def pinned_end(self, start: int) -> int | None:
         """Where the range ends that begins at ``start`` and was audited before; None if there was none.
 
         After its publication the next range has another start, so the note needs no end of its own. Main set back to that start
         meets the same range again, and so the decisions on it.
         """
-        pinned: dict[str, int] = json.loads(self.properties.get(AUDITING_KEY, "{}"))
-        return pinned["end"] if pinned.get("start") == start else None
+        attempted = self.attempted
+        return attempted.end if attempted and attempted.start == start else None
+
+    @property
+    def audit_branches(self) -> tuple[str, ...]:
+        """The branches of attempts that were not published: blocked, killed, or still at work."""
+        return tuple(name for name in self.refs if name.startswith(AUDIT_PREFIX) or name == _FORMER_AUDIT_BRANCH)
+
+    @property
+    def batch_branches(self) -> tuple[str, ...]:
+        """The branches of batches that are being written, or were when their writer died."""
+        return tuple(name for name in self.refs if name.startswith(BATCH_PREFIX))
+
+    def published_by(self) -> str:
+        """The branch of the attempt that main's position was published by."""
+        of_position = (v.attempt for v in self.history() if v.position == self.position and v.attempt)
+        return next(of_position, _FORMER_AUDIT_BRANCH)
+
+    @property
+    def waiting(self) -> str | None:
+        """The branch on which the newest attempt has left its rows, unpublished; None if there is none."""
+        noted = self.attempted.branch if self.attempted else _FORMER_AUDIT_BRANCH
+        return noted if noted in self.refs else None
 
     @property
     def masked(self) -> Masked:
@@ -240,16 +291,20 @@ def summary_properties(
     criteria: Criteria = DEFAULT_CRITERIA,
     *,
     run_id: str | None = None,
+    attempt: str | None = None,
 ) -> dict[str, str]:
     """Snapshot summary entries that make position, counts and data one commit. Keys sorted: equal content, equal text.
 
-    What ``criteria`` change is one more, so that a reader can tell how a version was classified, and so is the run that makes it.
+    What ``criteria`` change is one more, so that a reader can tell how a version was classified, and so are the run that makes it
+    and the branch of its attempt.
     """
     entries: dict[str, Mapping[str, Any]] = {POSITION_KEY: position, COUNTS_KEY: counts}
     if criteria.changed:
         entries[CRITERIA_KEY] = criteria.changed
-    made_by = {RUN_KEY: run_id} if run_id else {}
-    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()} | made_by
+    made_by = {RUN_KEY: run_id, ATTEMPT_KEY: attempt}
+    return {key: json.dumps(value, sort_keys=True) for key, value in entries.items()} | {
+        key: value for key, value in made_by.items() if value
+    }
 
 
 def version_of(snapshot: Snapshot) -> Version:
@@ -269,4 +324,10 @@ def version_of(snapshot: Snapshot) -> Version:
         counts=json.loads(counts) if counts else None,
         masks=MASKED_KEY in properties,
         run_id=properties.get(RUN_KEY),
+        attempt=properties.get(ATTEMPT_KEY),
     )
+
+
+def consumed(version: Version | None, upstream: TableSpec) -> int | None:
+    """The snapshot of ``upstream`` up to which a version was made, or None if it was made from none."""
+    return version.position[upstream.identifier] if version and version.position else None

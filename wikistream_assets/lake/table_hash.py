@@ -5,29 +5,19 @@ any files; a row more, less, changed or doubled changes the sum. A row's text ho
 names, each ``n`` for NULL or ``v<bytes>:<text>``, so that neither a column order nor a value's own content can blur it.
 MD5 detects differences here, it does not protect against a forger.
 
-Left out is what differs between two runs over the same events: when a row was processed or ingested, where Kafka put its
-record, run and snapshot ids, and the audit trail. Addresses of IP users stand in Gold as ``ip-<16 digits>`` under a key that
-each home makes for itself; every such pseudonym counts as ``ip-*``.
+Left out is what differs between two runs over the same events: the columns whose role is ``incidental`` (when a row was processed
+or ingested, where Kafka put its record), and the audit trail. Where pseudonyms of addresses stand, ``ip-<16 digits>`` under a key
+that each home makes for itself, every one counts as ``ip-*``.
 """
 
 from typing import Final
 
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import open_views
-from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.streams.registry import ALL_TABLES, TABLE_BY_IDENTIFIER
 from wikistream_assets.tables.spec import Column, TableSpec
 
 HASHED_TABLES: Final = tuple(spec for spec in ALL_TABLES if spec.namespace != "dq_audit")
-
-_LEFT_OUT_SUFFIXES: Final = ("_processed_at", "_ingested_at")
-_LEFT_OUT_PREFIXES: Final = ("kafka_",)
-_LEFT_OUT_COLUMNS: Final = ("run_id", "snapshot_id")
-
-_LEFT_OUT_OF: Final = {
-    # When the producer met the reject: a processing time by another name; the partition date is derived from it.
-    "bronze.dead_letter": ("rejected_at", "event_date"),
-}
 
 _HALF: Final = 2**64
 
@@ -52,32 +42,23 @@ def hashed_columns(identifier: str) -> tuple[str, ...]:
 
 
 def _hashed(spec: TableSpec) -> list[Column]:
-    kept = [
-        column
-        for column in spec.columns
-        if not column.name.endswith(_LEFT_OUT_SUFFIXES)
-        and not column.name.startswith(_LEFT_OUT_PREFIXES)
-        and column.name not in _LEFT_OUT_COLUMNS
-        and column.name not in _LEFT_OUT_OF.get(spec.identifier, ())
-    ]
+    kept = (column for column in spec.columns if "incidental" not in column.roles)
     return sorted(kept, key=lambda column: column.name)
 
 
 def _hash_sql(spec: TableSpec) -> str:
-    values = ", ".join(
-        f"coalesce('v' || strlen({text}) || ':' || {text}, 'n')" for text in (_text(spec, c) for c in _hashed(spec))
-    )
+    values = ", ".join(f"coalesce('v' || strlen({text}) || ':' || {text}, 'n')" for text in map(_text, _hashed(spec)))
     return (  # names of the contract only
         "SELECT coalesce(sum(md5_number_lower(line)), 0), coalesce(sum(md5_number_upper(line)), 0) "  # noqa: S608
         f"FROM (SELECT concat({values}) AS line FROM {spec.identifier})"
     )
 
 
-def _text(spec: TableSpec, column: Column) -> str:
+def _text(column: Column) -> str:
     """SQL of the value as text, NULL for NULL: instants as microseconds since the epoch, numbers in shortest form."""
     name = f'"{column.name}"'
     if column.type == "timestamp":
         return f"epoch_us({name})::VARCHAR"
-    if column.type == "string" and spec in GOLD_TABLES:
+    if "pseudonym" in column.roles:
         return f"regexp_replace({name}, 'ip-[0-9a-f]{{16}}', 'ip-*', 'g')"
     return f"{name}::VARCHAR"

@@ -7,7 +7,7 @@ out; so is what cannot be asked (no broker), and ``wikistream_source_up`` says s
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from wikistream_assets.alerts import Alerts
 from wikistream_assets.alerts.watch import lag
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine.audit_log import newest_verdicts
+from wikistream_assets.engine.audit_log import newest_verdicts, stream_name
 from wikistream_assets.engine.gate_control import gate_states
 from wikistream_assets.exceptions import WikistreamError
 from wikistream_assets.instance.cycles import last_cycle
@@ -30,8 +30,7 @@ from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.quality.shapes import QUARANTINE_BUDGET_DAY, QUARANTINE_BUDGET_RANGE
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.tables import RAW_EVENTS
-from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.streams.registry import ALL_TABLES, STREAMS
 from wikistream_assets.supervision.cycle_loop import Ended
 from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 
@@ -67,15 +66,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "wikistream_table_size_bytes": Family("gauge", ("table",), "size of the table's data files"),
     "wikistream_table_snapshots": Family("gauge", ("table",), "snapshots that the table keeps"),
     "wikistream_table_snapshot_timestamp_seconds": Family("gauge", ("table",), "commit time of the newest snapshot"),
-    "wikistream_bronze_records": Family("counter", (), "Kafka records consumed since the lake was made"),
-    "wikistream_bronze_rows": Family("counter", (), "events written to bronze.raw_events since then"),
-    "wikistream_bronze_dead_letters": Family("counter", (), "dead letters written to bronze.dead_letter since then"),
-    "wikistream_bronze_duplicates": Family("counter", (), "redelivered events since then, not written again"),
-    "wikistream_gate_blocked": Family("gauge", ("layer",), "whether the layer's gate is closed, 0 or 1"),
+    "wikistream_bronze_records": Family("counter", ("stream",), "Kafka records consumed since the lake was made"),
+    "wikistream_bronze_rows": Family("counter", ("stream",), "events written to the raw table since then"),
+    "wikistream_bronze_dead_letters": Family("counter", ("stream",), "dead letters written to the lake since then"),
+    "wikistream_bronze_duplicates": Family("counter", ("stream",), "redelivered events since then, not written again"),
+    "wikistream_gate_blocked": Family("gauge", ("stream", "layer"), "whether the layer's gate is closed, 0 or 1"),
     "wikistream_gate_pass_ratio": Family(
-        "gauge", ("layer",), "share of the checks that did not block at the layer's newest audit, 0 to 1"
+        "gauge", ("stream", "layer"), "share of the checks that did not block at the layer's newest audit, 0 to 1"
     ),
-    "wikistream_gate_audit_timestamp_seconds": Family("gauge", ("layer",), "when the layer was last audited"),
+    "wikistream_gate_audit_timestamp_seconds": Family("gauge", ("stream", "layer"), "when the layer was last audited"),
     "wikistream_check_status": Family("gauge", ("table", "check", "status"), "1 for the newest verdict of the check"),
     "wikistream_check_failed_records": Family(
         "gauge", ("table", "check"), "rows that broke the rule at the newest audit"
@@ -83,12 +82,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "wikistream_check_duration_seconds": Family("gauge", ("table", "check"), "how long the check took"),
     "wikistream_quarantine_ratio": Family(
         "gauge",
-        ("span",),
+        ("stream", "span"),
         "share of the rows that went to quarantine, 0 to 1: of the newest range (with the rows before it that a share needs),"
         " and of its worst day",
     ),
     "wikistream_quarantine_rule_rows": Family(
-        "gauge", ("rule",), "rows of the newest range that broke the row rule and went to quarantine"
+        "gauge", ("stream", "rule"), "rows of the newest range that broke the row rule and went to quarantine"
     ),
     "wikistream_cycle_success": Family("gauge", (), "whether the newest cycle that has ended passed, 0 or 1"),
     "wikistream_cycle_duration_seconds": Family("gauge", (), "how long it took"),
@@ -139,12 +138,15 @@ class LakeMetrics:
             yield family
 
     def _kafka(self, lake: Lakehouse) -> Figures:
-        behind = lag(Broker(self._settings.bootstrap_servers), lake)
-        figures: Figures = {"wikistream_kafka_lag_offsets": []}
-        for topic, partitions in behind.items():
-            for number, count in partitions.items():
-                figures["wikistream_kafka_lag_offsets"].append(((topic, str(number)), float(count)))
-        return figures
+        broker = Broker(self._settings.bootstrap_servers)
+        behind = [found for stream in STREAMS.values() for found in lag(broker, lake, stream).items()]
+        return {
+            "wikistream_kafka_lag_offsets": [
+                ((topic, str(number)), float(count))
+                for topic, partitions in behind
+                for number, count in partitions.items()
+            ]
+        }
 
     def _lake(self, lake: Lakehouse) -> Figures:
         figures: Figures = {name: [] for name in FAMILIES if name.startswith("wikistream_table_")}
@@ -160,30 +162,34 @@ class LakeMetrics:
                 "snapshot_timestamp_seconds": snapshot.timestamp_ms / 1000 if snapshot else 0.0,
             }.items():
                 figures[f"wikistream_table_{name}"].append(((spec.identifier,), figure))
-        newest = lake.state(RAW_EVENTS).newest_position()
-        totals: dict[str, int] = newest.counts["total"] if newest and newest.counts else {}
-        figures |= {f"wikistream_bronze_{name}": [((), float(total))] for name, total in totals.items()}
+        for stream in STREAMS.values():
+            newest = lake.state(stream.raw).newest_position()
+            totals: dict[str, int] = newest.counts["total"] if newest and newest.counts else {}
+            for name, total in totals.items():
+                figures.setdefault(f"wikistream_bronze_{name}", []).append(((stream.name,), float(total)))
         return figures | self._gates(lake)
 
     def _gates(self, lake: Lakehouse) -> Figures:
         verdicts = self._newest_verdicts(lake)
-        by_layer: dict[str, list[dict[str, Any]]] = {}
+        by_gate: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row in verdicts:
-            by_layer.setdefault(row["layer"], []).append(row)
+            by_gate.setdefault((stream_name(row), row["layer"]), []).append(row)
         passed = {
-            layer: sum(not Status(row["status"]).blocks for row in rows) / len(rows) for layer, rows in by_layer.items()
+            gate: sum(not Status(row["status"]).blocks for row in rows) / len(rows) for gate, rows in by_gate.items()
         }
         checks = [((row["table_name"], row["check_name"]), row) for row in verdicts]
         return {
-            "wikistream_gate_blocked": [((state.layer,), float(state.blocked)) for state in gate_states(lake)],
-            "wikistream_gate_pass_ratio": [((layer,), ratio) for layer, ratio in passed.items()],
+            "wikistream_gate_blocked": [
+                ((state.stream.name, state.layer), float(state.blocked)) for state in gate_states(lake)
+            ],
+            "wikistream_gate_pass_ratio": list(passed.items()),
             "wikistream_gate_audit_timestamp_seconds": [
-                ((layer,), rows[0]["run_timestamp"].timestamp()) for layer, rows in by_layer.items()
+                (gate, rows[0]["run_timestamp"].timestamp()) for gate, rows in by_gate.items()
             ],
             "wikistream_check_status": [((*labels, row["status"]), 1.0) for labels, row in checks],
             "wikistream_check_failed_records": [(labels, float(row["records_failed"])) for labels, row in checks],
             "wikistream_check_duration_seconds": [(labels, row["check_duration_ms"] / 1000) for labels, row in checks],
-            **_quarantine({row["check_name"]: row for row in verdicts}),
+            **_quarantine(verdicts),
         }
 
     def _newest_verdicts(self, lake: Lakehouse) -> list[dict[str, Any]]:
@@ -219,14 +225,14 @@ class LakeMetrics:
         }
 
 
-def _quarantine(verdicts: Mapping[str, Mapping[str, Any]]) -> Figures:
-    """What the newest verdicts on the budgets (by check) say; no share of too few rows to judge."""
-    spans = {"range": verdicts.get(QUARANTINE_BUDGET_RANGE), "day": verdicts.get(QUARANTINE_BUDGET_DAY)}
-    found = {span: row for span, row in spans.items() if row is not None}
-    rules = json.loads(found["range"]["evidence"])["rules"] if "range" in found else {}
-    return {
-        "wikistream_quarantine_ratio": [
-            ((span,), 1 - row["metric_value"]) for span, row in found.items() if row["metric_value"] is not None
-        ],
-        "wikistream_quarantine_rule_rows": [((rule,), float(rows)) for rule, rows in rules.items()],
-    }
+def _quarantine(verdicts: Iterable[Mapping[str, Any]]) -> Figures:
+    """What the newest verdicts on the budgets say; no share of too few rows to judge."""
+    spans = {QUARANTINE_BUDGET_RANGE: "range", QUARANTINE_BUDGET_DAY: "day"}
+    figures: Figures = {"wikistream_quarantine_ratio": [], "wikistream_quarantine_rule_rows": []}
+    for row in (row for row in verdicts if row["check_name"] in spans):
+        stream, span = stream_name(row), spans[row["check_name"]]
+        if row["metric_value"] is not None:
+            figures["wikistream_quarantine_ratio"].append(((stream, span), 1 - row["metric_value"]))
+        rules = json.loads(row["evidence"])["rules"] if span == "range" else {}
+        figures["wikistream_quarantine_rule_rows"] += [((stream, rule), float(rows)) for rule, rows in rules.items()]
+    return figures

@@ -11,7 +11,7 @@ columns that follow the sun (region, language) are judged in ``expectations``.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -24,8 +24,6 @@ from wikistream_assets.quality.shapes import DRIFT_CATEGORIES, DRIFT_NULL_RATE, 
 MIN_BASELINE_RUNS: Final = 10
 """Earlier runs of at least ``MIN_RATIO_ROWS`` rows that are needed before drift is judged; until then the check is learning."""
 
-CATEGORY_COLUMNS: Final = ("event_type", "user_kind")
-NUMERIC_COLUMNS: Final = ("length_delta",)
 NUMERIC_STATISTICS: Final = ("mean_value", "p50", "p95")
 
 PROFILE_FIELDS: Final = ("column_name", "record_count", "null_count", "p25", "p75", *NUMERIC_STATISTICS)
@@ -120,6 +118,7 @@ def drift_outcomes(
     table: str,
     profiles: Sequence[ColumnProfile],
     counts: CategoryCounts,
+    numbers: Collection[str],
     *,
     earlier_profiles: Sequence[Mapping[str, Any]],
     earlier_categories: Sequence[CategoryCounts],
@@ -130,7 +129,8 @@ def drift_outcomes(
         rules: the table's rules.
         table: ``namespace.name`` of the audited table.
         profiles: of the audited range.
-        counts: ``profile.category_counts`` of the audited range for ``CATEGORY_COLUMNS``.
+        counts: ``profile.category_counts`` of the audited range.
+        numbers: the columns whose location and tail are compared.
         earlier_profiles: ``PROFILE_FIELDS`` of this table's rows in ``dq_audit.profile_metrics`` over the baseline's days.
         earlier_categories: ``earlier_counts`` of the same days.
 
@@ -145,7 +145,7 @@ def drift_outcomes(
     comparisons = {
         DRIFT_NULL_RATE: _Comparison(_null_rates(profiles, history), NULL_RATE_BOUNDS, runs),
         DRIFT_CATEGORIES: _Comparison(_categories(counts, large), PSI_BOUNDS, len(large), {"counts": counts}),
-        DRIFT_NUMERIC: _Comparison(_numbers(profiles, history), ROBUST_Z_BOUNDS, runs),
+        DRIFT_NUMERIC: _Comparison(_numbers(profiles, numbers, history), ROBUST_Z_BOUNDS, runs),
     }
     return [_judged(rule, table, rows, comparisons[rule.name]) for rule in rules if rule.name in comparisons]
 
@@ -219,11 +219,11 @@ def _categories(counts: CategoryCounts, earlier: Sequence[CategoryCounts]) -> di
     return figures
 
 
-def _numbers(profiles: Sequence[ColumnProfile], history: _History) -> dict[str, _Figure]:
+def _numbers(profiles: Sequence[ColumnProfile], numbers: Collection[str], history: _History) -> dict[str, _Figure]:
     figures = {}
     for profile in profiles:
         past = [row for row in history.get(profile.column_name, []) if row["p50"] is not None]
-        if profile.column_name not in NUMERIC_COLUMNS or profile.p50 is None or not past:
+        if profile.column_name not in numbers or profile.p50 is None or not past:
             continue
         # A tenth of the usual interquartile range: less is no change that anyone would see.
         smallest_scale = 0.1 * median(row["p75"] - row["p25"] for row in past)

@@ -23,9 +23,6 @@ from wikistream_assets.quality.profile import ColumnProfile
 from wikistream_assets.quality.rule import CheckOutcome, Rule
 from wikistream_assets.quality.shapes import MIX_AS_USUAL, NO_MISSING_HOURS, VOLUME_AS_USUAL
 
-CATEGORIES: Final = ("domain", "language", "region")
-"""Columns whose values are counted by hour. An hour's events are the sum over any one of them."""
-
 HISTORY_DAYS: Final = 35
 """What is complete is compared with this many days before it: five values of each hour of the week."""
 MIN_WEEKS: Final = 4
@@ -67,7 +64,8 @@ _MAX_TOLD: Final = 5
 _MAX_KEPT: Final = 50
 
 HourCounts = Mapping[datetime, Mapping[str, Mapping[str, int]]]
-"""Beginning of the hour (UTC) -> column -> value -> events. Hours without events are absent."""
+"""Beginning of the hour (UTC) -> column -> value -> events. Hours without events are absent. All others have the same columns;
+an hour's events are the sum over any one of them."""
 
 
 @dataclass
@@ -177,7 +175,8 @@ class _Series:
     def __init__(self, counts: HourCounts, *, of_day: bool) -> None:
         self.of_day = of_day
         self.counts = counts
-        self.totals = {period: sum(counts[period][CATEGORIES[0]].values()) for period in sorted(counts)}
+        self.columns = tuple(next(iter(counts.values()), {}))
+        self.totals = {period: sum(counts[period][self.columns[0]].values()) for period in sorted(counts)}
         self.level = {period: _level(total) for period, total in self.totals.items()}
         self._slots: dict[Hashable, list[datetime]] = defaultdict(list)
         for period in self.totals:
@@ -194,7 +193,7 @@ class _Series:
         """The whole days: not the first, in which the stream may have begun, nor the newest, which goes on."""
         counts: dict[datetime, dict[str, Counter[str]]] = {}
         for hour in hours.totals:
-            day = counts.setdefault(_midnight(hour), {column: Counter() for column in CATEGORIES})
+            day = counts.setdefault(_midnight(hour), {column: Counter() for column in hours.columns})
             for column, values in hours.counts[hour].items():
                 day[column].update(values)
         return cls({day: counts[day] for day in list(counts)[1:-1]}, of_day=True)
@@ -273,7 +272,7 @@ def _judge_mix(found: _Found, series: _Series, period: datetime) -> None:
         return
     found.judged += 1  # also where no category has enough events to miss
     total = series.totals[period]
-    for column in CATEGORIES:
+    for column in series.columns:
         values = {value for p in (period, *past[0]) for value in series.counts[p][column]} - {REST}
         for value in sorted(values):
             shares = [[series.share(earlier, column, value) for earlier in slot] for slot in past]

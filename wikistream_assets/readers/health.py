@@ -26,6 +26,7 @@ from wikistream_assets.lake.state import clock_is_behind
 from wikistream_assets.quality.quarantine import BUDGET_RULES
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.supervision.cycle_loop import Ended, Last
@@ -37,9 +38,6 @@ _ANSWER_SECONDS: Final = 3.0
 STALE: Final = timedelta(minutes=3)
 """A producer that has not advanced for so long, or a Bronze with records waiting for so long, is ill. Where batches are rare,
 Bronze has the time after which the stream is taken for stuck."""
-
-_READ_BY: Final = {"bronze": RAW_EVENTS, "silver": RAW_EVENTS, "gold": CLEANED_EVENTS}
-"""The table whose snapshots wait for a layer's gate."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def examine(settings: Settings, now: datetime | None = None) -> Health:
         problems.append(f"Bronze is {behind:,} offsets behind Kafka and has {last}")
     if cycle is not None and cycle.ended is Ended.BROKEN:
         problems.append(
-            f"cycle {cycle.run_id} broke or was cancelled: mend what its run in the UI names, then start 'cycle'"
+            f"cycle {cycle.run_id} failed or was cancelled: fix what its run in the UI names, then start 'cycle'"
         )
     problems += [f"a gate is closed by {check}: see 'wikistream gate status'" for check in blocked]
     if lake is not None and not blocked and (cycle is None or cycle.ended is not Ended.BROKEN):
@@ -175,7 +173,7 @@ def _kafka(
 
 
 def _lag(broker: Broker, lake: Lakehouse) -> int:
-    behind = sum(sum(partitions.values()) for partitions in lag(broker, lake).values())
+    behind = sum(sum(partitions.values()) for partitions in lag(broker, lake, EDITS).values())
     return (
         behind
         if behind and broker.has_committed_records(lake.state(RAW_EVENTS).position, broker.ends(EVENT_TOPICS))
@@ -250,7 +248,7 @@ def _standstill(
             continue
         since = max(waiting_since, cycle.at) if cycle else waiting_since
         if moment - since > longest:
-            waits = f"{_READ_BY[gate.layer].identifier} has waited for the {gate.layer} gate"
+            waits = f"{gate.stream.audited(gate.layer).identifier} has waited for the {gate.layer} gate"
             told = f"{waits} since {since.isoformat(timespec='seconds')} and no cycle has ended"
             return [f"{told}: is the sensor cycle_loop on (Automation in the UI), what does logs/daemon.out say?"]
     return []
@@ -259,6 +257,6 @@ def _standstill(
 def _waiting_since(lake: Lakehouse, gate: GateState) -> datetime | None:
     """When the oldest batch that waits for the gate was committed; None if none does."""
     pending = gate.pending
-    waiting = lake.state(_READ_BY[gate.layer]).between(pending.start, pending.end)
+    waiting = lake.state(gate.stream.audited(gate.layer)).between(pending.start, pending.end)
     batches = [version for version in waiting if version.position is not None and not version.masks]
     return batches[-1].committed_at if batches else None

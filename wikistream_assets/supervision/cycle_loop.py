@@ -77,7 +77,7 @@ def due(
         return _after(wait, "cycle-first", "the first cycle")
     if last.ended is Ended.BROKEN:
         return Due(
-            None, f"run {last.run_id} broke or was cancelled: see its error, then start 'cycle' by hand to go on"
+            None, f"run {last.run_id} failed or was cancelled: see its error, then start 'cycle' by hand to go on"
         )
     if last.ended is Ended.BLOCKED and settings.cycle_after_failed_gate == "stop":
         return Due(

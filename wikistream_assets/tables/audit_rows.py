@@ -30,6 +30,7 @@ class GateContext:
 
     Attributes:
         run_id: Dagster run, or the command that ran the gate.
+        stream: name of the declared stream.
         layer: bronze, silver or gold.
         range_start: snapshot the audited range starts after; the empty table's for the first range.
         range_end: last snapshot of the audited range.
@@ -39,6 +40,7 @@ class GateContext:
     """
 
     run_id: str
+    stream: str
     layer: str
     range_start: int | None
     range_end: int
@@ -81,6 +83,7 @@ def profile_metrics_table(profiles: Sequence[ColumnProfile], table: str, context
 def _run(context: GateContext) -> dict[str, Any]:
     return {
         "run_id": context.run_id,
+        "stream": context.stream,
         "layer": context.layer,
         "run_timestamp": context.ran_at,
         "run_date": context.run_date,

@@ -1,6 +1,11 @@
 """Contracts of the audit trail: every verdict, profile, failing key and operator decision."""
 
+from typing import Final
+
 from wikistream_assets.tables.spec import TableSpec, columns
+
+AUDIT_TRAIL: Final = "dq_audit"
+"""The namespace of these tables, and the layer they are looked after with."""
 
 _GATED = (
     "bronze.raw_events",
@@ -14,12 +19,13 @@ _GATED = (
 _PROFILED = ("bronze.raw_events", "silver.cleaned_events")
 
 QUALITY_RESULTS = TableSpec(
-    namespace="dq_audit",
+    namespace=AUDIT_TRAIL,
     name="quality_results",
     description="One row per check, audited range and attempt: the verdict with its figures.",
     columns=columns(
         ("check_id", "string", "hash of table, check, range, attempt and, of a backfill, its dates; unique"),
         ("run_id", "string", "Dagster run, or the command that ran the gate"),
+        ("stream", "string", "name of the declared stream; null in rows of before there was more than one"),
         ("layer", "string", "bronze, silver or gold"),
         ("table_name", "string", "namespace.name of the audited table"),
         ("check_name", "string", "name of the rule, the same as the Dagster asset check's"),
@@ -55,11 +61,12 @@ QUALITY_RESULTS = TableSpec(
 )
 
 PROFILE_METRICS = TableSpec(
-    namespace="dq_audit",
+    namespace=AUDIT_TRAIL,
     name="profile_metrics",
     description="One row per profiled column and audit, and per complete hour and value: the history that checks compare with.",
     columns=columns(
         ("run_id", "string", "Dagster run, or the command that ran the gate"),
+        ("stream", "string", "name of the declared stream; null in rows of before there was more than one"),
         ("layer", "string", "bronze, silver or gold"),
         ("table_name", "string", "namespace.name of the audited table"),
         ("column_name", "string", "profiled column"),
@@ -86,15 +93,16 @@ PROFILE_METRICS = TableSpec(
 )
 
 FAILING_ROWS = TableSpec(
-    namespace="dq_audit",
+    namespace=AUDIT_TRAIL,
     name="failing_rows",
     description="Up to 100 keys of rows that break a rule, per failed check.",
     columns=columns(
         ("check_id", "string", "the verdict in quality_results"),
         ("run_id", "string", "Dagster run, or the command that ran the gate"),
+        ("stream", "string", "name of the declared stream; null in rows of before there was more than one"),
         ("table_name", "string", "namespace.name of the audited table"),
         ("check_name", "string", "name of the rule"),
-        ("failing_key", "string", "key of a row that breaks the rule; IP users as ip-<keyed hash>"),
+        ("failing_key", "string", "key of a row that breaks the rule; IP users as ip-<keyed hash>", "personal"),
         ("run_timestamp", "timestamp", "when the gate ran"),
         ("run_date", "string", "UTC date of run_timestamp, yyyy-MM-dd; partition"),
     ),
@@ -104,7 +112,7 @@ FAILING_ROWS = TableSpec(
 )
 
 GATE_DECISIONS = TableSpec(
-    namespace="dq_audit",
+    namespace=AUDIT_TRAIL,
     name="gate_decisions",
     description="One row per operator decision, on a failed check or to roll a table back: who, when, why, what it covers.",
     columns=columns(
@@ -114,11 +122,12 @@ GATE_DECISIONS = TableSpec(
             "string",
             "accept (waive one check for one range), reject (send matching rows to quarantine) or rollback (set main back)",
         ),
+        ("stream", "string", "name of the declared stream; null in rows of before there was more than one"),
         ("table_name", "string", "namespace.name of the audited table"),
         ("check_name", "string", "name of the failed rule; null for a rollback"),
         ("range_start", "long", "snapshot the failed range starts after; of a rollback the snapshot main was set to"),
         ("range_end", "long", "last snapshot of the failed range; of a rollback the head that was left"),
-        ("predicate", "string", "SQL condition on the audited rows; reject only"),
+        ("predicate", "string", "SQL condition on the audited rows; reject only", "personal"),
         ("reason", "string", "why, in the operator's words"),
         ("decided_by", "string", "who decided"),
         ("decided_at", "timestamp", "when"),
@@ -128,3 +137,5 @@ GATE_DECISIONS = TableSpec(
     key=("decision_id",),
     upstream=("dq_audit.quality_results",),
 )
+
+AUDIT_TRAIL_TABLES: Final = (QUALITY_RESULTS, PROFILE_METRICS, FAILING_ROWS, GATE_DECISIONS)

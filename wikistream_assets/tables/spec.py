@@ -11,6 +11,18 @@ ColumnType = Literal["string", "int", "long", "double", "boolean", "timestamp"]
 """Types used in contracts. ``timestamp`` is an instant in UTC with microseconds (Iceberg ``timestamptz``)."""
 
 
+Role = Literal["incidental", "personal", "pseudonym", "criteria", "drift", "hourly"]
+"""What is done with a column besides reading it.
+
+* ``incidental``: when or where a run met the row. It differs between two runs over the same events, and hashes leave it out.
+* ``personal``: may name a person, and is masked when it is old.
+* ``pseudonym``: addresses stand there as keyed hashes, under a key that each home makes for itself; hashes take them as equal.
+* ``criteria``: a class that the criteria of its time gave the row.
+* ``drift``: compared with the days before: a text by the shares of its values, a number by its location and tail.
+* ``hourly``: its values are counted by event hour and compared with the weeks before.
+"""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: name, type, and the sentence that becomes its comment in Iceberg, Dagster and the data dictionary."""
@@ -18,6 +30,7 @@ class Column:
     name: str
     type: ColumnType
     comment: str
+    roles: tuple[Role, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,10 @@ class TableSpec:
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
+    def having(self, role: Role) -> tuple[Column, ...]:
+        """The columns with ``role``, in table order."""
+        return tuple(column for column in self.columns if role in column.roles)
+
     def rules_under(self, criteria: Criteria) -> tuple[Rule, ...]:
         """``rules`` with the bounds that ``criteria`` set."""
         adjusted = {rule.name: rule for rule in self.rules_of(criteria)}
@@ -81,6 +98,6 @@ class TableSpec:
         raise KeyError(name)
 
 
-def columns(*declarations: tuple[str, ColumnType, str]) -> tuple[Column, ...]:
-    """Columns from ``(name, type, comment)`` triples, so that a contract reads as a table."""
-    return tuple(Column(*declaration) for declaration in declarations)
+def columns(*declarations: tuple[str, ColumnType, str, *tuple[Role, ...]]) -> tuple[Column, ...]:
+    """Columns from ``(name, type, comment, role, ..)``, so that a contract reads as a table."""
+    return tuple(Column(name, of_type, comment, tuple(roles)) for name, of_type, comment, *roles in declarations)

@@ -52,3 +52,8 @@ def _micros(value: datetime) -> int:
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} has no time zone: pass an aware datetime")
     return (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def hour_name(day: str | None, hour: int | None) -> str:
+    """What people read of an hour of a date; rows without a time are counted too, and have a name."""
+    return f"{day or 'no date'} {f'{hour:02d}h' if hour is not None else 'no hour'}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.upkeep import backfill, maintenance, masking
+from wikistream_assets.upkeep.maintenance import layers_of
 
 
 def recompute(ctx: JobContext, dates: Sequence[str]) -> Mapping[str, Any]:
@@ -16,12 +17,11 @@ def recompute(ctx: JobContext, dates: Sequence[str]) -> Mapping[str, Any]:
 
 
 def maintain(ctx: JobContext, layer: str, orphans: bool = False) -> Mapping[str, Any]:
-    """Look after the tables of one layer of ``maintenance.LAYERS``; says what was done to each."""
-    return {
-        "reports": [asdict(report) for report in maintenance.maintain(ctx, maintenance.LAYERS[layer], orphans=orphans)]
-    }
+    """Look after the tables of one layer; says what was done to each."""
+    tables = layers_of(ctx.stream)[layer]
+    return {"reports": [asdict(report) for report in maintenance.maintain(ctx, tables, orphans=orphans)]}
 
 
 def mask(ctx: JobContext, layer: str, today: str) -> Mapping[str, Any]:
-    """Hide names in the old rows of one layer of ``masking.ORDER``; says which dates of each table."""
+    """Hide names in the old rows of one layer; says which dates of each table."""
     return {"reports": [asdict(report) for report in masking.mask(ctx, date.fromisoformat(today), layer)]}

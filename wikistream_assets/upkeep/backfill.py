@@ -10,17 +10,15 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import functions as sf
 
-from wikistream_assets.engine import gold
+from wikistream_assets.engine import publication
 from wikistream_assets.engine.context import GateReport, JobContext
-from wikistream_assets.engine.gate import Hour, rows_by_hour
-from wikistream_assets.engine.silver import consumed
+from wikistream_assets.engine.gate import rows_by_hour
 from wikistream_assets.exceptions import ConfigurationError, GateError
 from wikistream_assets.lake.spark_io import read_table
-from wikistream_assets.streams.edits.cleaned_events import DUPLICATE_EVENT_ID, FAILED_RULES, split
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.lake.state import consumed
+from wikistream_assets.streams.declaration import Append, Hour, Recompute
+from wikistream_assets.transforms.marks import DUPLICATE_EVENT_ID, FAILED_RULES
 
-_NOT_COMPARED = ("silver_processed_at", "region", "is_large_deletion", "is_large_addition")
-"""The time of processing, and the classes that criteria give: Silver keeps those of its time, Gold does not read them."""
 _ROW = ("event_id", "event_date", "event_timestamp")
 
 
@@ -42,19 +40,32 @@ def days(first: str, last: str) -> list[str]:
 def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
     """Rows of Silver that Bronze does not give, or Bronze gives and neither Silver nor the quarantine has, by date and hour.
 
-    Columns of Silver are compared as they are, all but ``_NOT_COMPARED``. Rows in the quarantine are counted by their ids: a
-    decision may have put them there, or another row of the same id that came first.
+    Columns of Silver are compared as they are, all but the time of processing, and the classes that criteria give: Silver keeps
+    those of its time, Gold does not read them. Rows in the quarantine are counted by their ids: a decision may have put them
+    there, or another row of the same id that came first.
     """
-    newest = ctx.lake.state(CLEANED_EVENTS).newest_position()
-    source = consumed(newest)
+    [(appended, build)] = [(each, each.build) for each in ctx.stream.publications if isinstance(each.build, Append)]
+    raw, (cleaned, aside) = appended.upstream, appended.tables
+    newest = ctx.lake.state(cleaned).newest_position()
+    source = consumed(newest, raw)
     if newest is None or source is None:
         return Counter()
     on_dates = sf.col("event_date").isin(list(dates))
-    kept = [name for name in CLEANED_EVENTS.column_names if name not in _NOT_COMPARED]
-    marked = split(read_table(ctx.spark, RAW_EVENTS, source).where(on_dates), processed_at=datetime.now(UTC))
+    of_its_time = {column.name for column in cleaned.having("criteria")}
+    of_the_run = {column.name for column in cleaned.having("incidental")} - set(raw.column_names)
+    kept = [name for name in cleaned.column_names if name not in of_its_time | of_the_run]
+    rows = read_table(ctx.spark, raw, source).where(on_dates)
+    marked = build.split(
+        rows,
+        processed_at=datetime.now(UTC),
+        criteria=ctx.criteria,
+        rejections=(),
+        existing_ids=None,
+        copies=False,
+    )
     given = marked.where(sf.coalesce(FAILED_RULES, sf.lit(DUPLICATE_EVENT_ID)) == DUPLICATE_EVENT_ID).select(*kept)
-    silver = read_table(ctx.spark, CLEANED_EVENTS, newest.snapshot_id).where(on_dates)
-    quarantine = read_table(ctx.spark, QUARANTINE).where(on_dates)
+    silver = read_table(ctx.spark, cleaned, newest.snapshot_id).where(on_dates)
+    quarantine = read_table(ctx.spark, aside).where(on_dates)
     there = silver.select(*_ROW).unionAll(quarantine.select(*_ROW))
     wrong, missing = silver.select(*kept).exceptAll(given), marked.select(*_ROW).exceptAll(there)
     return rows_by_hour(wrong.select(*_ROW).unionAll(missing))
@@ -64,9 +75,10 @@ def run(ctx: JobContext, dates: Sequence[str]) -> GateReport:
     """Hold Silver's days against Bronze, then compute Gold's anew.
 
     Raises:
-        GateError: a day's names are masked, Silver does not follow from Bronze, or as ``gold.recompute``.
+        GateError: a day's names are masked, Silver does not follow from Bronze, or as ``publication.recompute``.
     """
-    masked_before = ctx.lake.state(CLEANED_EVENTS).masked.before
+    [recomputed] = [each for each in ctx.stream.publications if isinstance(each.build, Recompute)]
+    masked_before = ctx.lake.state(recomputed.upstream).masked.before
     if min(dates) < masked_before:
         raise GateError(
             f"names before {masked_before} are masked: computed from what is left, Gold would say something else; "
@@ -79,4 +91,4 @@ def run(ctx: JobContext, dates: Sequence[str]) -> GateReport:
             f"Silver does not follow from Bronze: {differences.total()} rows differ ({hours}); roll Silver back to before they "
             "came ('wikistream rollback') and run the cycle, nothing was recomputed"
         )
-    return gold.recompute(ctx, dates)
+    return publication.recompute(ctx, recomputed, dates)

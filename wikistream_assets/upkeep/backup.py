@@ -35,10 +35,11 @@ from wikistream_assets.lake.local_files import LocalFileIO, local_path, location
 from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.machine.files import replace_whole
 from wikistream_assets.settings import CRITERIA_FILE, Settings, load_settings
-from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.streams.declaration import RAW_LAYER
+from wikistream_assets.streams.registry import STREAMS
+from wikistream_assets.tables.dq_audit import AUDIT_TRAIL
 from wikistream_assets.upkeep.relocation import metadata_locations, rewrite_paths
 
-LAYERS: Final = ("bronze", "silver", "gold", "dq_audit")
 MARK: Final = BACKUP_MARK
 
 _CATALOG: Final = "catalog.db"
@@ -82,8 +83,8 @@ def back_up(
     _check_folder(lake, folder)
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     with ExitStack() as held:
-        for layer in LAYERS:
-            held.enter_context(LocalLeases(settings).only_maintenance(layer))
+        for name in _held_for_upkeep():
+            held.enter_context(LocalLeases(settings).only_maintenance(name))
         catalog, files = _freeze(root, folder)
         files |= _reachable(root, folder, files)
         report = _copy(root, folder, files, progress)
@@ -296,6 +297,11 @@ def _copy_database(source: Path, target: Path) -> None:
         old.backup(new)
 
 
+def _held_for_upkeep() -> list[str]:
+    """The names under which maintenance holds the layers of all streams."""
+    return [stream.lease(layer) for stream in STREAMS.values() for layer in stream.layers] + [AUDIT_TRAIL]
+
+
 def _prune(folder: Path, files: set[str]) -> None:
     for path in (folder / "warehouse").rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in files:
@@ -305,8 +311,9 @@ def _prune(folder: Path, files: set[str]) -> None:
 def _forget_kafka(home: Path) -> None:
     """Give Bronze a position before everything: totals go on, and events it has already are found to be duplicates."""
     lake = local_lake(Settings(home=home))
-    lake.add_kafka_loss(datetime.now(UTC))
-    for spec in (RAW_EVENTS, DEAD_LETTER):
+    for stream in STREAMS.values():
+        lake.add_kafka_loss(stream.ingest.dead_letters, datetime.now(UTC))
+    for spec in (spec for stream in STREAMS.values() for spec in stream.layers[RAW_LAYER]):
         newest = lake.state(spec).newest_position()
         if newest is not None and newest.counts is not None:
             total = newest.counts["total"]

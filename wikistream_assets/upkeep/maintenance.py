@@ -7,13 +7,14 @@ What is done follows from what is new. Only partitions that got files since the 
 small files are rewritten, and a table that needs nothing costs a look at its metadata, without a JVM.
 
 Silver and Gold are looked after while none of their runs is active (``leases.main_of``), and not compacted while an audit
-branch waits: the branch could not be fast-forwarded any more. Bronze and the audit trail are looked after beside their writers:
-an append and a rewrite of other files commute, whichever commits first. See docs/adr/0009-maintenance-beside-a-running-stream.md.
+branch waits: the branch could not be published any more. Bronze and the audit trail are looked after beside their writers: an
+append and a rewrite of other files commute, whichever commits first; a batch of Bronze that finds main moved is written again.
+See docs/adr/0009-maintenance-beside-a-running-stream.md.
 """
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,25 +31,13 @@ from tenacity import before_sleep_log, retry, retry_if_exception, stop_after_att
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.engine.failpoints import MAINTENANCE_AFTER_COMPACT, failpoint
 from wikistream_assets.engine.retained import Limits, expirable
-from wikistream_assets.environment.ports import Leases
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.lake import procedures
-from wikistream_assets.lake.state import AUDIT_BRANCH, States
+from wikistream_assets.lake.state import States
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE
-from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.streams.declaration import Stream
+from wikistream_assets.tables.dq_audit import AUDIT_TRAIL, AUDIT_TRAIL_TABLES
 from wikistream_assets.tables.spec import TableSpec
-
-LAYERS: Final[dict[str, tuple[TableSpec, ...]]] = {
-    "bronze": tuple(spec for spec in ALL_TABLES if spec.namespace == "bronze"),
-    "silver": (CLEANED_EVENTS, QUARANTINE),
-    "gold": GOLD_TABLES,
-    "dq_audit": tuple(spec for spec in ALL_TABLES if spec.namespace == "dq_audit"),
-}
-"""The tables that are published, and so looked after, under one lock."""
-
-_PUBLISHED: Final = ("silver", "gold")
-"""Layers whose main is moved by a run; the others are append-only."""
 
 _SMALL: Final = 0.75
 """Below this share of the target size a file is small; Iceberg's own measure."""
@@ -125,21 +114,21 @@ class MaintenanceReport:
     note: str = ""
 
 
-def layers_of(specs: Iterable[TableSpec]) -> dict[str, tuple[TableSpec, ...]]:
-    """``specs`` by the layer they are looked after with, in the order of ``LAYERS``."""
-    wanted = set(specs)
-    chosen = {layer: tuple(spec for spec in tables if spec in wanted) for layer, tables in LAYERS.items()}
-    return {layer: tables for layer, tables in chosen.items() if tables}
+def layers_of(stream: Stream) -> dict[str, tuple[TableSpec, ...]]:
+    """The tables that are looked after under one lease, by layer; the audit trail's, which all streams share, come last."""
+    return stream.layers | {AUDIT_TRAIL: AUDIT_TRAIL_TABLES}
 
 
 @contextmanager
-def looking_after(leases: Leases, layer: str) -> Iterator[None]:
+def looking_after(ctx: JobContext, layer: str) -> Iterator[None]:
     """Hold what maintenance of ``layer`` needs: to be the only one, and where runs move main, that none is at work.
 
     Raises:
         WriterBusyError: another process looks after the layer.
     """
-    with leases.only_maintenance(layer), leases.main_of(layer) if layer in _PUBLISHED else nullcontext():
+    name = AUDIT_TRAIL if layer == AUDIT_TRAIL else ctx.stream.lease(layer)
+    moved = layer in {publication.layer for publication in ctx.stream.publications}  # the others are only appended to
+    with ctx.leases.only_maintenance(name), ctx.leases.main_of(name) if moved else nullcontext():
         yield
 
 
@@ -154,10 +143,10 @@ def maintain(
 
     A layer that another process looks after, or that is being backed up, is left alone and noted: the next time will do.
     """
-    for layer, tables in layers_of(specs).items():
-        for spec in tables:
+    for layer, tables in layers_of(ctx.stream).items():
+        for spec in (spec for spec in tables if spec in specs):
             try:
-                with nullcontext() if dry_run else looking_after(ctx.leases, layer):
+                with nullcontext() if dry_run else looking_after(ctx, layer):
                     report = _maintain(ctx, spec, orphans=orphans, dry_run=dry_run)
             except WriterBusyError as busy:
                 figures = Figures.of(ctx.lake.table(spec))
@@ -168,7 +157,7 @@ def maintain(
 def plan(states: States, spec: TableSpec, settings: Settings) -> Plan:
     """What ``spec`` needs now. Reads metadata only: the head's manifests that are newer than the last rewrite."""
     expired = tuple(expirable(states, spec, _limits(settings)))
-    if AUDIT_BRANCH in states[spec].refs:
+    if states[spec].audit_branches:
         return Plan((), False, expired, "not compacted: an audit branch waits for its gate")
     table = states.table(spec)
     snapshot = table.current_snapshot()

@@ -20,7 +20,7 @@ from typing import Final
 
 from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
 from pyiceberg.table import Table
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
 from wikistream_assets.engine.context import JobContext
@@ -29,27 +29,13 @@ from wikistream_assets.engine.retained import readers_of
 from wikistream_assets.lake import procedures
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import overwrite_as_read, read_table
-from wikistream_assets.lake.state import AUDIT_BRANCH, MASKED_KEY, Masked
-from wikistream_assets.streams.edits import masks
-from wikistream_assets.streams.edits.tables import (
-    CLEANED_EVENTS,
-    DEAD_LETTER,
-    ENTITY_TRENDS,
-    QUARANTINE,
-    RAW_EVENTS,
-    RISK_SCORES,
-)
-from wikistream_assets.tables.dq_audit import FAILING_ROWS, GATE_DECISIONS
+from wikistream_assets.lake.state import MASKED_KEY, Masked, TableState
+from wikistream_assets.streams.declaration import Stream
+from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.dq_audit import AUDIT_TRAIL, FAILING_ROWS, GATE_DECISIONS
 from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.transforms.trail_masks import mask_decisions, mask_failing_keys
 from wikistream_assets.upkeep.maintenance import looking_after, partitions_since, retry_conflict
-
-ORDER: Final[dict[str, tuple[TableSpec, ...]]] = {
-    "gold": (ENTITY_TRENDS, RISK_SCORES),
-    "silver": (CLEANED_EVENTS, QUARANTINE),
-    "bronze": (RAW_EVENTS, DEAD_LETTER),
-    "dq_audit": (FAILING_ROWS, GATE_DECISIONS),
-}
-"""The tables that hold names, by layer. Gold first: which pages are users' pages, only Silver's titles still tell."""
 
 _DATES_AT_ONCE: Final = 7
 """So many dates are masked between two marks; in a usual night one is due."""
@@ -73,33 +59,38 @@ class MaskingReport:
     note: str = ""
 
 
+def layers_to_mask(stream: Stream) -> dict[str, tuple[TableSpec, ...]]:
+    """The tables that hold names, by layer; the last layer first, because it may need what the one before still tells."""
+    named = {layer: tuple(spec for spec in tables if spec in stream.masks) for layer, tables in stream.layers.items()}
+    return dict(reversed(named.items())) | {AUDIT_TRAIL: (FAILING_ROWS, GATE_DECISIONS)}
+
+
 def mask(ctx: JobContext, today: date, layer: str, *, dry_run: bool = False) -> Iterator[MaskingReport]:
-    """Mask what is due in the tables of one layer of ``ORDER``. Spark is started only when there is something to do.
+    """Mask what is due in the tables of one layer. Spark is started only when there is something to do.
 
     Args:
         today: the UTC date that ages are counted from.
+        layer: of ``layers_to_mask``.
 
     Raises:
         WriterBusyError: another process looks after the layer.
     """
     if not (cutoff := ctx.settings.names_kept_since(today)):
         return
-    with nullcontext() if dry_run else looking_after(ctx.leases, layer):
-        for spec in ORDER[layer]:
+    with nullcontext() if dry_run else looking_after(ctx, layer):
+        for spec in layers_to_mask(ctx.stream)[layer]:
             table = ctx.lake.table(spec)
-            report = _due(ctx.lake, spec, table, cutoff, dry_run=dry_run)
+            report = _due(ctx, spec, table, cutoff, dry_run=dry_run)
             if report.dates and not dry_run:
                 _mask(ctx, spec, report, cutoff, table.last_sequence_number)
             yield report
 
 
-def _due(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str, *, dry_run: bool) -> MaskingReport:
-    if AUDIT_BRANCH in table.metadata.refs:
+def _due(ctx: JobContext, spec: TableSpec, table: Table, cutoff: str, *, dry_run: bool) -> MaskingReport:
+    if TableState.of(spec, table).audit_branches:
         return MaskingReport(spec.identifier, (), (), "an audit branch waits for its gate")
-    dates = _old_dates(lake, spec, table, cutoff)
-    unread = _unread(lake, spec)
-    if spec is CLEANED_EVENTS:
-        unread |= _needed_for_trends(lake, cutoff, dry_run=dry_run)
+    dates = _old_dates(ctx.lake, spec, table, cutoff)
+    unread = _unread(ctx.lake, spec) | _telling(ctx, spec, cutoff, dry_run=dry_run)
     return MaskingReport(spec.identifier, tuple(sorted(dates - unread)), tuple(sorted(dates & unread)))
 
 
@@ -114,14 +105,17 @@ def _old_dates(lake: Lakehouse, spec: TableSpec, table: Table, cutoff: str) -> s
     return dates | set(known.waiting)
 
 
-def _needed_for_trends(lake: Lakehouse, cutoff: str, *, dry_run: bool) -> set[str]:
-    """Dates whose titles must still be legible in Silver: which of Gold's pages are users' pages, nothing else tells.
+def _telling(ctx: JobContext, spec: TableSpec, cutoff: str, *, dry_run: bool) -> set[str]:
+    """Dates that must still be legible in ``spec``, because another table cannot be masked without them.
 
-    They are those that are left in Gold after its own turn; a dry run leaves none that it would take.
+    They are those that are left there after its own turn; a dry run leaves none that it would take.
     """
-    table = lake.table(ENTITY_TRENDS)
-    left = _old_dates(lake, ENTITY_TRENDS, table, cutoff)
-    return left - set(_due(lake, ENTITY_TRENDS, table, cutoff, dry_run=True).dates) if dry_run else left
+    telling = set()
+    for told in (other for other, mask in ctx.stream.masks.items() if mask.told_by is spec):
+        table = ctx.lake.table(told)
+        left = _old_dates(ctx.lake, told, table, cutoff)
+        telling |= left - set(_due(ctx, told, table, cutoff, dry_run=True).dates) if dry_run else left
+    return telling
 
 
 def _unread(lake: Lakehouse, spec: TableSpec) -> set[str]:
@@ -143,7 +137,7 @@ def _mask(ctx: JobContext, spec: TableSpec, report: MaskingReport, cutoff: str, 
     for begin in range(0, len(report.dates), _DATES_AT_ONCE):
         end = begin + _DATES_AT_ONCE
         for day in report.dates[begin:end]:
-            _mask_date(lake, spark, spec, day, ctx.user_key)
+            _mask_date(ctx, spec, day)
             _log.info("%s: %s is masked", spec.identifier, day)
             failpoint(settings, MASKING_AFTER_DATE)
         retry_conflict(procedures.rewrite_manifests)(spark, spec)
@@ -166,22 +160,25 @@ def _mark(lake: Lakehouse, spec: TableSpec, before: str, left: tuple[str, ...], 
 
 
 @retry_conflict
-def _mask_date(lake: Lakehouse, spark: SparkSession, spec: TableSpec, day: str, key: bytes) -> None:
-    read_at = next(lake.state(spec).history()).snapshot_id
+def _mask_date(ctx: JobContext, spec: TableSpec, day: str) -> None:
+    read_at = next(ctx.lake.state(spec).history()).snapshot_id
     on_day = sf.col(spec.partition_by[0]) == day
-    rows = _masked(spark, spec, read_table(spark, spec, read_at).where(on_day), day, key)
+    rows = _masked(ctx, spec, read_table(ctx.spark, spec, read_at).where(on_day), day)
     overwrite_as_read(rows, spec, on_day, read_at, {MASKED_KEY: day})
 
 
-def _masked(spark: SparkSession, spec: TableSpec, rows: DataFrame, day: str, key: bytes) -> DataFrame:
-    if spec is RAW_EVENTS:
-        return masks.mask_bronze(rows, key)
-    if spec is DEAD_LETTER:
-        return masks.mask_dead_letters(rows)
-    if spec in (CLEANED_EVENTS, QUARANTINE):
-        return masks.mask_cleaned(rows, key)
-    if spec is RISK_SCORES:
-        return masks.mask_scores(rows, key)
-    if spec is ENTITY_TRENDS:
-        return masks.mask_trends(rows, read_table(spark, CLEANED_EVENTS).where(sf.col("event_date") == day), key)
-    return masks.mask_failing_keys(rows, key) if spec is FAILING_ROWS else masks.mask_decisions(rows)
+def _masked(ctx: JobContext, spec: TableSpec, rows: DataFrame, day: str) -> DataFrame:
+    if spec is FAILING_ROWS:
+        return mask_failing_keys(rows, ctx.user_key, [table.identifier for table in ALL_TABLES if _key_names(table)])
+    if spec is GATE_DECISIONS:
+        return mask_decisions(rows)
+    mask = ctx.stream.masks[spec]
+    if mask.told_by is None:
+        return mask.hide(rows, ctx.user_key)
+    of_day = read_table(ctx.spark, mask.told_by).where(sf.col(mask.told_by.partition_by[0]) == day)
+    return mask.hide(rows, ctx.user_key, of_day)
+
+
+def _key_names(spec: TableSpec) -> bool:
+    """Whether the key of a row may name a person."""
+    return any(column.name in spec.key for column in spec.having("personal"))

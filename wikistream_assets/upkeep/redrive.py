@@ -19,7 +19,8 @@ from producer.redrive import DealtWith, Fate, Judge, Letter, Place, Redriver, is
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import open_views
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.tables import DEAD_LETTER
+from wikistream_assets.streams.declaration import Stream
+from wikistream_assets.tables.spec import TableSpec
 
 _BATCH_LETTERS: Final = 500
 _BATCH_BYTES: Final = 32 * 1024 * 1024
@@ -87,6 +88,15 @@ class _Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Letters:
+    """A stream's dead letters as SQL sees them, and when Kafka's data was lost."""
+
+    connection: DuckDBPyConnection
+    table: TableSpec
+    losses: list[str]
+
+
+@dataclass(frozen=True)
 class _Chosen:
     entries: Sequence[_Entry]
     waiting: int
@@ -94,8 +104,10 @@ class _Chosen:
     damaged: int
 
 
-def redrive(lake: Lakehouse, settings: Settings, selection: Selection, *, dry_run: bool = False) -> RedriveReport:
-    """Judge the selected letters again and send each where it belongs, once.
+def redrive(
+    lake: Lakehouse, stream: Stream, settings: Settings, selection: Selection, *, dry_run: bool = False
+) -> RedriveReport:
+    """Judge the selected dead letters of a stream again and send each where it belongs, once.
 
     Args:
         dry_run: only say what would become of them.
@@ -104,32 +116,29 @@ def redrive(lake: Lakehouse, settings: Settings, selection: Selection, *, dry_ru
         KafkaError: Kafka cannot be reached or failed on the way; batches committed before stay done, the others are untouched.
         FencedError: a newer redrive has taken over.
     """
-    losses = lake.kafka_losses()
-    with open_views(lake, [DEAD_LETTER]) as connection:
+    table = stream.ingest.dead_letters
+    with open_views(lake, [table]) as connection:
+        letters = _Letters(connection, table, lake.kafka_losses(table))
         if dry_run:
             dealt_with = DealtWith.read(settings.bootstrap_servers)
             judge = Judge(settings)
-            chosen = _choose(connection, losses, selection, dealt_with, settings.dlq_max_attempts)
-            tried = (
-                (letter, judge.judge(letter)[0]) for batch in _batches(connection, losses, chosen) for letter in batch
-            )
+            chosen = _choose(letters, selection, dealt_with, settings.dlq_max_attempts)
+            tried = ((letter, judge.judge(letter)[0]) for batch in _batches(letters, chosen) for letter in batch)
             return _report(chosen, Counter((fate, letter.attempts) for letter, fate in tried), settings)
         redriver = Redriver(settings)
-        chosen = _choose(connection, losses, selection, redriver.dealt_with, settings.dlq_max_attempts)
+        chosen = _choose(letters, selection, redriver.dealt_with, settings.dlq_max_attempts)
         done: Counter[tuple[Fate, int]] = Counter()
-        for batch in _batches(connection, losses, chosen):
+        for batch in _batches(letters, chosen):
             done.update((fate, letter.attempts) for letter, fate in zip(batch, redriver.redrive(batch), strict=True))
         redriver.close()
         return _report(chosen, done, settings)
 
 
-def _choose(
-    connection: DuckDBPyConnection, losses: list[str], selection: Selection, dealt_with: DealtWith, max_attempts: int
-) -> _Chosen:
-    rows = connection.execute(
+def _choose(letters: _Letters, selection: Selection, dealt_with: DealtWith, max_attempts: int) -> _Chosen:
+    rows = letters.connection.execute(
         f"SELECT kafka_topic, kafka_partition, kafka_offset, {_GENERATION}, reason, attempts, rejected_at, strlen(original) "  # noqa: S608
-        "FROM bronze.dead_letter WHERE original IS NOT NULL ORDER BY 4, 1, 2, 3",
-        [losses],
+        f"FROM {letters.table.identifier} WHERE original IS NOT NULL ORDER BY 4, 1, 2, 3",
+        [letters.losses],
     ).fetchall()
     entries: list[_Entry] = []
     left: Counter[str] = Counter()
@@ -153,28 +162,28 @@ def _choose(
     return _Chosen(entries, left["waiting"], left["given_up"], left["damaged"])
 
 
-def _batches(connection: DuckDBPyConnection, losses: list[str], chosen: _Chosen) -> Iterator[list[Letter]]:
+def _batches(letters: _Letters, chosen: _Chosen) -> Iterator[list[Letter]]:
     """The chosen letters with their originals, in batches that fit into a transaction and into memory."""
     for _, of_partition in groupby(chosen.entries, key=lambda entry: entry.place._replace(offset=0)):
         places: list[Place] = []
         size = 0
         for entry in of_partition:
             if places and (len(places) == _BATCH_LETTERS or size + entry.size > _BATCH_BYTES):
-                yield _letters(connection, losses, places)
+                yield _read(letters, places)
                 places, size = [], 0
             places.append(entry.place)
             size += entry.size
-        yield _letters(connection, losses, places)
+        yield _read(letters, places)
 
 
-def _letters(connection: DuckDBPyConnection, losses: list[str], places: Sequence[Place]) -> list[Letter]:
+def _read(letters: _Letters, places: Sequence[Place]) -> list[Letter]:
     """The letters at ``places``, which differ in their offsets alone."""
     first = places[0]
-    rows = connection.execute(
-        "SELECT kafka_offset, attempts, source_mode, original FROM bronze.dead_letter "  # noqa: S608
+    rows = letters.connection.execute(
+        f"SELECT kafka_offset, attempts, source_mode, original FROM {letters.table.identifier} "  # noqa: S608
         "WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset IN (SELECT unnest(?)) "
         f"AND {_GENERATION} = ? ORDER BY kafka_offset",
-        [first.topic, first.partition, [place.offset for place in places], losses, first.generation],
+        [first.topic, first.partition, [place.offset for place in places], letters.losses, first.generation],
     ).fetchall()
     return [
         Letter(first._replace(offset=offset), attempts, source_mode, _decoded(original))

@@ -19,30 +19,23 @@ Who did it and why is a row of ``dq_audit.gate_decisions``, written first. What 
 until it expires.
 """
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
-from producer.topics import EVENT_TOPICS
 from wikistream_assets.engine import ingest
-from wikistream_assets.engine.bronze_gate import AUDITING_TAG
+from wikistream_assets.engine.bronze_gate import AUDITING_TAG, gate_lease
 from wikistream_assets.engine.context import JobContext, SnapshotRange
 from wikistream_assets.engine.decisions import ROLLBACK, Decision, record
 from wikistream_assets.engine.failpoints import ROLLBACK_AFTER_DECISION, ROLLBACK_AFTER_TABLE, failpoint
-from wikistream_assets.engine.gold import Position
-from wikistream_assets.engine.silver import consumed
-from wikistream_assets.environment.ports import Leases
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG, Version
-from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
+from wikistream_assets.lake.state import AUDITED_TAG, Version, consumed
+from wikistream_assets.streams.declaration import RAW_LAYER, Append, Publication, Recompute, Stream
 from wikistream_assets.tables.spec import TableSpec
-
-_UPSTREAM: Final = {"gold": ("gold", "silver"), "silver": ("gold", "silver", "bronze"), "bronze": ("bronze",)}
-"""Layers whose past must not expire, nor their main move, while a layer is set back."""
 
 
 @dataclass(frozen=True)
@@ -90,55 +83,74 @@ def roll_back(
     """
     if not reason.strip():
         raise LakeError("a rollback needs a reason: give one with --reason '...'")
-    if spec is not RAW_EVENTS and spec is not CLEANED_EVENTS and spec not in GOLD_TABLES:
-        raise LakeError(
-            f"{spec.identifier} is not set back by itself: the quarantine goes with silver.cleaned_events,"
-            " dead letters and the audit trail are never taken back"
-        )
-    with _nobody_else_at_work(ctx.leases, spec):
+    _refuse_what_is_not_set_back(ctx.stream, spec)
+    with _nobody_else_at_work(ctx, spec):
         planned = Rollback(_targets(ctx, spec, snapshot_id))
         if not dry_run and planned.moved:
             _carry_out(ctx, planned, reason.strip(), decided_by)
     return planned
 
 
+def _refuse_what_is_not_set_back(stream: Stream, spec: TableSpec) -> None:
+    publication = stream.publication_of(spec)
+    if publication is None and spec is not stream.raw:
+        raise LakeError(f"{spec.identifier} is not set back: dead letters and the audit trail are never taken back")
+    if publication is not None and isinstance(publication.build, Append) and spec is not publication.leader:
+        raise LakeError(f"{spec.identifier} is not set back by itself: it goes with {publication.leader.identifier}")
+
+
 @contextmanager
-def _nobody_else_at_work(leases: Leases, spec: TableSpec) -> Iterator[None]:
+def _nobody_else_at_work(ctx: JobContext, spec: TableSpec) -> Iterator[None]:
+    """Hold the layers whose past must not expire, nor their main move, while ``spec`` is set back."""
+    stream, leases = ctx.stream, ctx.leases
+    publication = stream.publication_of(spec)
     with ExitStack() as held:
-        for layer in _UPSTREAM[spec.namespace]:
-            held.enter_context(leases.only_maintenance(layer))
-            if layer != "bronze":
-                held.enter_context(leases.main_of(layer))
-        if spec is RAW_EVENTS:
-            held.enter_context(leases.hold(ingest.LOCK))
-            held.enter_context(leases.no_jvm(ingest.LOCK))
-            held.enter_context(leases.hold("bronze_gate"))
+        if publication is not None:
+            for each in (*stream.made_from(publication.leader), publication):
+                held.enter_context(leases.only_maintenance(stream.lease(each.layer)))
+                held.enter_context(leases.main_of(stream.lease(each.layer)))
+        source = publication.source if publication is not None else stream.raw
+        if isinstance(source, Publication):
+            held.enter_context(leases.only_maintenance(stream.lease(source.layer)))
+            held.enter_context(leases.main_of(stream.lease(source.layer)))
+        else:
+            held.enter_context(leases.only_maintenance(stream.lease(RAW_LAYER)))
+        if publication is None:
+            held.enter_context(leases.hold(stream.raw.identifier))
+            held.enter_context(leases.no_jvm(stream.raw.identifier))
+            held.enter_context(leases.hold(gate_lease(stream)))
         yield
 
 
 def _targets(ctx: JobContext, spec: TableSpec, snapshot_id: int) -> dict[TableSpec, SnapshotRange]:
-    lake = ctx.lake
+    lake, publication = ctx.lake, ctx.stream.publication_of(spec)
     target = _on_main(lake, spec, snapshot_id)
-    if spec is RAW_EVENTS:
-        _require_above_audited(lake, target)
+    if publication is None:
+        _require_above_audited(lake, spec, target)
         _require_in_kafka(ctx, target)
-        return _from_heads(lake, {RAW_EVENTS: target})
-    if spec in GOLD_TABLES:
-        position = Position.of(lake.state(spec).newest_position(snapshot_id))
-        if position is None:
-            raise _from_nothing(spec, snapshot_id)
-        _require_kept(lake, CLEANED_EVENTS, position.silver)
-        return _from_heads(lake, _gold_at(lake, {position.silver}))
-    bronze = consumed(lake.state(CLEANED_EVENTS).newest_position(snapshot_id))
-    if bronze is None:
+        return _from_heads(lake, {spec: target})
+    source = consumed(lake.state(spec).newest_position(snapshot_id), publication.upstream)
+    if source is None:
         raise _from_nothing(spec, snapshot_id)
-    _require_kept(lake, RAW_EVENTS, bronze)
-    quarantine = next((version for version, made in _made(lake, QUARANTINE) if consumed(made) == bronze), None)
-    if quarantine is None:
-        raise LakeError(f"{QUARANTINE.identifier} has no snapshot of that time any more; go back to a newer one")
-    older = {version.snapshot_id for version in lake.state(CLEANED_EVENTS).history(snapshot_id)}
-    # Gold first and the quarantine last: whatever is cut off in between, the next runs put the rest right by themselves.
-    return _from_heads(lake, {**_gold_at(lake, older), CLEANED_EVENTS: target, QUARANTINE: quarantine})
+    _require_kept(lake, publication.upstream, source)
+    if isinstance(publication.build, Recompute):
+        return _from_heads(lake, _together(lake, publication, {source}))
+    older = {version.snapshot_id for version in lake.state(spec).history(snapshot_id)}
+    # What follows first, and of each publication the leading table: whatever is cut off in between, the next runs put the rest
+    # right.
+    targets: dict[TableSpec, Version] = {}
+    for each in ctx.stream.made_from(spec):
+        targets |= _together(lake, each, older)
+    aside = {other: _made_up_to(lake, other, publication.upstream, source) for other in publication.tables[1:]}
+    return _from_heads(lake, {**targets, spec: target, **aside})
+
+
+def _made_up_to(lake: Lakehouse, spec: TableSpec, upstream: TableSpec, source: int) -> Version:
+    """The newest version of ``spec`` that was made from ``upstream`` up to ``source``."""
+    for version, made in _made(lake, spec):
+        if consumed(made, upstream) == source:
+            return version
+    raise LakeError(f"{spec.identifier} has no snapshot of that time any more; go back to a newer one")
 
 
 def _carry_out(ctx: JobContext, planned: Rollback, reason: str, decided_by: str) -> None:
@@ -149,8 +161,6 @@ def _carry_out(ctx: JobContext, planned: Rollback, reason: str, decided_by: str)
         record(lake, Decision(identity, ROLLBACK, spec.identifier, None, moved, None, reason, decided_by, at))
         failpoint(settings, ROLLBACK_AFTER_DECISION)
         _drop_what_waits(lake, spec, moved.start)
-        if _goes_behind_masking(lake, spec, moved):
-            lake.forget_masked(spec)
         lake.reset_main(spec, moved.start)
         failpoint(settings, ROLLBACK_AFTER_TABLE)
     for spec in planned.targets.keys() - planned.moved.keys():
@@ -158,16 +168,10 @@ def _carry_out(ctx: JobContext, planned: Rollback, reason: str, decided_by: str)
         _drop_what_waits(lake, spec, planned.targets[spec].start)
 
 
-def _goes_behind_masking(lake: Lakehouse, spec: TableSpec, moved: SnapshotRange) -> bool:
-    """Whether rows come back as they were before they lost their names."""
-    left = lake.state(spec).between(moved.start, moved.end)
-    return any(version.masks for version in left)
-
-
 def _drop_what_waits(lake: Lakehouse, spec: TableSpec, target: int) -> None:
     """Drop what waits for its gate, on a branch or under a tag, unless the target holds it: a failed range stays that range."""
     kept = {version.snapshot_id for version in lake.state(spec).history(target)}
-    for ref in (AUDIT_BRANCH, AUDITING_TAG):
+    for ref in (*lake.state(spec).audit_branches, AUDITING_TAG):
         waiting = lake.state(spec).head(ref)
         if waiting is not None and waiting.snapshot_id not in kept:
             lake.drop_ref(spec, ref)
@@ -200,19 +204,20 @@ def _made(lake: Lakehouse, spec: TableSpec) -> list[tuple[Version, Version | Non
     return made[::-1]
 
 
-def _gold_at(lake: Lakehouse, silver: set[int]) -> dict[TableSpec, Version]:
-    """The newest versions of Gold's four tables that were made from one and the same of the Silver snapshots."""
-    newest: dict[TableSpec, dict[Position, Version]] = {}
-    for spec in GOLD_TABLES:
+def _together(lake: Lakehouse, publication: Publication, sources: set[int]) -> dict[TableSpec, Version]:
+    """The newest versions of a publication's tables that were made from one and the same of these upstream snapshots."""
+    newest: dict[TableSpec, dict[str, Version]] = {}
+    for spec in publication.tables:
         newest[spec] = {}
         for version, made in _made(lake, spec):
-            position = Position.of(made)
-            if position is not None and position.silver in silver:
-                newest[spec].setdefault(position, version)
-    for position in newest[HOURLY_STATS]:
+            if made is not None and consumed(made, publication.upstream) in sources:
+                newest[spec].setdefault(json.dumps(made.position, sort_keys=True), version)
+    for position in newest[publication.leader]:
         if all(position in versions for versions in newest.values()):
             return {spec: versions[position] for spec, versions in newest.items()}
-    raise LakeError("Gold has no version of that time any more; go back to a newer snapshot")
+    raise LakeError(
+        f"{publication.layer.capitalize()} has no version of that time any more; go back to a newer snapshot"
+    )
 
 
 def _from_nothing(spec: TableSpec, snapshot_id: int) -> LakeError:
@@ -229,18 +234,18 @@ def _require_kept(lake: Lakehouse, upstream: TableSpec, position: int) -> None:
         )
 
 
-def _require_above_audited(lake: Lakehouse, target: Version) -> None:
-    audited = lake.state(RAW_EVENTS).head(AUDITED_TAG)
-    behind = {version.snapshot_id for version in lake.state(RAW_EVENTS).history(target.snapshot_id)}
+def _require_above_audited(lake: Lakehouse, raw: TableSpec, target: Version) -> None:
+    audited = lake.state(raw).head(AUDITED_TAG)
+    behind = {version.snapshot_id for version in lake.state(raw).history(target.snapshot_id)}
     if audited and audited.snapshot_id not in behind:
         raise LakeError(
-            f"{RAW_EVENTS.identifier} cannot go back behind its tag 'audited' ({audited.snapshot_id}): Silver was made from it;"
+            f"{raw.identifier} cannot go back behind its tag 'audited' ({audited.snapshot_id}): Silver was made from it;"
             " what is wrong in audited rows is mended by rejecting them, or in Silver"
         )
 
 
 def _require_in_kafka(ctx: JobContext, target: Version) -> None:
-    position = ctx.lake.state(RAW_EVENTS).newest_position(target.snapshot_id)
+    position = ctx.lake.state(ctx.stream.raw).newest_position(target.snapshot_id)
     broker = ctx.environment.broker()
-    offsets = {topic: broker.offsets(topic) for topic in EVENT_TOPICS}
+    offsets = {topic: broker.offsets(topic) for topic in ctx.stream.ingest.topics}
     ingest.starting_offsets((position and position.position) or {}, offsets)

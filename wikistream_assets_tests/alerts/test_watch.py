@@ -14,12 +14,13 @@ from wikistream_assets.alerts.watch import (
     watch_dead_letters,
     watch_lag,
     watch_latency,
-    watch_risks,
     watch_stale,
 )
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.state import Masked, summary_properties
+from wikistream_assets.readers.edits.risks import watch_risks
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.lake.lakes import add, full_row
 
@@ -62,7 +63,7 @@ def test_latency(settings: Settings, alerts: Alerts, lake: Lakehouse) -> None:
     ):
         lag = {} if late is None else {"p50": 1, "p95": late}
         lake.append(RAW_EVENTS, properties=summary_properties({}, {"lag_ms": lag}))
-        seen = watch_latency(alerts, lake, seen, float(second), 60)
+        seen = watch_latency(alerts, lake, EDITS.raw, seen, float(second), 60)
         states.append(alerts.is_open(AlertKind.LATENCY, "bronze.raw_events"))
     assert states == [False, False, False, False, False, True, False]
     assert [event for event, _ in told(settings)] == ["fired", "cleared"]
@@ -77,12 +78,12 @@ def test_one_late_batch_is_not_late_for_as_long_as_nothing_follows_it(
     commit(61_000)
     seen = None
     for second in (0, 30, 300, 600):
-        seen = watch_latency(alerts, lake, seen, float(second), 60)
+        seen = watch_latency(alerts, lake, EDITS.raw, seen, float(second), 60)
     lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))  # it carries on what the batch before it counted
-    seen = watch_latency(alerts, lake, seen, 630.0, 60)
+    seen = watch_latency(alerts, lake, EDITS.raw, seen, 630.0, 60)
     assert told(settings) == []
     commit(90_000)
-    watch_latency(alerts, lake, seen, 660.0, 60)
+    watch_latency(alerts, lake, EDITS.raw, seen, 660.0, 60)
     assert told(settings) == [("fired", "bronze.raw_events")]
 
 
@@ -166,7 +167,7 @@ def test_dead_letters(settings: Settings, alerts: Alerts, lake: Lakehouse) -> No
         (420, 10),
     ):
         arrive(number)
-        seen = watch_dead_letters(alerts, lake, seen, float(second), 10)
+        seen = watch_dead_letters(alerts, lake, EDITS, seen, float(second), 10)
         states.append(alerts.is_open(AlertKind.DLQ_RATE, "dlq-events"))
     # What was there before anyone looked is no rate; 105 in the first minute, 11 in the second: that is two in a row.
     assert states == [False, False, False, True, False, False, True, True, False]

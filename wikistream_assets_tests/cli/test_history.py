@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine.gold import Position
+from wikistream_assets.engine.recompute import Position
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
@@ -25,7 +25,7 @@ def versions(lake: Lakehouse) -> list[int]:
         for spec in GOLD_TABLES:
             marks = {name: domain for name in ("domain", "entity_id") if name in spec.column_names}
             date = {spec.partition_by[0]: "2024-03-01"}
-            newest = add(lake, spec, full_row(spec, **date, **marks), position=Position(silver).as_json())
+            newest = add(lake, spec, full_row(spec, **date, **marks), position=Position(silver).as_json(CLEANED_EVENTS))
             ids += [newest] if spec is HOURLY_STATS else []
     return ids
 

@@ -102,7 +102,9 @@ def test_a_step_elsewhere_shows_its_checks_and_tables(gates: GateLake) -> None:
 
 def test_a_step_that_dies_after_its_verdicts_keeps_every_check_and_its_run_is_red(gates: GateLake) -> None:
     gates.bronze_gate()
-    result = materialize(silver, Elsewhere({"WIKISTREAM_FAILPOINT": failpoints.SILVER_AFTER_RESULTS}))
+    result = materialize(
+        silver, Elsewhere({"WIKISTREAM_FAILPOINT": failpoints.of_layer("silver", failpoints.AFTER_RESULTS)})
+    )
     assert not result.success
     assert f"ended with {-signal.SIGKILL}" in told(result)
     assert verdicts(result) == dict.fromkeys(SILVER_CHECKS, True)

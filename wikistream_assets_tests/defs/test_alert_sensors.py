@@ -424,7 +424,7 @@ def test_late_events_are_told_unless_they_are_a_captures(
 def test_records_have_to_wait_at_two_looks_in_a_row(
     home: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "lag", lambda broker, lake: {"raw-events": {0: home.alert_lag_records + 1}})
+    monkeypatch.setattr(sensors, "lag", lambda broker, lake, stream: {"raw-events": {0: home.alert_lag_records + 1}})
     sensor = Ticks(sensors.lag_alerts, instance)
     sensor.tick()
     assert told(home) == []

@@ -255,7 +255,7 @@ def test_masking_is_no_commit_of_the_stream(
     lake, alerts, freshness = LocalLake().open(), Alerts(home), Freshness(instance)
     commit(lake, 1)
     assert len(freshness.tick()) == 1
-    alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, "5 starts did not help"))
+    alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, "5 restarts did not help"))
     given_up = {"tries": 5, "tried_at": datetime.now(UTC).isoformat(), "given_up": True}
     freshness.cursor = json.dumps({**json.loads(freshness.cursor or ""), **given_up})
     lake.mark_masked(RAW_EVENTS, Masked("2026-01-01"))
@@ -346,7 +346,7 @@ def test_one_cycle_follows_the_other_and_a_broken_one_waits_for_a_person(
     broken = run_cycle(instance, "broken")
     for profile in ("stop", "continue"):
         monkeypatch.setenv("WIKISTREAM_CYCLE_AFTER_FAILED_GATE", profile)
-        assert str(tick_loop(instance)).startswith(f"run {broken} broke or was cancelled")
+        assert str(tick_loop(instance)).startswith(f"run {broken} failed or was cancelled")
     mended = run_cycle(instance, "passed")
     assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{mended}")
     monkeypatch.setenv("WIKISTREAM_CYCLE_AFTER_FAILED_GATE", "stop")
@@ -378,7 +378,7 @@ def killed_cycle(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = 
     )
     instance.add_run(run)
     instance.report_run_failed(run, "process 4711 is gone")
-    assert str(tick_loop(instance)).startswith(f"run {run.run_id} broke"), "Dagster may start it again"
+    assert str(tick_loop(instance)).startswith(f"run {run.run_id} failed"), "Dagster may start it again"
     records = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
         list(consume_new_runs_for_automatic_reexecution(workspace, records, logging.getLogger()))
@@ -394,7 +394,7 @@ def test_a_killed_cycle_that_dagster_could_not_start_again_is_followed_by_the_ne
     assert len(instance.get_run_records()) == 1, "Dagster's retry wants the code server, and is tried once"
     assert tick_loop(instance) == dg.RunRequest(run_key=f"cycle-after-{run_id}")
     run_id = killed_cycle(instance, {MAX_RETRIES_TAG: "0"})
-    assert str(tick_loop(instance)).startswith(f"run {run_id} broke or was cancelled")
+    assert str(tick_loop(instance)).startswith(f"run {run_id} failed or was cancelled")
 
 
 @pytest.mark.local

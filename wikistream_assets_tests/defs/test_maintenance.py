@@ -11,10 +11,11 @@ from wikistream_assets.components.events import asset_key
 from wikistream_assets.definitions import defs
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
-from wikistream_assets.upkeep.maintenance import LAYERS
-from wikistream_assets.upkeep.masking import ORDER
+from wikistream_assets.upkeep.maintenance import layers_of
+from wikistream_assets.upkeep.masking import layers_to_mask
 
 
 @pytest.fixture
@@ -55,13 +56,13 @@ def test_masking_forgets_old_alerts(settings: Settings, observed: Any) -> None:
 
 
 def test_runs_and_maintenance_of_a_layer_share_a_pool() -> None:
-    steps: dict[str, tuple[TableSpec, ...]] = {**LAYERS, **ORDER}
+    steps: dict[str, tuple[TableSpec, ...]] = {**layers_of(EDITS), **layers_to_mask(EDITS)}
     definitions = defs()
     for job, prefix, others in (("maintenance", "maintain", set()), ("masking", "mask", {"forget_alerts"})):
         nodes = definitions.resolve_job_def(job).graph.node_dict
         pools = {name: node.definition.pool for name, node in nodes.items()}  # type: ignore[attr-defined]
         assert {f"{prefix}_{layer}" for layer in steps} | others == set(pools)
-        assert (pools[f"{prefix}_silver"], pools[f"{prefix}_gold"]) == ("silver", "gold")
+        assert (pools[f"{prefix}_silver"], pools[f"{prefix}_gold"]) == ("edits.silver", "edits.gold")
 
 
 def test_schedules_run_by_default() -> None:

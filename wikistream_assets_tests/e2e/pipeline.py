@@ -7,10 +7,11 @@ from typing import Any
 from producer.eventstreams import capture
 from producer.launch import run_producer, source_from
 from wikistream_assets.embedded.home import user_key
-from wikistream_assets.engine import bronze_gate, gold, ingest, silver
+from wikistream_assets.engine import bronze_gate, ingest, publication
 from wikistream_assets.engine.context import GateReport
 from wikistream_assets.engine.ingest import DrainReport
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, QUARANTINE, RAW_EVENTS
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests import oracle
@@ -36,7 +37,7 @@ class Pipeline:
 
     def cycle(self) -> list[GateReport]:
         self.drain()
-        return [bronze_gate.run(self.ctx), silver.run(self.ctx), gold.run(self.ctx)]
+        return [bronze_gate.run(self.ctx), *(publication.run(self.ctx, each) for each in EDITS.publications)]
 
     def rows(self, spec: TableSpec) -> list[Row]:
         """The table as PyIceberg reads it."""

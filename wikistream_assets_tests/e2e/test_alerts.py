@@ -26,7 +26,6 @@ from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import writer_lock
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.source import choose_source
-from wikistream_assets.engine.ingest import LOCK
 from wikistream_assets.exceptions import WriterBusyError
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.settings import Settings
@@ -171,7 +170,7 @@ def in_place_of_the_stream(settings: Settings) -> Iterator[None]:
 
         def taken() -> bool:
             with suppress(WriterBusyError):
-                held.enter_context(writer_lock(settings, LOCK))
+                held.enter_context(writer_lock(settings, RAW_EVENTS.identifier))
                 return True
             return False
 

@@ -138,7 +138,7 @@ def test_the_pipeline_outlives_the_death_of_each_of_its_parts(home: Settings) ->
     told = json.loads(health.stdout)
     assert (health.returncode, told["problems"], told["source"]) == (0, [], "synthetic"), health.stdout
 
-    assert scrape(home.metrics_port)["wikistream_bronze_rows_total"] > 0
+    assert scrape(home.metrics_port)['wikistream_bronze_rows_total{stream="edits"}'] > 0
     assert scrape(home.producer_metrics_port)["wikistream_producer_events_accepted_total"] > 0
     assert scrape(home.stream_metrics_port)["wikistream_stream_rows_total"] > 0
 

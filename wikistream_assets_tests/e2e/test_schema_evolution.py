@@ -122,18 +122,16 @@ def _next_version(folder: Path) -> Path:
 
 
 _CYCLE = """
-from wikistream_assets.engine import bronze_gate, gold, ingest, silver
+from wikistream_assets.engine import bronze_gate, ingest, publication
 from wikistream_assets.engine.context import JobContext
 from wikistream_assets.environment.choice import environment_of
-from wikistream_assets.lake.lakehouse import (Lakehouse)
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.settings import load_settings
+from wikistream_assets.streams.edits.stream import EDITS
 
-settings = load_settings()
-lake = local_lake(settings)
-context = JobContext(environment_of(settings), run_id="next version")
+context = JobContext(environment_of(load_settings()), "next version", EDITS)
 ingest.drain(context)
-assert all(job.run(context).passed for job in (bronze_gate, silver, gold))
+assert bronze_gate.run(context).passed
+assert all(publication.run(context, each).passed for each in EDITS.publications)
 """
 
 

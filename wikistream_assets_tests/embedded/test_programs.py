@@ -78,7 +78,7 @@ def test_a_program_gets_the_settings_it_knows_and_no_secrets(
     assert stream["WIKISTREAM_HOME"] == str(settings.root)
     assert stream["WIKISTREAM_BRONZE_TRIGGER_SECONDS"] == "2.5"
     assert stream["WIKISTREAM_DOMAINS"] == producer["WIKISTREAM_DOMAINS"] == "de.wikipedia.org, en.wikipedia.org"
-    assert set(producer) == {"WIKISTREAM_DOMAINS", "WIKISTREAM_BOOTSTRAP_SERVERS"}
+    assert set(producer) == {"WIKISTREAM_DOMAINS", "WIKISTREAM_BOOTSTRAP_SERVERS", supervisor.VERSION_MARK}
     assert made["daemon"].environment["DAGSTER_HOME"] == str(settings.dagster_home)
     written = [text for program in made.values() for text in (*program.environment.values(), *program.files.values())]
     assert not any("secret" in text for text in written)

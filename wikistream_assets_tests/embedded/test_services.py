@@ -17,11 +17,12 @@ from confluent_kafka import Producer
 
 from producer.eventstreams.generator import Generator
 from producer.topics import RAW_EVENTS
+from wikistream_assets.embedded import programs as program_rows
 from wikistream_assets.embedded import services, supervisor
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.programs import Program, programs
 from wikistream_assets.embedded.services import ServiceStatus
-from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.exceptions import BrokerError, SetupError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.machine.ports import listening_process, refuse_taken_port
 from wikistream_assets.settings import Settings
@@ -222,6 +223,7 @@ def test_a_changed_setting_or_source_restarts_what_it_concerns_and_a_capture_end
     settings = running_home()
     broker = broker_state(settings).pid
     services.up(settings, "synthetic")
+    services.refuse_another_version(settings)
     first = states(settings)
     assert {name: first[name].state for name in ingest} == dict.fromkeys(ingest, "RUNNING")
     assert first["broker"].pid == broker, "what ran is left alone"
@@ -233,6 +235,16 @@ def test_a_changed_setting_or_source_restarts_what_it_concerns_and_a_capture_end
     second = states(changed)
     assert [name for name in ingest if second[name].pid != first[name].pid] == ["producer"]
     assert not services.capture_is_read(changed)
+
+    with monkeypatch.context() as upgrade:
+        upgrade.setattr(program_rows, "version", lambda _: "99")
+        services.up(changed, "synthetic")
+        newer = states(changed)
+        assert [name for name in ingest if newer[name].pid != second[name].pid] == ["source", "producer"]
+        services.up(changed, "synthetic")
+        assert {name: states(changed)[name].pid for name in ingest} == {name: newer[name].pid for name in ingest}
+    with pytest.raises(SetupError, match="of another version: 'make up' restarts it"):
+        services.refuse_another_version(changed)
 
     capture = tmp_path / "short.jsonl"
     recorded = Generator(events=60, hours=60 / 3600, malformed=0)  # a minute's events within seconds
@@ -246,7 +258,7 @@ def test_a_changed_setting_or_source_restarts_what_it_concerns_and_a_capture_end
     starts = (settings.root / "logs" / "supervisord.log").read_text().count("spawned: 'producer'")
     services.up(changed)
     assert states(changed)["producer"].state == "DONE"
-    assert (settings.root / "logs" / "supervisord.log").read_text().count("spawned: 'producer'") == starts == 3
+    assert (settings.root / "logs" / "supervisord.log").read_text().count("spawned: 'producer'") == starts == 4
     assert services.down(changed) == ["broker", "source"]
     assert processes_of(settings) == []
 

@@ -8,10 +8,9 @@ from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.spark_io import append_rows, overwrite_rows, read_range, read_table, table_name
-from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS
 from wikistream_assets_tests.conftest import SettingsFactory
-from wikistream_assets_tests.lake.lakes import add, full_row
+from wikistream_assets_tests.lake.lakes import AUDIT_BRANCH, add, full_row
 from wikistream_assets_tests.streams.edits.frames import silver_frame, silver_row
 
 pytestmark = pytest.mark.spark
@@ -41,7 +40,7 @@ def test_data_and_position_are_one_commit_also_on_a_branch(spark: SparkSession, 
     first = lake.state(CLEANED_EVENTS).head()
     assert first is not None
     assert (first.position, first.added_records, first.operation) == ({"p": 1}, 1, "append")
-    lake.fresh_branch(CLEANED_EVENTS)
+    lake.create_branch(CLEANED_EVENTS, AUDIT_BRANCH)
     row = silver_row(event_id="b")
     replaced = sf.col("event_date") == row["event_date"]
     overwrite_rows(

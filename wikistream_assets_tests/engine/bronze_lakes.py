@@ -97,7 +97,7 @@ def streaming(settings: Settings, *arguments: str, **environment: str) -> Iterat
     log_file = settings.root / "logs" / f"stream-{uuid.uuid4()}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "wikistream_assets.engine.ingest", *arguments],
+            [sys.executable, "-m", "wikistream_assets.engine.ingest", "edits", *arguments],
             env={**os.environ, **child_environment(settings), **environment},
             stdout=log,
             stderr=log,

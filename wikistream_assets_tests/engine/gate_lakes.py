@@ -5,13 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine import bronze_gate, publication
 from wikistream_assets.engine.context import GateReport
 from wikistream_assets.lake.query import query
 from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.tables import RAW_EVENTS
+from wikistream_assets.streams.declaration import Stream
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets_tests.contexts import job_in
@@ -22,20 +23,21 @@ Row = dict[str, Any]
 class GateLake:
     """The lake of a home, which is made if it is not there; its jobs, and what a test asks of it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.ctx = job_in(settings)
+    def __init__(self, settings: Settings, stream: Stream = EDITS) -> None:
+        self.ctx = job_in(settings, stream=stream)
         self.lake = self.ctx.lake
 
     def add_bronze(self, rows: Sequence[Row], **more_counts: int) -> None:
         """Append rows to Bronze as one micro-batch would: with running totals in the same snapshot."""
-        before = self.lake.state(RAW_EVENTS).newest_position()
+        raw = self.ctx.stream.raw
+        before = self.lake.state(raw).newest_position()
         total = dict(before.counts["total"]) if before and before.counts else {}
         batch = {"records": len(rows), "rows": len(rows), "dead_letters": 0, "duplicates": 0} | more_counts
         total = {name: total.get(name, 0) + number for name, number in batch.items()}
-        schema = self.lake.table(RAW_EVENTS).schema().as_arrow()
+        schema = self.lake.table(raw).schema().as_arrow()
         position = {"raw-events": {"0": total["records"]}, "dlq-events": {}}
         self.lake.append(
-            RAW_EVENTS,
+            raw,
             pa.Table.from_pylist([dict(row) for row in rows], schema=schema),
             summary_properties(position, {"batch": batch, "total": total}),
         )
@@ -44,10 +46,10 @@ class GateLake:
         return bronze_gate.run(self.ctx)
 
     def silver(self) -> GateReport:
-        return silver.run(self.ctx)
+        return publication.run(self.ctx, self.ctx.stream.publication("silver"))
 
     def gold(self) -> GateReport:
-        return gold.run(self.ctx)
+        return publication.run(self.ctx, self.ctx.stream.publication("gold"))
 
     def cycle(self) -> list[GateReport]:
         return [self.bronze_gate(), self.silver(), self.gold()]

@@ -7,14 +7,16 @@ import pytest
 
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.components.events import tell_about_gate
-from wikistream_assets.engine import silver
+from wikistream_assets.engine import failpoints, publication
 from wikistream_assets.engine.context import GateReport
 from wikistream_assets.engine.gate_control import decide_on_failure
-from wikistream_assets.engine.quarantine_budget import ACCEPTED_WITH
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.cleaned_events import DUPLICATE_EVENT_ID, ROW_RULES
+from wikistream_assets.streams.declaration import Append
+from wikistream_assets.streams.edits.cleaned_events import ROW_RULES
+from wikistream_assets.streams.edits.stream import SILVER
 from wikistream_assets.streams.edits.tables import QUARANTINE, RAW_EVENTS
+from wikistream_assets.transforms.marks import DUPLICATE_EVENT_ID
 from wikistream_assets_tests.engine.gate_lakes import GateLake, Row, blocking
 from wikistream_assets_tests.quality.samples import clean_rows
 
@@ -124,8 +126,10 @@ def test_what_an_operator_let_through_bronze_is_not_stopped_in_silver(
 
 
 def test_each_reason_that_bronze_can_be_accepted_for_is_one_of_its_checks() -> None:
-    assert ACCEPTED_WITH.keys() <= {DUPLICATE_EVENT_ID, *(rule.name for rule in ROW_RULES)}
-    assert {name for names in ACCEPTED_WITH.values() for name in names} <= {rule.name for rule in RAW_EVENTS.rules}
+    assert isinstance(SILVER.build, Append)
+    accepted = SILVER.build.accepted_with
+    assert accepted.keys() <= {DUPLICATE_EVENT_ID, *(rule.name for rule in ROW_RULES)}
+    assert {name for names in accepted.values() for name in names} <= {rule.name for rule in RAW_EVENTS.rules}
 
 
 def test_small_leaks_add_up_to_a_warning_and_go_back_with_a_rollback(gates: GateLake) -> None:
@@ -174,13 +178,13 @@ def test_an_hour_is_counted_once_whatever_the_pace_of_the_cycles(gates: GateLake
 
 def test_an_attempt_that_is_made_again_judges_the_same_hours(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(_: Settings, name: str) -> None:
-        if name == silver.SILVER_AFTER_RESULTS:
+        if name == failpoints.of_layer("silver", failpoints.AFTER_RESULTS):
             raise KeyboardInterrupt
 
     gates.add_bronze(clean_rows(RAW_EVENTS))
     gates.bronze_gate()
     with monkeypatch.context() as fault:
-        fault.setattr(silver, "failpoint", kill)
+        fault.setattr(publication, "failpoint", kill)
         with pytest.raises(KeyboardInterrupt):
             gates.silver()
     assert gates.silver().passed

@@ -1,7 +1,8 @@
 """The three gates on a real lake: what passes is published, what fails is not, and every way out leads on without loss."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from pyiceberg.catalog.rest import RestCatalog
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
@@ -16,16 +18,21 @@ from producer.wikis import REGION_BY_DOMAIN
 from wikistream_assets.alerts import AlertKind, Alerts
 from wikistream_assets.components.events import tell_about_gate
 from wikistream_assets.definitions import defs
-from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine import append, bronze_gate, failpoints, gate, publication, recompute
+from wikistream_assets.engine.context import GateReport, JobContext
 from wikistream_assets.engine.gate_control import correct, decide_on_failure, gate_states, rollback_target
 from wikistream_assets.exceptions import GateError
+from wikistream_assets.lake import lakehouse
 from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG
+from wikistream_assets.lake.state import AUDITED_TAG
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.rule import Holds, Status
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.gold import entity_trends, hourly_stats
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
+from wikistream_assets.tables.audit_rows import GateContext
 from wikistream_assets.tables.dq_audit import FAILING_ROWS, GATE_DECISIONS, PROFILE_METRICS, QUALITY_RESULTS
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep import backfill
@@ -123,10 +130,10 @@ def test_a_first_range_without_rows_publishes_its_position_and_what_comes_next_g
     gates.add_bronze([], records=3, dead_letters=2, duplicates=1)
     assert [report.advanced for report in (gates.bronze_gate(), gates.silver())] == [True, True]
     with monkeypatch.context() as fault:
-        fault.setattr(gold, "_build", _die)
+        fault.setattr(recompute.Recomputing, "build", _die)
         with pytest.raises(Killed):
             gates.gold()
-    assert gates.lake.state(HOURLY_STATS).head(AUDIT_BRANCH) is not None
+    assert gates.lake.state(HOURLY_STATS).waiting
     report = gates.gold()
     assert (report.passed, report.advanced) == (True, True)
     silver_head = gates.lake.state(CLEANED_EVENTS).head()
@@ -376,26 +383,23 @@ def test_a_mended_rule_lets_the_range_through(gates: GateLake, monkeypatch: pyte
     rows[7]["source_mode"] = "rehearsal"
     gates.add_bronze(rows)
     assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.FAILED}
-    mended = tuple(
-        replace(rule, measure=Holds("source_mode is not null")) if rule.name == "source_mode_valid" else rule
-        for rule in RAW_EVENTS.rules
-    )
-    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", replace(RAW_EVENTS, rules=mended))
+    monkeypatch.setattr(gates, "ctx", _with_source_mode_valid(gates, "source_mode is not null"))
     assert all(report.passed for report in gates.cycle())
     assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
 
 
-def _with_source_mode_valid(condition: str) -> TableSpec:
-    """Bronze's contract with another condition in that rule."""
+def _with_source_mode_valid(gates: GateLake, condition: str) -> JobContext:
+    """For a job on a stream whose Bronze has another condition in that rule."""
     rules = (replace(r, measure=Holds(condition)) if r.name == "source_mode_valid" else r for r in RAW_EVENTS.rules)
-    return replace(RAW_EVENTS, rules=tuple(rules))
+    ingest = replace(EDITS.ingest, table=replace(RAW_EVENTS, rules=tuple(rules)))
+    return replace(gates.ctx, stream=replace(EDITS, ingest=ingest))
 
 
 def test_a_check_that_breaks_blocks_and_is_told(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
     alerts, subject = Alerts(gates.ctx.settings), f"{RAW_EVENTS.identifier}.source_mode_valid"
     with monkeypatch.context() as patched:
-        patched.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("no_such_column > 0"))
+        patched.setattr(gates, "ctx", _with_source_mode_valid(gates, "no_such_column > 0"))
         report = gates.bronze_gate()
     assert blocking(report) == {"source_mode_valid": Status.ERROR}
     assert gates.lake.state(RAW_EVENTS).head(AUDITED_TAG) is None
@@ -423,7 +427,7 @@ def test_a_killed_attempt_is_recorded_once_and_other_verdicts_are_another_attemp
     assert gates.rows(recorded) == [(1, len(RAW_EVENTS.rules))]
     assert not gate_states(gates.lake)[0].blocked
 
-    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("source_mode = 'replay'"))
+    monkeypatch.setattr(gates, "ctx", _with_source_mode_valid(gates, "source_mode = 'replay'"))
     assert blocking(gates.bronze_gate()) == {"source_mode_valid": Status.FAILED}
     assert [failure["attempt"] for failure in gate_states(gates.lake)[0].failures] == [2]
     keys = "select count(*) from dq_audit.failing_rows where check_name = 'source_mode_valid'"
@@ -443,7 +447,7 @@ def test_a_gate_killed_before_its_verdicts_leaves_no_key_twice(
     gates: GateLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gates.add_bronze(clean_rows(RAW_EVENTS))
-    monkeypatch.setattr(bronze_gate, "RAW_EVENTS", _with_source_mode_valid("source_mode = 'replay'"))
+    monkeypatch.setattr(gates, "ctx", _with_source_mode_valid(gates, "source_mode = 'replay'"))
     append = Lakehouse.append
 
     def killed(lake: Lakehouse, spec: TableSpec, rows: pa.Table) -> None:
@@ -472,13 +476,13 @@ def test_rows_that_bronze_lost_break_the_parity(gates: GateLake) -> None:
 
 
 def _spoil_silver(monkeypatch: pytest.MonkeyPatch, column: str, value: str) -> None:
-    build = silver.good
+    build = append.good
 
-    def spoiled(marked: DataFrame) -> DataFrame:
+    def spoiled(marked: DataFrame, spec: TableSpec) -> DataFrame:
         wrong = sf.when(sf.col("event_id").endswith("000000000040"), sf.expr(value)).otherwise(sf.col(column))
-        return build(marked).withColumn(column, wrong.cast(marked.schema[column].dataType))
+        return build(marked, spec).withColumn(column, wrong.cast(marked.schema[column].dataType))
 
-    monkeypatch.setattr(silver, "good", spoiled)
+    monkeypatch.setattr(append, "good", spoiled)
 
 
 def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
@@ -492,7 +496,9 @@ def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
         failed = gates.silver()
     assert blocking(failed) == {"language_not_null": Status.FAILED}
     assert gates.mains(CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES) == before
-    evidence = gates.lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH)
+    silver = gates.lake.state(CLEANED_EVENTS)
+    assert silver.waiting
+    evidence = silver.head(silver.waiting)
     assert evidence is not None
     assert evidence.total_records == 900
     assert not gates.gold().advanced
@@ -502,34 +508,35 @@ def test_a_failed_silver_gate_publishes_nothing_and_keeps_the_evidence(
     mended = gates.silver()
     assert (mended.passed, mended.range) == (True, failed.range)
     assert gates.rows("select count(*) from silver.cleaned_events") == [(900,)]
-    assert gates.lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH) is None
+    assert gates.lake.state(CLEANED_EVENTS).audit_branches == ()
 
 
 @pytest.mark.parametrize("layer", ["silver", pytest.param("gold", marks=pytest.mark.long)])
 def test_a_failed_range_does_not_grow_when_its_next_attempt_is_killed_at_once(
     gates: GateLake, monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
-    """The next attempt drops the branch of the last one, and may die before its own holds anything."""
+    """It may die before its branch holds anything."""
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(rows[:600])
     gates.bronze_gate()
     if layer == "gold":
         gates.silver()
-    step, job = getattr(gates, layer), {"silver": silver, "gold": gold}[layer]
+    step, published = getattr(gates, layer), EDITS.publication(layer)
     with monkeypatch.context() as fault:
-        fault.setattr(job, "failpoint", _die_at(f"{layer}.after_results"))
+        fault.setattr(publication, "failpoint", _die_at(layer, failpoints.AFTER_RESULTS))
         with pytest.raises(Killed):
             step()
-    failed = job.pending_range(gates.lake.look())
+    failed = publication.pending_range(gates.lake.look(), published)
     with monkeypatch.context() as fault:
-        fault.setattr(job, "_build", _die)
+        for builder in (append.Appending, recompute.Recomputing):
+            fault.setattr(builder, "build", _die)
         with pytest.raises(Killed):
             step()
     gates.add_bronze(rows[600:])
     gates.bronze_gate()
     if layer == "gold":
         gates.silver()
-    assert job.pending_range(gates.lake.look()) == failed
+    assert publication.pending_range(gates.lake.look(), published) == failed
     assert step().range == failed
     attempts = (
         f"select distinct attempt from dq_audit.quality_results where range_end = {failed.end} and layer = '{layer}'"
@@ -544,9 +551,9 @@ def _die(*_: object, **__: object) -> None:
     raise Killed
 
 
-def _die_at(failpoint: str) -> Callable[[Settings, str], None]:
+def _die_at(layer: str, point: str) -> Callable[[Settings, str], None]:
     def reached(_: Settings, name: str) -> None:
-        if name == failpoint:
+        if name == failpoints.of_layer(layer, point):
             raise Killed
 
     return reached
@@ -582,8 +589,10 @@ def test_a_lost_silver_row_is_named_by_its_hour(gates: GateLake, monkeypatch: py
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(rows)
     gates.bronze_gate()
-    build = silver.good
-    monkeypatch.setattr(silver, "good", lambda marked: build(marked).where("event_id not like '%000000000040'"))
+    build = append.good
+    monkeypatch.setattr(
+        append, "good", lambda marked, spec: build(marked, spec).where("event_id not like '%000000000040'")
+    )
     report = gates.silver()
     assert blocking(report) == {"parity_bronze_silver": Status.FAILED}
     hour = f"{rows[40]['event_date']} {rows[40]['event_hour']:02d}h"
@@ -615,10 +624,10 @@ def test_a_failed_gold_gate_publishes_none_of_the_four(gates: GateLake, monkeypa
     gates.bronze_gate()
     gates.silver()
     before = gates.mains(*GOLD_TABLES)
-    compute = gold.entity_trends.compute
+    compute = entity_trends.compute
     with monkeypatch.context() as fault:
         fault.setattr(
-            gold.entity_trends,
+            entity_trends,
             "compute",
             lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
         )
@@ -633,10 +642,10 @@ def test_gold_that_does_not_add_up_names_the_hour(gates: GateLake, monkeypatch: 
     gates.add_bronze(clean_rows(RAW_EVENTS))
     gates.bronze_gate()
     gates.silver()
-    compute = gold.hourly_stats.compute
+    compute = hourly_stats.compute
     first = sf.col("stat_hour") == 10
     monkeypatch.setattr(
-        gold.hourly_stats,
+        hourly_stats,
         "compute",
         lambda *args, **named: compute(*args, **named).where(~(first & (sf.col("domain") == "de.wikipedia.org"))),
     )
@@ -646,31 +655,62 @@ def test_gold_that_does_not_add_up_names_the_hour(gates: GateLake, monkeypatch: 
     assert lost.failing_keys == ("2026-03-01 10h",)
 
 
-def test_a_half_done_publication_is_rolled_forward(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
+TOGETHER = pytest.param(True, id="together")
+IN_TURN = pytest.param(False, id="in turn")
+
+
+def _on_a_catalog_that_moves_one_table_at_a_time(fault: pytest.MonkeyPatch) -> None:
+    fault.setattr(lakehouse, "LocalCatalog", RestCatalog)  # which this one is not: each table is committed by itself
+
+
+@pytest.mark.parametrize("together", [TOGETHER, IN_TURN])
+def test_gold_killed_amid_its_publication(gates: GateLake, monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(rows[:600])
     gates.cycle()
+    before = gates.mains(*GOLD_TABLES)
     seen = gates.rows("select sum(total_events) from gold.hourly_stats")
     gates.add_bronze(rows[600:])
     gates.bronze_gate()
     gates.silver()
-
-    def kill(_: Settings, name: str) -> None:
-        if name == gold.GOLD_AFTER_FIRST_PUBLISH:
-            raise Killed
-
     with monkeypatch.context() as fault:
-        fault.setattr(gold, "failpoint", kill)
+        if not together:
+            _on_a_catalog_that_moves_one_table_at_a_time(fault)
+        fault.setattr(publication, "failpoint", _die_at("gold", failpoints.AMID_PUBLICATION))
         with pytest.raises(Killed):
             gates.gold()
+    moved = [name for name, main in gates.mains(*GOLD_TABLES).items() if main != before[name]]
+    assert moved == ([] if together else [HOURLY_STATS.identifier])
     assert gates.rows("select sum(total_events) from gold.hourly_stats") == seen, "readers see the older common version"
     assert gates.rows("select sum(total_events) from gold.daily_analytics_summary") == seen
     assert gates.gold().passed
     assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(900,)]
     assert gates.rows("select sum(total_events) from gold.daily_analytics_summary") == [(900,)]
-    assert json.dumps(gates.lake.state(HOURLY_STATS).head().position) == json.dumps(
-        gates.lake.state(GOLD_TABLES[3]).head().position
-    )
+    assert gates.lake.state(HOURLY_STATS).position == gates.lake.state(GOLD_TABLES[3]).position
+    assert not any(gates.lake.state(spec).audit_branches for spec in GOLD_TABLES)
+
+
+@pytest.mark.parametrize("leader_first", [True, False], ids=["leader first", "as before ADR 23"])
+@pytest.mark.parametrize("branch_left", [True, False], ids=["branch", "no branch"])
+def test_silver_and_its_quarantine_are_brought_together(
+    gates: GateLake, calm: dict[str, str], monkeypatch: pytest.MonkeyPatch, leader_first: bool, branch_left: bool
+) -> None:
+    """One of them is published, the other waits on its branch; where it has none, both go back and are built again."""
+    gates.add_bronze(_rows_with_one_for_quarantine())
+    gates.bronze_gate()
+    with monkeypatch.context() as fault:
+        fault.setattr(publication, "failpoint", _die_at("silver", failpoints.AFTER_RESULTS))
+        with pytest.raises(Killed):
+            gates.silver()
+    [branch] = gates.lake.state(CLEANED_EVENTS).audit_branches
+    first, second = (CLEANED_EVENTS, QUARANTINE) if leader_first else (QUARANTINE, CLEANED_EVENTS)
+    gates.lake.publish([first], branch)
+    if not branch_left:
+        gates.lake.drop_ref(second, branch)
+    assert gates.silver().passed
+    assert gates.rows("select count(*) from quarantine.cleaned_events") == [(1,)]
+    assert gates.gold().passed
+    assert table_hashes(gates.lake) == calm
 
 
 @pytest.mark.parametrize(
@@ -683,11 +723,11 @@ def test_a_table_that_moved_before_its_publication_is_built_once_more(
     gates.add_bronze(_rows_with_one_for_quarantine())
     publish, writers = Lakehouse.publish, ["somebody"]
 
-    def publish_behind_a_commit(lake: Lakehouse, spec: TableSpec) -> int:
-        if spec is moved and writers:
+    def publish_behind_a_commit(lake: Lakehouse, specs: Sequence[TableSpec], *rest: Any, **named: Any) -> None:
+        if moved in specs and writers:
             writers.clear()
-            lake.append(spec)
-        return publish(lake, spec)
+            lake.append(moved)
+        publish(lake, specs, *rest, **named)
 
     with monkeypatch.context() as fault:
         fault.setattr(Lakehouse, "publish", publish_behind_a_commit)
@@ -695,6 +735,69 @@ def test_a_table_that_moved_before_its_publication_is_built_once_more(
     assert not writers
     assert gates.rows("select count(*) from quarantine.cleaned_events") == [(1,)]
     assert table_hashes(gates.lake) == calm
+
+
+def _without_leases(fault: pytest.MonkeyPatch, gates: GateLake) -> None:
+    for name in ("only_run", "main_of"):
+        fault.setattr(type(gates.ctx.leases), name, lambda *_: nullcontext())
+
+
+@pytest.mark.parametrize("overtaken_at", ["begin", failpoints.AFTER_BRANCHES, failpoints.AFTER_RESULTS])
+@pytest.mark.parametrize("layer", ["silver", "gold"])
+def test_two_runs_at_once_without_their_lock(
+    gates: GateLake, calm: dict[str, str], monkeypatch: pytest.MonkeyPatch, layer: str, overtaken_at: str
+) -> None:
+    """At some point of its way one is overtaken by another that does the whole: it finds that it need not, and says so."""
+    gates.add_bronze(_rows_with_one_for_quarantine())
+    gates.bronze_gate()
+    if layer == "gold":
+        gates.silver()
+    faster: list[GateReport | None] = []
+
+    def overtake() -> None:
+        if not faster:
+            faster.append(None)
+            other = replace(GateLake(gates.ctx.settings).ctx, run_id="faster")
+            faster[0] = publication.run(other, EDITS.publication(layer))
+
+    begin = gate.begin_attempt
+
+    def at_begin(*arguments: Any, **named: Any) -> GateContext:
+        if overtaken_at == "begin":
+            overtake()
+        return begin(*arguments, **named)
+
+    def at_failpoint(_: Settings, name: str) -> None:
+        if name == failpoints.of_layer(layer, overtaken_at):
+            overtake()
+
+    with monkeypatch.context() as fault:
+        _without_leases(fault, gates)
+        fault.setattr(gate, "begin_attempt", at_begin)
+        fault.setattr(publication, "failpoint", at_failpoint)
+        report = getattr(gates, layer)()
+    assert faster[0] is not None
+    assert (faster[0].passed, faster[0].advanced) == (True, True)
+    assert (report.passed, report.advanced) == (True, False)
+    assert gates.rows("select count(*) from dq_audit.quality_results where status in ('FAILED', 'ERROR')") == [(0,)]
+    assert all(report.passed for report in gates.cycle())
+    assert table_hashes(gates.lake) == calm
+
+
+def test_attempts_behind_a_closed_gate_leave_two_branches_at_most(
+    gates: GateLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates.add_bronze(clean_rows(RAW_EVENTS)[:100])
+    gates.bronze_gate()
+    with monkeypatch.context() as fault:
+        _spoil_silver(fault, "language", "null")
+        for _ in range(4):
+            assert not gates.silver().passed
+    silver = gates.lake.state(CLEANED_EVENTS)
+    assert len(silver.audit_branches) == 2
+    assert silver.waiting in silver.audit_branches
+    assert gates.silver().passed
+    assert gates.lake.state(CLEANED_EVENTS).audit_branches == ()
 
 
 def test_gold_refuses_silver_that_no_gate_has_passed(gates: GateLake) -> None:

@@ -144,10 +144,10 @@ def _assert_hours_are_pruned(spark: SparkSession, lake: Lakehouse) -> None:
         for row in table_rows(lake, RAW_EVENTS, "event_timestamp", "event_date", "event_hour")
         if (row["event_date"], row["event_hour"]) == (date, hour)
     ]
-    assert _files_read(batch._known_ids(bronze, {(date, hour): (min(times), max(times))})) == some
-    assert 0 < _files_read(batch._known_ids(bronze, {(date, hour): (min(times), min(times))})) <= some
-    assert _files_read(batch._known_ids(bronze, {(date, hour): (min(times) - 9, min(times) - 1)})) == 0
-    assert _files_read(batch._known_ids(bronze, {})) == 0
+    assert _files_read(batch._known_ids(RAW_EVENTS, bronze, {(date, hour): (min(times), max(times))})) == some
+    assert 0 < _files_read(batch._known_ids(RAW_EVENTS, bronze, {(date, hour): (min(times), min(times))})) <= some
+    assert _files_read(batch._known_ids(RAW_EVENTS, bronze, {(date, hour): (min(times) - 9, min(times) - 1)})) == 0
+    assert _files_read(batch._known_ids(RAW_EVENTS, bronze, {})) == 0
 
 
 def test_a_batch_may_touch_very_many_hours(lake: Lakehouse, settings: Settings) -> None:
@@ -199,10 +199,10 @@ def test_the_table_is_what_the_contract_says(lake: Lakehouse) -> None:
 
 
 def test_two_writers_are_refused(lake: Lakehouse, settings: Settings) -> None:
-    with writer_lock(settings, ingest.LOCK), pytest.raises(WriterBusyError, match="being written by process"):
+    with writer_lock(settings, RAW_EVENTS.identifier), pytest.raises(WriterBusyError, match="being written by process"):
         run_forever(job_in(settings), threading.Event())
     produce(settings.bootstrap_servers, [edit(1)])
-    with writer_lock(settings, ingest.LOCK), pytest.raises(WriterBusyError, match="in vain"):
+    with writer_lock(settings, RAW_EVENTS.identifier), pytest.raises(WriterBusyError, match="in vain"):
         drain(job_in(settings), timeout_seconds=1.0)
     assert event_ids(lake) == []
 
@@ -263,7 +263,7 @@ def test_a_drain_that_comes_first_costs_the_stream_no_second_jvm(lake: Lakehouse
     produce(settings.bootstrap_servers, [edit(1)])
     with streaming(settings) as stream:
         wait_until(lambda: stream.jvms() != [])
-        with writer_lock(settings, ingest.LOCK):
+        with writer_lock(settings, RAW_EVENTS.identifier):
             wait_until(lambda: "being written by process" in stream.log)
             (jvm,) = stream.jvms()
             assert event_ids(lake) == []

@@ -6,19 +6,22 @@ import pytest
 
 from wikistream_assets.engine.step import Action, Step, main
 from wikistream_assets.exceptions import ConfigurationError
-from wikistream_assets.streams.registry import EDITS
+from wikistream_assets.streams.edits.stream import EDITS
 
 pytestmark = pytest.mark.unit
 
 STEPS = [
-    Step(EDITS, Action.DRAIN, "r1"),
-    Step(EDITS, Action.GATE, "r1"),
-    Step(EDITS, Action.PUBLISH, "r1", {"layer": "silver"}),
-    Step(EDITS, Action.RECOMPUTE, "r1", {"dates": ["2026-03-01"]}),
-    Step(EDITS, Action.MAINTAIN, "r1", {"layer": "gold", "orphans": True}),
-    Step(EDITS, Action.MASK, "r1", {"layer": "gold", "today": "2026-03-01"}),
+    Step(EDITS.name, Action.DRAIN, "r1"),
+    Step(EDITS.name, Action.GATE, "r1"),
+    Step(EDITS.name, Action.PUBLISH, "r1", {"layer": "silver"}),
+    Step(EDITS.name, Action.RECOMPUTE, "r1", {"dates": ["2026-03-01"]}),
+    Step(EDITS.name, Action.MAINTAIN, "r1", {"layer": "gold", "orphans": True}),
+    Step(EDITS.name, Action.MASK, "r1", {"layer": "gold", "today": "2026-03-01"}),
     Step(
-        EDITS, Action.DECIDE, "r1", {"action": "accept", "table": "a.b", "check": "c", "reason": "d", "decided_by": "e"}
+        EDITS.name,
+        Action.DECIDE,
+        "r1",
+        {"action": "accept", "table": "a.b", "check": "c", "reason": "d", "decided_by": "e"},
     ),
 ]
 

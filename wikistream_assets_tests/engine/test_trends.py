@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wikistream_assets.engine import gold
+from wikistream_assets.engine import publication
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import GOLD
 from wikistream_assets.streams.edits.tables import ENTITY_TRENDS, GOLD_TABLES, HOURLY_STATS
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.engine.gate_lakes import GateLake, Row
@@ -77,7 +78,7 @@ def test_late_events_are_usual_on_the_days_after_them(lake: Lakehouse, settings:
     assert again == {"2026-03-03", "2026-03-05", "2026-03-10", "2026-03-12"}
 
     hashes = table_hashes(lake)
-    assert gold.recompute(gates.ctx, ["2026-03-05", "2026-03-10"]).passed
+    assert publication.recompute(gates.ctx, GOLD, ["2026-03-05", "2026-03-10"]).passed
     assert lake.state(ENTITY_TRENDS).newest_position().position["recomputed"] == "test"
     assert table_hashes(lake) == hashes
 

@@ -12,9 +12,10 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,22 +27,26 @@ from producer.topics import RAW_EVENTS as RAW_TOPIC
 from wikistream_assets.embedded import leases, services
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine import batch
+from wikistream_assets.engine import batch, fence
 from wikistream_assets.engine.failpoints import (
     BRONZE_AFTER_CHECKPOINT,
     BRONZE_AFTER_COMMIT,
     BRONZE_AFTER_DEAD_LETTERS,
     BRONZE_AFTER_OFFSETS,
     BRONZE_BEFORE_COMMIT,
+    BRONZE_ON_BRANCH,
 )
+from wikistream_assets.engine.fence import FencedTable
 from wikistream_assets.engine.ingest import drain
-from wikistream_assets.exceptions import BrokerError
+from wikistream_assets.exceptions import BrokerError, WriterBusyError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
+from wikistream_assets.lake.spark_io import append_rows
 from wikistream_assets.machine.ports import listening_process
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.raw_events import parse
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep.maintenance import maintain
 from wikistream_assets_tests.conftest import SettingsFactory, wait_until
 from wikistream_assets_tests.contexts import job_in
@@ -74,6 +79,7 @@ def run_until_killed(settings: Settings, failpoint: str) -> None:
         (BRONZE_AFTER_OFFSETS, 0),
         (BRONZE_AFTER_DEAD_LETTERS, 0),
         (f"{BRONZE_BEFORE_COMMIT}@2", 1),
+        (BRONZE_ON_BRANCH, 0),
         pytest.param(f"{BRONZE_AFTER_COMMIT}@2", 2, marks=pytest.mark.short),
         (BRONZE_AFTER_CHECKPOINT, 1),
     ],
@@ -103,9 +109,11 @@ def test_13_killed_between_data_files_and_commit(
     # without dead letters, whose commit comes first and would be the one that is held
     produce(settings.bootstrap_servers, (message for message in messages() if message.topic == RAW_TOPIC))
     files = settings.warehouse / "bronze" / "raw_events" / "data"
-    with streaming(settings, "--once") as stream, catalog_locked(settings.catalog_db):
-        wait_until(lambda: _parquet(files))
-        stream.signal(signal.SIGKILL)
+    with streaming(settings, "--once") as stream:
+        wait_until(lambda: len(lake.state(RAW_EVENTS).refs) > 1)  # the batch's branch
+        with catalog_locked(settings.catalog_db):
+            wait_until(lambda: _parquet(files))
+            stream.signal(signal.SIGKILL)
         stream.exit_code()
     assert batches(lake) == []
     drain(job_in(settings))
@@ -273,19 +281,111 @@ def test_13_to_15_control_a_plain_append_doubles_in_the_same_window(
     account.settle("13-15", fault, sent=once, found=found, control=True)
 
 
-def test_18_control_without_the_lock_two_writers_double(
-    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account, monkeypatch: pytest.MonkeyPatch
+def _in_between(monkeypatch: pytest.MonkeyPatch, method: str, other: Callable[[], None]) -> None:
+    """Let ``other`` do its work when the lake is first asked for ``method``, and before that is done."""
+    original, waiting = getattr(Lakehouse, method), [other]
+
+    def overtaken(lake: Lakehouse, *how: Any, **named: Any) -> Any:
+        if waiting:
+            waiting.pop()()
+        return original(lake, *how, **named)
+
+    monkeypatch.setattr(Lakehouse, method, overtaken)
+
+
+@pytest.mark.parametrize("moment", ["create_branch", "advance"])
+@pytest.mark.short
+def test_18_two_writers_without_the_lock(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_undisturbed: Undisturbed,
+    moment: str,
 ) -> None:
-    """Iceberg lets both append: two writers that start from the same position both write the same events."""
+    """Both have found the same events to be new when one writes; the other is about to make its branch, or to move main to it."""
     produce(settings.bootstrap_servers, messages())
     first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
+    _in_between(monkeypatch, moment, lambda: _write_everything(first, spark, settings))
+    with pytest.raises(WriterBusyError, match="was written meanwhile, by another process"):
+        _write_everything(second, spark, settings)
+    account.settle("18", f"two writers at once; no lock, at {moment}", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
+
+
+@pytest.mark.short
+def test_18_a_writer_that_was_taken_for_dead_writes_on(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_undisturbed: Undisturbed,
+) -> None:
+    """Its branch was dropped while Spark wrote: Iceberg makes it once more, on the head that the successor has left."""
+    produce(settings.bootstrap_servers, messages())
+    first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
+    append, waiting = append_rows, [lambda: _write_everything(first, spark, settings)]
+
+    def paused(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str) -> None:
+        if waiting:
+            waiting.pop()()
+            lake.create_branch(spec, branch)  # as Iceberg's Java does when it commits to one that is gone
+        append(rows, spec, properties, branch)
+
+    monkeypatch.setattr(fence, "append_rows", paused)
+    with pytest.raises(WriterBusyError, match="was written meanwhile, by another process"):
+        _write_everything(second, spark, settings)
+    account.settle("18", "a writer taken for dead writes on; no lock", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
+
+
+@pytest.mark.short
+def test_18_control_two_writers_without_lock_and_fence_double(
+    spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Iceberg lets both append to main: two writers that start from the same position both write the same events."""
+
+    def plain(self: FencedTable, rows: DataFrame, position: object, properties: Mapping[str, str], **_: object) -> None:
+        append_rows(rows, self._spec, properties)
+
+    produce(settings.bootstrap_servers, messages())
+    first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
+    monkeypatch.setattr(FencedTable, "append", plain)
     _write_everything(first, spark, settings)
     # the second one has looked for known events before the first committed
-    monkeypatch.setattr(batch, "_known_ids", lambda parsed, _: parsed.select("event_id").limit(0))
+    monkeypatch.setattr(batch, "_known_ids", lambda _, parsed, __: parsed.select("event_id").limit(0))
     _write_everything(second, spark, settings)
     found = event_ids(lake)
     assert found == sorted(sent_ids() * 2)
-    account.settle("18", "two writers at once; no lock", sent=sent_ids(), found=found, control=True)
+    account.settle("18", "two writers at once; no lock, plain append", sent=sent_ids(), found=found, control=True)
+
+
+@pytest.mark.short
+def test_18_maintenance_commits_while_a_batch_is_written(
+    spark: SparkSession,
+    lake: Lakehouse,
+    settings: Settings,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_undisturbed: Undisturbed,
+) -> None:
+    """Main has moved, but not its position: the batch is written once more, on the new head."""
+    produce(settings.bootstrap_servers, messages())
+    advance, others = Lakehouse.advance, [RAW_EVENTS, DEAD_LETTER]
+
+    def behind_a_commit(lake: Lakehouse, spec: TableSpec, *how: Any) -> None:
+        if spec in others:
+            others.remove(spec)
+            lake.append(spec)
+        advance(lake, spec, *how)
+
+    monkeypatch.setattr(Lakehouse, "advance", behind_a_commit)
+    _write_everything(batch.BatchWriter(job_in(settings)), spark, settings)
+    assert not others
+    account.settle("18", "another commit while a batch is written", sent=sent_ids(), found=event_ids(lake))
+    assert_undisturbed(lake, settings)
 
 
 def test_18_two_writers_at_once(

@@ -6,18 +6,19 @@ The control is a Gold that hands Spark its list of dates whatever is in it: it n
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import functions as sf
 
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine import gold
+from wikistream_assets.engine import publication
+from wikistream_assets.engine.gate import Attempt
 from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
+from wikistream_assets.engine.recompute import Recomputing
 from wikistream_assets.lake.query import query
 from wikistream_assets.lake.spark_io import overwrite_rows, read_table
-from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import GOLD
 from wikistream_assets.streams.edits.tables import GOLD_TABLES, RAW_EVENTS
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.cli.runner import wikistream
@@ -92,7 +93,7 @@ def test_more_a_first_range_that_brings_nothing(gates: GateLake, account: Accoun
     assert all(report.passed and report.advanced for report in gates.cycle())
     assert not any(state.blocked for state in gate_states(gates.lake))
     assert all(not report.advanced for report in gates.cycle())
-    assert gold.recompute(gates.ctx, [rows[0]["event_date"]]).passed
+    assert publication.recompute(gates.ctx, GOLD, [rows[0]["event_date"]]).passed
     tiny = first is _one_row
     gates.add_bronze(rows[1:] if tiny else rows)
     assert all(report.passed and report.advanced for report in gates.cycle())
@@ -114,15 +115,15 @@ def test_more_control_gold_that_overwrites_no_date_never_gets_past_it(
     gates: GateLake, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = clean_rows(RAW_EVENTS)
-    build = gold._build
+    build = Recomputing.build
 
-    def careless(ctx: Any, position: gold.Position, dates: list[str], ran_at: Any) -> Any:
-        for spec in () if dates else GOLD_TABLES:
-            nothing = read_table(ctx.spark, spec).limit(0)
-            overwrite_rows(nothing, spec, sf.col(spec.partition_by[0]).isin(dates), {}, AUDIT_BRANCH)
-        return build(ctx, position, dates, ran_at)
+    def careless(self: Recomputing, attempt: Attempt) -> None:
+        build(self, attempt)
+        for spec in () if self._dates else GOLD_TABLES:
+            nothing = read_table(self._ctx.spark, spec).limit(0)
+            overwrite_rows(nothing, spec, sf.col(spec.partition_by[0]).isin(self._dates), {}, attempt.branch)
 
-    monkeypatch.setattr(gold, "_build", careless)
+    monkeypatch.setattr(Recomputing, "build", careless)
     _only_dead_letters(gates, rows)
     for batch in (rows, []):
         assert gates.bronze_gate().passed

@@ -13,8 +13,8 @@ import pytest
 from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import StructField, StructType
 
+from wikistream_assets import engine
 from wikistream_assets.components.events import check_result
-from wikistream_assets.engine import gold, silver
 from wikistream_assets.engine.context import GateReport
 from wikistream_assets.engine.gate_control import decide_on_failure
 from wikistream_assets.lake.spark_io import append_rows, overwrite_rows
@@ -172,8 +172,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
         def overwrite(rows: DataFrame, spec: TableSpec, condition: Column, *rest: Any) -> None:
             overwrite_rows(spoiled(rows, spec), spec, condition, *rest)
 
-        monkeypatch.setattr(silver, "append_rows", append)
-        monkeypatch.setattr(gold, "overwrite_rows", overwrite)
+        monkeypatch.setattr(engine.append, "append_rows", append)
+        monkeypatch.setattr(engine.recompute, "overwrite_rows", overwrite)
 
     return arm
 

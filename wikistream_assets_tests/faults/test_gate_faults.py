@@ -28,18 +28,19 @@ from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.components.events import asset_key
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded.dagster_home import prepare_dagster_home
-from wikistream_assets.engine import bronze_gate, failpoints, gold, silver
+from wikistream_assets.engine import append, bronze_gate, failpoints, recompute
 from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.spark_io import append_rows, read_table
-from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG
+from wikistream_assets.lake.state import AUDITED_TAG
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.deequ import evaluate
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits.cleaned_events import good, split
+from wikistream_assets.streams.edits.cleaned_events import split
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,
@@ -48,23 +49,24 @@ from wikistream_assets.streams.edits.tables import (
     QUARANTINE,
     RAW_EVENTS,
 )
-from wikistream_assets.streams.registry import EDITS
 from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.transforms.marks import good
 from wikistream_assets_tests.conftest import SettingsFactory, child_environment, wait_until
 from wikistream_assets_tests.engine.bronze_lakes import event_ids
 from wikistream_assets_tests.engine.gate_lakes import GateLake
 from wikistream_assets_tests.faults.conftest import Account, cycled_hashes
 from wikistream_assets_tests.kafka_records import judged, produce
 from wikistream_assets_tests.quality.samples import clean_rows
+from wikistream_assets_tests.rest_catalog import rest_catalog
 from wikistream_assets_tests.streams.edits.frames import PROCESSED_AT
 from wikistream_assets_tests.upkeep.test_backfill import DAY
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
-GATE = Step(EDITS, Action.GATE, "killed")
-SILVER = Step(EDITS, Action.PUBLISH, "killed", {"layer": "silver"})
-GOLD = Step(EDITS, Action.PUBLISH, "killed", {"layer": "gold"})
-RECOMPUTE = Step(EDITS, Action.RECOMPUTE, "killed", {"dates": [DAY]})
+GATE = Step(EDITS.name, Action.GATE, "killed")
+SILVER = Step(EDITS.name, Action.PUBLISH, "killed", {"layer": "silver"})
+GOLD = Step(EDITS.name, Action.PUBLISH, "killed", {"layer": "gold"})
+RECOMPUTE = Step(EDITS.name, Action.RECOMPUTE, "killed", {"dates": [DAY]})
 CYCLE_STEPS = (GATE, SILVER, GOLD)
 
 READABLE = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
@@ -110,10 +112,11 @@ def _settle(
     )
 
 
-def _begin(gates: GateLake, *steps: Step, **environment: str) -> subprocess.Popen[str]:
-    """Start steps as a separate process, as a job on EMR Serverless does."""
+def _begin(gates: GateLake, *steps: Step, through: str | None = None, **environment: str) -> subprocess.Popen[str]:
+    """Start steps as a separate process, as a job on EMR Serverless does; ``through`` is the address of a REST catalog."""
+    program = ["wikistream_assets_tests.rest_catalog", through] if through else ["wikistream_assets.engine.step"]
     return subprocess.Popen(
-        [sys.executable, "-m", "wikistream_assets.engine.step", *(step.as_json() for step in steps)],
+        [sys.executable, "-m", *program, *(step.as_json() for step in steps)],
         env={**os.environ, **child_environment(gates.ctx.settings), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -128,8 +131,8 @@ def _jvms(process: subprocess.Popen[str]) -> bool:
     return False
 
 
-def _kill(gates: GateLake, step: Step, failpoint: str) -> None:
-    with _begin(gates, step, WIKISTREAM_FAILPOINT=failpoint) as process:
+def _kill(gates: GateLake, step: Step, failpoint: str, through: str | None = None) -> None:
+    with _begin(gates, step, through=through, WIKISTREAM_FAILPOINT=failpoint) as process:
         _, errors = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, errors[-2000:]
 
@@ -141,13 +144,13 @@ def test_20_silver_killed_at_each_boundary_ends_the_same(
     gates.bronze_gate()
     before = gates.lake.state(CLEANED_EVENTS).head()
     for point in (
-        failpoints.SILVER_AFTER_BRANCHES,
-        failpoints.SILVER_AFTER_RESULTS,
-        failpoints.SILVER_AFTER_QUARANTINE,
+        failpoints.AFTER_BRANCHES,
+        failpoints.AFTER_RESULTS,
+        failpoints.AMID_PUBLICATION,
     ):
-        _kill(gates, SILVER, point)
+        _kill(gates, SILVER, failpoints.of_layer("silver", point))
         assert gates.lake.state(CLEANED_EVENTS).head() == before, "nothing is readable before the whole publication"
-    _kill(gates, SILVER, failpoints.SILVER_AFTER_PUBLISH)
+    _kill(gates, SILVER, failpoints.of_layer("silver", failpoints.AFTER_PUBLISH))
     assert not gates.silver().advanced, "published, though the run could not tell"
     assert gates.gold().passed
     _settle(gates, account, "20", "Silver kill -9 at each of its boundaries", tries=4)
@@ -169,46 +172,74 @@ def test_20_control_without_branch_lock_and_position_rows_are_doubled(
     gates.bronze_gate()
     new = read_table(gates.ctx.spark, RAW_EVENTS).where("cast(right(event_id, 12) as int) >= 600")
     for _ in range(2):  # started again after its commit, or beside another: nothing says how far the first run came
-        append_rows(good(split(new, processed_at=PROCESSED_AT)), CLEANED_EVENTS, {})
+        append_rows(good(split(new, processed_at=PROCESSED_AT), CLEANED_EVENTS), CLEANED_EVENTS, {})
     _settle(gates, account, number, fault, control=True)
     assert table_hashes(gates.lake)["silver.cleaned_events"] != undisturbed["silver.cleaned_events"]
 
 
-def test_21_gold_killed_between_two_tables_is_rolled_forward(
+FIGURES = (
+    "select (select sum(total_events) from gold.hourly_stats),"
+    " (select sum(total_events) from gold.daily_analytics_summary)"
+)
+
+
+def _events_in(gates: GateLake, spec: TableSpec) -> int:
+    """What a reader sees who reads the table as it is."""
+    return sum(gates.lake.table(spec).scan().to_arrow()["total_events"].to_pylist())
+
+
+def test_21_gold_killed_at_each_boundary_ends_the_same(
     gates: GateLake, undisturbed: dict[str, str], account: Account
 ) -> None:
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(rows[:600])
     gates.bronze_gate()
     gates.silver()
-    _kill(gates, GOLD, failpoints.GOLD_AFTER_PUBLISH)
+    _kill(gates, GOLD, failpoints.of_layer("gold", failpoints.AFTER_PUBLISH))
     assert not gates.gold().advanced, "published, though the run could not tell"
     gates.add_bronze(rows[600:])
     gates.bronze_gate()
     gates.silver()
-    for point in (failpoints.GOLD_AFTER_BRANCHES, failpoints.GOLD_AFTER_RESULTS):
-        _kill(gates, GOLD, point)
-        assert gates.rows("select sum(total_events) from gold.hourly_stats") == [(600,)]
-    _kill(gates, GOLD, failpoints.GOLD_AFTER_FIRST_PUBLISH)
-    figures = (
-        "select (select sum(total_events) from gold.hourly_stats),"
-        " (select sum(total_events) from gold.daily_analytics_summary)"
-    )
-    assert gates.rows(figures) == [(600, 600)], "readers see one version, the older one"
-    hourly, daily = (
-        sum(gates.lake.table(spec).scan().to_arrow()["total_events"].to_pylist())
-        for spec in (HOURLY_STATS, DAILY_ANALYTICS_SUMMARY)
-    )
-    account.settle(
-        "21",
-        "Gold kill -9 between two of its tables; a reader of the tables as they are sees the hours' events, not the days'",
-        sent=map(str, range(hourly)),
-        found=map(str, range(daily)),
-        control=True,
-    )
+    for point in (failpoints.AFTER_BRANCHES, failpoints.AFTER_RESULTS, failpoints.AMID_PUBLICATION):
+        _kill(gates, GOLD, failpoints.of_layer("gold", point))
+        seen = [_events_in(gates, spec) for spec in (HOURLY_STATS, DAILY_ANALYTICS_SUMMARY)]
+        assert seen == [600, 600], "a reader of the tables as they are sees one version"
     assert gates.gold().passed
-    assert gates.rows(figures) == [(900, 900)]
+    assert gates.rows(FIGURES) == [(900, 900)]
     _settle(gates, account, "21", "Gold kill -9 at each of its boundaries", tries=4)
+    assert table_hashes(gates.lake) == undisturbed
+
+
+def test_20_and_21_where_the_catalog_moves_one_table_at_a_time(
+    gates: GateLake, undisturbed: dict[str, str], account: Account
+) -> None:
+    """The first table is published, the process is gone; the next run brings the others to it."""
+    _start(gates)
+    gates.bronze_gate()
+    amid = failpoints.AMID_PUBLICATION
+    with rest_catalog(gates.ctx.settings) as uri:
+        _kill(gates, SILVER, failpoints.of_layer("silver", amid), through=uri)
+        quarantine = gates.lake.state(QUARANTINE)
+        assert quarantine.audit_branches, "the quarantine waits"
+        with _begin(gates, SILVER, GATE, through=uri) as process:
+            _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+        assert gates.lake.state(QUARANTINE).position == gates.lake.state(CLEANED_EVENTS).position
+        _kill(gates, GOLD, failpoints.of_layer("gold", amid), through=uri)
+        assert gates.rows(FIGURES) == [(600, 600)], "readers through WikiStream see one version, the older one"
+        hourly, daily = (_events_in(gates, spec) for spec in (HOURLY_STATS, DAILY_ANALYTICS_SUMMARY))
+        account.settle(
+            "21",
+            "Gold kill -9 between two of its tables, where the catalog moves one at a time; a reader of the tables as they are",
+            sent=map(str, range(hourly)),
+            found=map(str, range(daily)),
+            control=True,
+        )
+        with _begin(gates, GOLD, through=uri) as process:
+            _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+    assert gates.rows(FIGURES) == [(900, 900)]
+    _settle(gates, account, "20-21", "Silver and Gold kill -9 between two tables, through a REST catalog", tries=2)
     assert table_hashes(gates.lake) == undisturbed
 
 
@@ -348,8 +379,8 @@ def test_22_control_a_gate_that_swallows_the_error_publishes(
         outcomes = evaluate(*arguments, **named)
         return [replace(it, status=Status.PASSED) if it.status is Status.ERROR else it for it in outcomes]
 
-    for layer in (bronze_gate, silver, gold):
-        monkeypatch.setattr(layer, "evaluate", swallowing)
+    for module in (bronze_gate, append, recompute):
+        monkeypatch.setattr(module, "evaluate", swallowing)
     audited = real_cycle.ids()
     with _deequ_breaks_amid(column):
         assert real_cycle.run().success
@@ -367,7 +398,7 @@ def test_20_and_21_published_and_dagster_does_not_know_it(
     if layer == "gold":
         gates.silver()
     tables = (CLEANED_EVENTS, QUARANTINE) if layer == "silver" else GOLD_TABLES
-    point = failpoints.SILVER_AFTER_PUBLISH if layer == "silver" else failpoints.GOLD_AFTER_PUBLISH
+    point = failpoints.of_layer(layer, failpoints.AFTER_PUBLISH)
     settings = gates.ctx.settings
     assert _dagster_run(settings, layer, WIKISTREAM_FAILPOINT=point) == -signal.SIGKILL
     heads = {spec.identifier: gates.lake.state(spec).head() for spec in tables}
@@ -447,7 +478,7 @@ def test_a_backfill_ended_at_work(
     _start(gates)
     assert all(report.passed for report in gates.cycle())
     with _begin(gates, RECOMPUTE) as process:
-        wait_until(lambda: gates.lake.state(HOURLY_STATS).head(AUDIT_BRANCH))
+        wait_until(lambda: gates.lake.state(HOURLY_STATS).waiting)
         process.send_signal(by)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == -by, errors[-2000:]

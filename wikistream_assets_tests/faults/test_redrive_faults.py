@@ -20,12 +20,12 @@ from producer.redrive import Judge, Letter, Place, Redriver
 from producer.topics import DLQ_EVENTS
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.embedded.spark import local_session
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.upkeep import redrive as job
 from wikistream_assets.upkeep.redrive import Selection, redrive
 from wikistream_assets_tests.cli import runner
@@ -63,9 +63,9 @@ def undisturbed(broker: Broker, broker_settings: Settings, tmp_path_factory: pyt
     empty_topics(broker, broker_settings)
     calm = Settings(home=tmp_path_factory.mktemp("calm") / "home", bootstrap_servers=broker.bootstrap_servers)
     open_home(calm)
-    spark, lake = local_session(calm), local_lake(calm)
-    send_letters(spark, lake, calm)
-    assert redrive(lake, calm, Selection()).accepted == LETTERS
+    lake = local_lake(calm)
+    send_letters(lake, calm)
+    assert redrive(lake, EDITS, calm, Selection()).accepted == LETTERS
     drain(job_in(calm))
     return table_hashes(lake)
 
@@ -95,7 +95,7 @@ def assert_once(
     undisturbed: dict[str, str], spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
 ) -> Once:
     """Letters that wait for a redrive, and what each case ends with."""
-    send_letters(spark, lake, settings)
+    send_letters(lake, settings)
     return Once(spark, lake, settings, account, undisturbed)
 
 
@@ -130,12 +130,12 @@ def test_control_notes_beside_the_events(
     spark: SparkSession, lake: Lakehouse, settings: Settings, account: Account
 ) -> None:
     """Killed between the events and the note of them, and started again: the same letters come back twice."""
-    send_letters(spark, lake, settings)
+    send_letters(lake, settings)
     judge = Judge(settings)
     judged = (judge.judge(Letter(Place(DLQ_EVENTS, 0, n), 0, "live", big(n).encode())) for n in range(100))
     records = [record for _, record in judged if record is not None]
     produce(settings.bootstrap_servers, [Message(r.topic, r.value, (r.key or b"").decode()) for r in records])
-    redrive(lake, settings, Selection())
+    redrive(lake, EDITS, settings, Selection())
     found = landed(settings.bootstrap_servers).ids
     account.settle("11", "redrive kill -9; events first, note of them afterwards", sent=IDS, found=found, control=True)
 
@@ -173,7 +173,7 @@ def test_two_at_once(lake: Lakehouse, settings: Settings, assert_once: Once) -> 
     """A redrive has looked at what is due; another one does the work meanwhile; the first goes on and is fenced."""
     first = Redriver(settings)
     assert not any(Place(DLQ_EVENTS, 0, number) in first.dealt_with for number in range(100))
-    assert redrive(lake, settings, Selection()).accepted == LETTERS
+    assert redrive(lake, EDITS, settings, Selection()).accepted == LETTERS
     due = [Letter(Place(DLQ_EVENTS, 0, number), 0, "live", big(number).encode()) for number in range(100)]
     with pytest.raises(FencedError):
         first.redrive(due)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow as pa
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.local_files import local_path
 from wikistream_assets.lake.state import CONTRACTS_KEY, summary_properties
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import GOLD_TABLES
 from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets.tables.spec import TableSpec
@@ -30,6 +31,9 @@ SAMPLE: Mapping[str, Any] = {
     "timestamp": AT,
 }
 """A value of each contract type."""
+
+AUDIT_BRANCH: Final = "audit_test"
+"""As an attempt would call it."""
 
 
 def arrow(lake: Lakehouse, spec: TableSpec, *rows: Mapping[str, Any]) -> pa.Table:
@@ -75,8 +79,9 @@ def set_clock_back(lake: Lakehouse, spec: TableSpec, seconds: float) -> None:
 
 
 def full_row(spec: TableSpec, **values: Any) -> dict[str, Any]:
-    """A row with a value in every column."""
-    return {column.name: SAMPLE[column.type] for column in spec.columns} | values
+    """A row with a value in every column; of the audit trail, one about the edits."""
+    of_edits = {column.name: EDITS.name for column in spec.columns if column.name == "stream"}
+    return {column.name: SAMPLE[column.type] for column in spec.columns} | of_edits | values
 
 
 def publish_gold(

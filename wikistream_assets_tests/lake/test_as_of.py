@@ -11,11 +11,10 @@ from wikistream_assets.exceptions import ConfigurationError, LakeError
 from wikistream_assets.lake.as_of import versions_as_of
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import query
-from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, GOLD_TABLES, HOURLY_STATS, RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.conftest import Command
-from wikistream_assets_tests.lake.lakes import add, arrow, full_row, publish_gold
+from wikistream_assets_tests.lake.lakes import AUDIT_BRANCH, add, arrow, full_row, publish_gold
 
 pytestmark = pytest.mark.local
 
@@ -66,11 +65,12 @@ def looks(lake: Lakehouse) -> dict[str, Seen]:
     for name in ("one", "two"):
         add(lake, RAW_EVENTS, full_row(RAW_EVENTS, event_id=name))
         look(lake, looks)
-        lake.fresh_branch(CLEANED_EVENTS)
+        lake.create_branch(CLEANED_EVENTS, AUDIT_BRANCH)
         row = arrow(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id=name))
         lake.append(CLEANED_EVENTS, row, branch=AUDIT_BRANCH)
         look(lake, looks)  # built, and not published: nobody sees it yet, whatever the snapshot's time is
-        silver = lake.publish(CLEANED_EVENTS)
+        lake.publish([CLEANED_EVENTS], AUDIT_BRANCH)
+        silver = lake.state(CLEANED_EVENTS).head_id()
         look(lake, looks)
         publish_gold(lake, silver, name, GOLD_TABLES[:2])
         look(lake, looks)  # two of the four: the mix is not to be seen
@@ -141,7 +141,7 @@ def test_as_it_is_typed(settings: Settings, lake: Lakehouse, looks: dict[str, Se
 
 def test_what_is_not_there_is_one_line(lake: Lakehouse, looks: dict[str, Seen]) -> None:
     publish_gold(lake, 4711, "half", (HOURLY_STATS,))
-    lake.fresh_branch(RAW_EVENTS)
+    lake.create_branch(RAW_EVENTS, AUDIT_BRANCH)
     lake.append(RAW_EVENTS, branch=AUDIT_BRANCH)
     for text, told in {
         "4711": "no table has snapshot 4711",

@@ -23,7 +23,7 @@ COMMITS: dict[str, Callable[[Lakehouse], object]] = {
     "append": lambda lake: lake.append(RAW_EVENTS),
     "property": lambda lake: lake.set_property(RAW_EVENTS, "a", "b"),
     "tag": lambda lake: lake.tag(RAW_EVENTS, "audited", lake.state(RAW_EVENTS).head_id()),
-    "branch": lambda lake: lake.fresh_branch(RAW_EVENTS),
+    "branch": lambda lake: lake.create_branch(RAW_EVENTS, "audit_a"),
     "reset": lambda lake: lake.reset_main(
         RAW_EVENTS, next(v for v in lake.state(RAW_EVENTS).history() if v.parent_id).parent_id or 0
     ),

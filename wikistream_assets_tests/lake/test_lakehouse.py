@@ -13,12 +13,12 @@ from pyiceberg.types import NestedField, StringType
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.exceptions import BranchOutdatedError, LakeError
 from wikistream_assets.lake.lakehouse import TABLE_PROPERTIES, Lakehouse, table_spec
-from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG, MASKED_KEY, Masked, summary_properties
+from wikistream_assets.lake.state import AUDITED_TAG, MASKED_KEY, Masked, summary_properties
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE, RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import Column, ColumnType, TableSpec
-from wikistream_assets_tests.lake.lakes import add, arrow, forget_contracts, full_row
+from wikistream_assets_tests.lake.lakes import AUDIT_BRANCH, add, arrow, forget_contracts, full_row
 
 pytestmark = pytest.mark.local
 
@@ -183,30 +183,50 @@ def test_a_tag_moves(lake: Lakehouse) -> None:
 
 def test_a_branch_is_invisible_until_it_is_published(lake: Lakehouse) -> None:
     add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS))
-    lake.fresh_branch(CLEANED_EVENTS)
+    lake.create_branch(CLEANED_EVENTS, "audit_other")
     rows = arrow(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id="leftover"))
-    lake.append(CLEANED_EVENTS, rows, branch=AUDIT_BRANCH)
-    lake.fresh_branch(CLEANED_EVENTS)  # a new attempt drops what the last one left
+    lake.append(CLEANED_EVENTS, rows, branch="audit_other")
+    lake.create_branch(CLEANED_EVENTS, AUDIT_BRANCH)
     lake.append(
         CLEANED_EVENTS, arrow(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS, event_id="b")), branch=AUDIT_BRANCH
     )
     assert _ids(lake) == ["a"]
-    published = lake.publish(CLEANED_EVENTS)
-    head = lake.state(CLEANED_EVENTS).head()
-    assert head is not None
-    assert head.snapshot_id == published
+    built = lake.state(CLEANED_EVENTS).head_id(AUDIT_BRANCH)
+    lake.publish([CLEANED_EVENTS], AUDIT_BRANCH)
+    assert lake.state(CLEANED_EVENTS).head_id() == built
     assert _ids(lake) == ["a", "b"]
-    assert lake.state(CLEANED_EVENTS).head(AUDIT_BRANCH) is None
-    with pytest.raises(LakeError, match="has no 'audit' any more"):
-        lake.publish(CLEANED_EVENTS)
+    assert lake.state(CLEANED_EVENTS).audit_branches == ()
+    for overtaken in (AUDIT_BRANCH, "audit_other"):
+        with pytest.raises(BranchOutdatedError, match="was overtaken"):
+            lake.publish([CLEANED_EVENTS], overtaken)
+
+
+@pytest.mark.parametrize("moved", [CLEANED_EVENTS, QUARANTINE], ids=lambda spec: spec.identifier)
+def test_tables_are_published_together_or_not_at_all(lake: Lakehouse, moved: TableSpec) -> None:
+    together = (CLEANED_EVENTS, QUARANTINE)
+    for spec in together:
+        lake.create_branch(spec, AUDIT_BRANCH)
+        lake.append(spec, branch=AUDIT_BRANCH)
+    before = {spec: lake.state(spec).head_id() for spec in together}
+
+    def amid() -> None:
+        assert {spec: lake.state(spec).head_id() for spec in together} == before, "nothing has moved yet"
+        if moved in late:
+            late.clear()
+            lake.set_property(moved, "somebody", "else")
+
+    late = {moved}
+    lake.publish(together, AUDIT_BRANCH, amid=amid)  # another commit came between: done again on the new state
+    assert not late
+    assert all(lake.state(spec).head_id() != before[spec] for spec in together)
 
 
 def test_a_branch_from_an_older_main_is_refused(lake: Lakehouse) -> None:
-    lake.fresh_branch(CLEANED_EVENTS)
+    lake.create_branch(CLEANED_EVENTS, AUDIT_BRANCH)
     add(lake, CLEANED_EVENTS, full_row(CLEANED_EVENTS))
     before = lake.state(CLEANED_EVENTS).head()
     with pytest.raises(BranchOutdatedError, match="build it again"):
-        lake.publish(CLEANED_EVENTS)
+        lake.publish([CLEANED_EVENTS], AUDIT_BRANCH)
     assert lake.state(CLEANED_EVENTS).head() == before
 
 

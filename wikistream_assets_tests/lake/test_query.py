@@ -15,7 +15,7 @@ from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.query import (
     StatementError,
     check_statement,
-    common_gold_versions,
+    common_versions,
     connect,
     mentioned_tables,
     open_views,
@@ -180,9 +180,9 @@ def test_snapshot_without_position_belongs_to_the_position_before_it(lake: Lakeh
     lake.append(RISK_SCORES)
     head = lake.state(RISK_SCORES).head()
     assert head is not None
-    assert common_gold_versions(lake.look())[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
+    assert common_versions(lake.look(), GOLD_TABLES)[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
     publish_gold(lake, 102, "second", GOLD_TABLES[1:])
-    assert common_gold_versions(lake.look())[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
+    assert common_versions(lake.look(), GOLD_TABLES)[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
 
 
 def test_gold_without_a_common_version_is_an_error_and_other_tables_still_read(lake: Lakehouse) -> None:

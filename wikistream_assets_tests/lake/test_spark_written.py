@@ -6,10 +6,10 @@ from pyspark.sql import SparkSession
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.lake.lakehouse import CATALOG_NAME, Lakehouse
-from wikistream_assets.lake.query import common_gold_versions, connect, query, relation
+from wikistream_assets.lake.query import common_versions, connect, query, relation
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.readers.edits.trace import trace
-from wikistream_assets.streams.edits.tables import RAW_EVENTS, RISK_SCORES
+from wikistream_assets.streams.edits.tables import GOLD_TABLES, RAW_EVENTS, RISK_SCORES
 from wikistream_assets_tests.lake.lakes import add, full_row, publish_gold
 
 pytestmark = [
@@ -75,5 +75,5 @@ def test_compaction_changes_neither_hash_nor_golds_common_version(spark: SparkSe
     head = lake.state(RISK_SCORES).head()
     assert head is not None
     assert head.operation == "replace"
-    assert common_gold_versions(lake.look())[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
+    assert common_versions(lake.look(), GOLD_TABLES)[RISK_SCORES.identifier].snapshot_id == head.snapshot_id
     assert table_hashes(lake) == before

@@ -13,13 +13,13 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 
 from wikistream_assets.defs.ops.loop import cycle_loop
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine import bronze_gate
 from wikistream_assets.engine.context import SnapshotRange
 from wikistream_assets.engine.gate_control import waiting_layers
+from wikistream_assets.engine.publication import pending_range
 from wikistream_assets.exceptions import LakeError
 from wikistream_assets.lake.lakehouse import Lakehouse, LocalCatalog
 from wikistream_assets.lake.state import (
-    AUDIT_BRANCH,
     AUDITED_TAG,
     MAIN,
     States,
@@ -29,6 +29,7 @@ from wikistream_assets.lake.state import (
 )
 from wikistream_assets.resources.local import LOCAL_RESOURCES, LocalBroker
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits import stream
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS
 from wikistream_assets.streams.registry import ALL_TABLES
 from wikistream_assets.tables.spec import TableSpec
@@ -74,17 +75,17 @@ def test_a_table_is_read_from_its_newest_snapshot_back() -> None:
 @pytest.mark.unit
 def test_what_is_pending_follows_from_states_alone() -> None:
     tagged = replace(BRONZE, refs={**BRONZE.refs, AUDITED_TAG: 3})
-    assert bronze_gate.pending_range(States.of(BRONZE)) == SnapshotRange(FIRST, 3)
-    assert bronze_gate.pending_range(States.of(tagged)) == SnapshotRange(3, 3)
-    assert silver.pending_range(States.of(tagged, SILVER)) == SnapshotRange(2, 3)
-    assert gold.pending_range(States.of(SILVER, GOLD)) == SnapshotRange(FIRST, 2)
-    assert waiting_layers(States.of(tagged, SILVER, GOLD)) == ("silver", "gold")
+    assert bronze_gate.pending_range(States.of(BRONZE), RAW_EVENTS) == SnapshotRange(FIRST, 3)
+    assert bronze_gate.pending_range(States.of(tagged), RAW_EVENTS) == SnapshotRange(3, 3)
+    assert pending_range(States.of(tagged, SILVER), stream.SILVER) == SnapshotRange(2, 3)
+    assert pending_range(States.of(SILVER, GOLD), stream.GOLD) == SnapshotRange(FIRST, 2)
+    assert waiting_layers(States.of(tagged, SILVER, GOLD), stream.EDITS) == ("silver", "gold")
     pinned = replace(SILVER, properties={"wikistream.auditing": '{"start": 2, "end": 2}'})
-    assert silver.pending_range(States.of(tagged, pinned)) == SnapshotRange(2, 3)
-    branch = replace(SILVER, refs={**SILVER.refs, AUDIT_BRANCH: 2})
-    assert silver.pending_range(States.of(tagged, branch)) == SnapshotRange(2, 3)
+    assert pending_range(States.of(tagged, pinned), stream.SILVER) == SnapshotRange(2, 3)
+    branch = replace(SILVER, refs={**SILVER.refs, "audit": 2})
+    assert pending_range(States.of(tagged, branch), stream.SILVER) == SnapshotRange(2, 3)
     with pytest.raises(LakeError, match="not among the tables"):
-        silver.pending_range(States.of(tagged))
+        pending_range(States.of(tagged), stream.SILVER)
 
 
 @pytest.mark.unit

@@ -185,7 +185,7 @@ def test_the_command_runs_under_a_foreign_python_setup(tmp_path: Path) -> None:
     hostile = {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"}
     command = [sys.executable, "-m", "wikistream_assets", "--version"]
     done = subprocess.run(command, env=os.environ | hostile, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("wikistream 0.1.0\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("wikistream 0.2.0\n", "", 0)
 
 
 def test_a_broken_configuration_of_pyiceberg_is_not_read(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.metrics.catalogue import document
 from wikistream_assets.metrics.lake import LakeMetrics
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, RAW_EVENTS
 from wikistream_assets.tables.dq_audit import QUALITY_RESULTS
 from wikistream_assets_tests.cli.runner import wikistream
@@ -78,13 +79,13 @@ def test_a_known_lake(settings: Settings, lake: Lakehouse) -> None:
         ),
         f'wikistream_table_snapshots{{table="{bronze}"}}': 2.0,
         f'wikistream_table_snapshot_timestamp_seconds{{table="{bronze}"}}': snapshot.timestamp_ms / 1000,
-        "wikistream_bronze_records_total": 10.0,
-        "wikistream_bronze_rows_total": 3.0,
-        "wikistream_bronze_dead_letters_total": 5.0,
-        "wikistream_bronze_duplicates_total": 2.0,
-        'wikistream_gate_blocked{layer="bronze"}': 0.0,
-        'wikistream_gate_pass_ratio{layer="bronze"}': 1.0,
-        'wikistream_gate_pass_ratio{layer="silver"}': 0.5,
+        'wikistream_bronze_records_total{stream="edits"}': 10.0,
+        'wikistream_bronze_rows_total{stream="edits"}': 3.0,
+        'wikistream_bronze_dead_letters_total{stream="edits"}': 5.0,
+        'wikistream_bronze_duplicates_total{stream="edits"}': 2.0,
+        'wikistream_gate_blocked{layer="bronze",stream="edits"}': 0.0,
+        'wikistream_gate_pass_ratio{layer="bronze",stream="edits"}': 1.0,
+        'wikistream_gate_pass_ratio{layer="silver",stream="edits"}': 0.5,
         f'wikistream_check_status{{check="a",status="PASSED",table="{bronze}"}}': 1.0,
         f'wikistream_check_status{{check="c",status="ERROR",table="{silver}"}}': 1.0,
         f'wikistream_check_status{{check="d",status="WARNING",table="{silver}"}}': 1.0,
@@ -107,9 +108,9 @@ def test_the_share_that_went_to_quarantine(settings: Settings, lake: Lakehouse) 
     add(lake, QUALITY_RESULTS, *(row | {"evidence": evidence} for row in budgets))
     found = {name: figure for name, figure in figures(settings).items() if name.startswith("wikistream_quarantine")}
     assert found == {
-        'wikistream_quarantine_ratio{span="range"}': 0.25,
-        'wikistream_quarantine_rule_rows{rule="missing_user"}': 140.0,
-        'wikistream_quarantine_rule_rows{rule="negative_length"}': 20.0,
+        'wikistream_quarantine_ratio{span="range",stream="edits"}': 0.25,
+        'wikistream_quarantine_rule_rows{rule="missing_user",stream="edits"}': 140.0,
+        'wikistream_quarantine_rule_rows{rule="negative_length",stream="edits"}': 20.0,
     }
 
 
@@ -136,7 +137,7 @@ def test_only_the_files_of_the_newest_verdicts_are_opened(settings: Settings, la
     lake.table(QUALITY_RESULTS).io.delete(old)
     found = figures(settings)
     assert {name for name in found if "gate_pass_ratio" in name} == {
-        f'wikistream_gate_pass_ratio{{layer="{layer}"}}' for layer in ("bronze", "silver", "gold")
+        f'wikistream_gate_pass_ratio{{layer="{layer}",stream="edits"}}' for layer in ("bronze", "silver", "gold")
     }
 
 
@@ -147,7 +148,9 @@ def test_a_closed_gate(settings: Settings, lake: Lakehouse) -> None:
     failed = verdict("bronze", RAW_EVENTS.identifier, "a", "FAILED", 1)
     add(lake, QUALITY_RESULTS, failed | {"range_start": start, "range_end": end})
     found = figures(settings)
-    blocked = [found[f'wikistream_gate_blocked{{layer="{layer}"}}'] for layer in ("bronze", "silver", "gold")]
+    blocked = [
+        found[f'wikistream_gate_blocked{{layer="{layer}",stream="edits"}}'] for layer in ("bronze", "silver", "gold")
+    ]
     assert blocked == [1.0, 0.0, 0.0]
 
 
@@ -181,11 +184,11 @@ def test_lag_by_partition_and_its_alert(settings_factory: SettingsFactory, fresh
     assert waiting == [0, 0, 12_002, 0], "12,000 records and the markers of two transactions"
     seen: dict[str, int] = {}
     for _ in range(2):
-        seen = watch_lag(alerts, lag(fresh_topics, lake), settings.alert_lag_records, seen)
+        seen = watch_lag(alerts, lag(fresh_topics, lake, EDITS), settings.alert_lag_records, seen)
     (opened,) = alerts.open_alerts()
     assert (opened.notice.kind, opened.notice.subject) == ("lag", "raw-events")
     lake.append(RAW_EVENTS, properties=summary_properties({"raw-events": {"1": 12_000}}, {}))
-    watch_lag(alerts, lag(fresh_topics, lake), settings.alert_lag_records, seen)
+    watch_lag(alerts, lag(fresh_topics, lake, EDITS), settings.alert_lag_records, seen)
     assert alerts.open_alerts() == []
     assert figures(settings)['wikistream_kafka_lag_offsets{partition="1",topic="raw-events"}'] == 2.0
 

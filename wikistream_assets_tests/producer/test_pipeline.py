@@ -84,7 +84,7 @@ def test_everything_arrives_once_and_adds_up(settings: ProducerSettings) -> None
     assert truth.lines == truth.unique + truth.redelivered + truth.dead_lettered + truth.canary + truth.filtered
     assert all(len(partitions) == 1 for partitions in found.partitions_of.values())
     assert {(p["environment"], p["source_mode"], p["producer_version"]) for p in found.processing} == {
-        ("local", "synthetic", "0.1.0")
+        ("local", "synthetic", "0.2.0")
     }
     assert all(datetime.fromisoformat(p["ingested_at"]).tzinfo for p in found.processing)
 

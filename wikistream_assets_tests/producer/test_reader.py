@@ -69,7 +69,7 @@ def test_introduces_itself_as_the_policy_asks(server: EventStreamsServer) -> Non
     while not reader.ended:
         reader.take(500, 0.2)
     sent = server.requests[0]
-    assert sent["User-Agent"].startswith("WikiStream/0.1.0 (https://example.org/us) requests-sse/0.")
+    assert sent["User-Agent"].startswith("WikiStream/0.2.0 (https://example.org/us) requests-sse/0.")
     assert sent["Accept"] == "text/event-stream"
 
 

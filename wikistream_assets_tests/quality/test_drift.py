@@ -50,6 +50,7 @@ def judged(
         "silver.cleaned_events",
         [profile or sizes()],
         counts,
+        ["length_delta"],
         earlier_profiles=baseline,
         earlier_categories=[USUAL_COUNTS] * categories,
     )
@@ -143,6 +144,7 @@ def test_small_runs_are_no_baseline() -> None:
         "silver.cleaned_events",
         [sizes()],
         USUAL_COUNTS,
+        ["length_delta"],
         earlier_profiles=[earlier(sizes(rows=499))] * 20,
         earlier_categories=[small] * 20,
     )

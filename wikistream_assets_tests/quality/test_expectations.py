@@ -8,7 +8,6 @@ from random import Random
 import pytest
 
 from wikistream_assets.quality.expectations import (
-    CATEGORIES,
     MAX_HOLE_HOURS,
     MAX_OPEN_HOURS,
     MAX_VALUES,
@@ -23,6 +22,9 @@ from wikistream_assets.quality.expectations import (
 from wikistream_assets.quality.rule import CheckOutcome, Status
 from wikistream_assets.quality.shapes import MIX_AS_USUAL, NO_MISSING_HOURS, VOLUME_AS_USUAL
 from wikistream_assets.streams.edits.rules.silver import CLEANED_EVENTS_RULES
+from wikistream_assets.streams.edits.tables import CLEANED_EVENTS
+
+CATEGORIES = tuple(column.name for column in CLEANED_EVENTS.having("hourly"))
 
 pytestmark = pytest.mark.unit
 
@@ -66,7 +68,7 @@ def weeks(seed: int, days: int, per_day: int, change: Change = usual) -> dict[da
             daily = 1 + 0.6 * math.cos((hour.hour - peak) * math.pi / 12)
             events = poisson(random, per_day / 24 * share * daily * weekend * busy * change(hour, domain))
             if events:
-                for column, value in zip(CATEGORIES, (domain, language, region), strict=True):
+                for column, value in zip(CATEGORIES, (domain, region, language), strict=True):
                     columns[column][value] = columns[column].get(value, 0) + events
         if columns["domain"]:
             counts[hour] = columns

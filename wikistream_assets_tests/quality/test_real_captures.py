@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from producer.wikis import FOLLOWED_DOMAINS
 from wikistream_assets.quality.deequ import evaluate
-from wikistream_assets.quality.drift import CATEGORY_COLUMNS, MIN_BASELINE_RUNS, drift_outcomes
+from wikistream_assets.quality.drift import MIN_BASELINE_RUNS, drift_outcomes
 from wikistream_assets.quality.profile import category_counts, profile
 from wikistream_assets.quality.rule import MIN_RATIO_ROWS, Basis, Holds, NotNull, Status
 from wikistream_assets.settings import Settings
@@ -73,12 +73,13 @@ def test_no_hour_of_a_whole_day_is_called_drift(spark: SparkSession, tmp_path: P
     profiles, counts, verdicts = [], [], []
     for hour in range(24):
         now = _hour(day, hour)
-        columns, categories = profile(now, CLEANED_EVENTS.profiled), category_counts(now, CATEGORY_COLUMNS)
+        columns, categories = profile(now, CLEANED_EVENTS.profiled), category_counts(now, ["event_type", "user_kind"])
         verdicts += drift_outcomes(
             CLEANED_EVENTS.rules,
             CLEANED_EVENTS.identifier,
             columns,
             categories,
+            ["length_delta"],
             earlier_profiles=profiles,
             earlier_categories=counts,
         )

@@ -13,7 +13,7 @@ from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
 from wikistream_assets.embedded.source import choose_source
 from wikistream_assets.embedded.spark import local_session
-from wikistream_assets.engine.gold import Position
+from wikistream_assets.engine.recompute import Position
 from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.home import dagster_instance
 from wikistream_assets.kafka.broker import Broker
@@ -156,7 +156,7 @@ def publish(lake: Lakehouse) -> None:
     lake.tag(RAW_EVENTS, AUDITED_TAG, audited)
     silver, _ = commit(lake, CLEANED_EVENTS, {RAW_EVENTS.identifier: audited})
     for spec in GOLD_TABLES:
-        commit(lake, spec, Position(silver).as_json())
+        commit(lake, spec, Position(silver).as_json(CLEANED_EVENTS))
 
 
 def test_what_waits_while_no_cycle_comes(home: Settings) -> None:
@@ -195,7 +195,7 @@ def test_what_waits_is_told_once(home: Settings) -> None:
         assert "bronze gate" in problems(examine(home, passed.at + longest + timedelta(seconds=1)))[0]
         instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.CANCELED))
         (told,) = problems(examine(home, tomorrow))
-        assert "broke or was cancelled" in told
+        assert "failed or was cancelled" in told
         instance.add_run(dg.DagsterRun(job_name=CYCLE, status=dg.DagsterRunStatus.SUCCESS))
     names = {"layer": "bronze", "table_name": RAW_EVENTS.identifier, "check_name": "a", "status": "FAILED"}
     *_, oldest = lake.state(RAW_EVENTS).history()
@@ -214,5 +214,5 @@ def test_a_cycle_that_broke_waits_for_a_person(home: Settings) -> None:
             found = examine(home)
             assert found.cycle is not None
             assert (found.cycle.run_id, found.cycle.ended) == (run.run_id, ended)
-            told = [f"cycle {run.run_id} broke or was cancelled: mend what its run in the UI names, then start 'cycle'"]
+            told = [f"cycle {run.run_id} failed or was cancelled: fix what its run in the UI names, then start 'cycle'"]
             assert problems(found) == (told if ended is Ended.BROKEN else [])

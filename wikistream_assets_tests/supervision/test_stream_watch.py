@@ -193,7 +193,7 @@ def test_a_stream_that_dies_as_often_as_it_is_started_is_given_up(alerts: Alerts
     assert tries[:5] == [(0, False), (0, False), (1, False), (2, False), (3, True)]
     given_up = next(one for one in alerts.open_alerts() if one.notice.kind == "stream_given_up")
     assert given_up.count == 1
-    assert "3 starts did not help" in given_up.notice.message
+    assert "3 restarts did not help" in given_up.notice.message
     well = seen(100, committed_at=at(99), snapshot_id=2, stream=lives[-1].stream)
     memory, _ = watch(remember(memory, well), well, Keeper(), alerts, SETTINGS)
     assert (memory.tries, memory.given_up) == (0, False)

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.unit
 
 CONTEXT = GateContext(
     run_id="run-1",
+    stream="edits",
     layer="silver",
     range_start=None,
     range_end=42,
@@ -68,6 +69,7 @@ def test_a_verdict_is_one_row_with_its_figures() -> None:
     assert table.to_pylist()[0] == {
         "check_id": hashlib.sha256(b'["silver.cleaned_events", "region_mapping", null, 42, 2]').hexdigest(),
         "run_id": "run-1",
+        "stream": "edits",
         "layer": "silver",
         "table_name": "silver.cleaned_events",
         "check_name": "region_mapping",

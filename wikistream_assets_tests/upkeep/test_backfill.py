@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
@@ -20,8 +21,8 @@ from producer.sink import read_cursor
 from wikistream_assets.definitions import defs
 from wikistream_assets.embedded.home import open_home
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine import gold
-from wikistream_assets.engine.context import JobContext
+from wikistream_assets.engine import failpoints, publication, recompute
+from wikistream_assets.engine.context import GateReport, JobContext
 from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
 from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import ConfigurationError, GateError
@@ -30,6 +31,8 @@ from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.gold import entity_trends
+from wikistream_assets.streams.edits.stream import GOLD
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     ENTITY_TRENDS,
@@ -121,10 +124,9 @@ def test_days_computed_anew_are_the_same_and_others_are_not_touched(
     # cut in half: the first table is published, the process is gone
     publish = gates.lake.publish
 
-    def dies_after_the_first(spec: TableSpec, *rest: Any) -> int:
-        if spec is not GOLD_TABLES[0]:
-            raise KeyboardInterrupt
-        return publish(spec, *rest)
+    def dies_after_the_first(specs: Sequence[TableSpec], branch: str, **_: Any) -> None:
+        publish(specs[:1], branch)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(gates.lake, "publish", dies_after_the_first)
     gates.ctx = as_run(gates, "killed")
@@ -132,7 +134,7 @@ def test_days_computed_anew_are_the_same_and_others_are_not_touched(
         backfill.run(gates.ctx, [DAY])
     monkeypatch.undo()
     half = files(gates.lake, RISK_SCORES, DAY)
-    gold.roll_forward(gates.lake)
+    publication.settle(gates.lake, GOLD)
     assert files(gates.lake, RISK_SCORES, DAY).isdisjoint(half)
     assert table_hashes(gates.lake) == hashes
     # and the next cycle goes on as if nothing had been
@@ -145,7 +147,7 @@ def test_days_computed_anew_are_the_same_and_others_are_not_touched(
 @pytest.mark.spark
 def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     two_days(gates)
-    hashes, overwrite = table_hashes(gates.lake), gold.overwrite_rows
+    hashes, overwrite = table_hashes(gates.lake), recompute.overwrite_rows
 
     def wrong(rows: DataFrame, spec: TableSpec, *rest: Any) -> None:
         overwrite(
@@ -153,7 +155,7 @@ def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monke
         )
 
     with monkeypatch.context() as bug:
-        bug.setattr(gold, "overwrite_rows", wrong)
+        bug.setattr(recompute, "overwrite_rows", wrong)
         assert not backfill.run(gates.ctx, [DAY]).passed
     assert table_hashes(gates.lake) == hashes
     assert all(report.passed for report in gates.cycle()), (
@@ -162,6 +164,10 @@ def test_days_that_do_not_pass_leave_everything_as_it_was(gates: GateLake, monke
     assert not any(state.blocked for state in gate_states(gates.lake))
     assert backfill.run(gates.ctx, [DAY]).passed
     assert table_hashes(gates.lake) == hashes
+
+
+def again(ctx: JobContext, dates: list[str]) -> GateReport:
+    return publication.recompute(ctx, GOLD, dates)
 
 
 def as_run(gates: GateLake, run_id: str) -> JobContext:
@@ -179,26 +185,26 @@ class Killed(BaseException):
 def test_each_backfill_has_verdicts_of_its_own(gates: GateLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days computed anew one after the other share their range: it is empty, for there is no new Silver."""
     two_days(gates)
-    compute = gold.entity_trends.compute
-    assert gold.recompute(as_run(gates, "1 first day"), [DAY]).passed
+    compute = entity_trends.compute
+    assert again(as_run(gates, "1 first day"), [DAY]).passed
     with monkeypatch.context() as bug:
         bug.setattr(
-            gold.entity_trends,
+            entity_trends,
             "compute",
             lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
         )
-        assert not gold.recompute(as_run(gates, "2 next day, wrong"), [NEXT_DAY]).passed
+        assert not again(as_run(gates, "2 next day, wrong"), [NEXT_DAY]).passed
 
     def kill(_: Settings, name: str) -> None:
-        if name == gold.GOLD_AFTER_RESULTS:
+        if name == failpoints.of_layer("gold", failpoints.AFTER_RESULTS):
             raise Killed
 
     with monkeypatch.context() as fault:
-        fault.setattr(gold, "failpoint", kill)
+        fault.setattr(publication, "failpoint", kill)
         with pytest.raises(Killed):
-            gold.recompute(as_run(gates, "3 next day, killed"), [NEXT_DAY])
-    assert gold.recompute(as_run(gates, "4 next day, again"), [NEXT_DAY]).passed
-    assert gold.recompute(as_run(gates, "5 first day, once more"), [DAY]).passed
+            again(as_run(gates, "3 next day, killed"), [NEXT_DAY])
+    assert again(as_run(gates, "4 next day, again"), [NEXT_DAY]).passed
+    assert again(as_run(gates, "5 first day, once more"), [DAY]).passed
 
     checks = sum(len(spec.rules) for spec in GOLD_TABLES)
     verdicts = gates.rows(
@@ -224,9 +230,9 @@ def test_a_waiver_of_a_published_range_does_not_cover_a_backfill(
     gates.add_bronze(clean_rows(RAW_EVENTS))
     gates.bronze_gate()
     gates.silver()
-    compute = gold.entity_trends.compute
+    compute = entity_trends.compute
     monkeypatch.setattr(
-        gold.entity_trends,
+        entity_trends,
         "compute",
         lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
     )
@@ -240,7 +246,7 @@ def test_a_waiver_of_a_published_range_does_not_cover_a_backfill(
         decided_by="ada",
     )
     assert gates.gold().advanced
-    assert blocking(gold.recompute(gates.ctx, [DAY])) == {"rank_valid": Status.FAILED}
+    assert blocking(again(gates.ctx, [DAY])) == {"rank_valid": Status.FAILED}
 
 
 @pytest.mark.spark
@@ -289,9 +295,7 @@ def test_the_job_emits_no_materialization(gates: GateLake, monkeypatch: pytest.M
         assert [instance.get_latest_materialization_event(key) for key in keys] == [None] * 4
         observed = [event.asset_key for event in result.all_events if event.event_type_value == "ASSET_OBSERVATION"]
         assert sorted(observed) == sorted(keys)  # type: ignore[type-var]
-    position = gold.Position.of(gates.lake.state(HOURLY_STATS).newest_position())
-    assert position is not None
-    assert position.recomputed == result.run_id
+    assert gates.lake.state(HOURLY_STATS).position["recomputed"] == result.run_id
     assert table_hashes(gates.lake) == before
 
 

@@ -8,13 +8,12 @@ from typing import Any, NoReturn
 import pytest
 
 from wikistream_assets.embedded.leases import LocalLeases
-from wikistream_assets.engine.silver import consumed
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.lake import procedures
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.local_files import local_path
 from wikistream_assets.lake.spark_io import read_range, read_table
-from wikistream_assets.lake.state import AUDIT_BRANCH, AUDITED_TAG
+from wikistream_assets.lake.state import AUDITED_TAG, consumed
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, DEAD_LETTER, HOURLY_STATS, RAW_EVENTS
@@ -25,7 +24,7 @@ from wikistream_assets.upkeep.maintenance import MaintenanceReport, condition_on
 from wikistream_assets_tests.conftest import SettingsFactory
 from wikistream_assets_tests.contexts import job_in, job_with
 from wikistream_assets_tests.engine.gate_lakes import GateLake
-from wikistream_assets_tests.lake.lakes import arrow
+from wikistream_assets_tests.lake.lakes import AUDIT_BRANCH, arrow
 from wikistream_assets_tests.quality.samples import clean_rows
 
 LONG_AGO = 1_600_000_000
@@ -63,7 +62,10 @@ def test_few_files_the_same_rows_and_each_reader_goes_on_where_it_stood(
     for part in in_parts(rows[600:750], 50):
         gates.add_bronze(part)
     hashes, position = table_hashes(lake), lake.state(RAW_EVENTS).newest_position()
-    read_to, tagged = consumed(lake.state(CLEANED_EVENTS).newest_position()), lake.state(RAW_EVENTS).head(AUDITED_TAG)
+    read_to, tagged = (
+        consumed(lake.state(CLEANED_EVENTS).newest_position(), RAW_EVENTS),
+        lake.state(RAW_EVENTS).head(AUDITED_TAG),
+    )
     assert read_to is not None
     assert tagged is not None
     assert position is not None
@@ -112,28 +114,28 @@ def test_a_waiting_audit_branch_can_still_be_published(gates: GateLake) -> None:
     rows, lake = clean_rows(CLEANED_EVENTS), gates.lake
     for part in in_parts(rows[:60], 10):
         lake.append(CLEANED_EVENTS, arrow(lake, CLEANED_EVENTS, *part))
-    lake.fresh_branch(CLEANED_EVENTS)
+    lake.create_branch(CLEANED_EVENTS, AUDIT_BRANCH)
     lake.append(CLEANED_EVENTS, arrow(lake, CLEANED_EVENTS, *rows[60:70]), branch=AUDIT_BRANCH)
     report = look_after(gates, CLEANED_EVENTS)[CLEANED_EVENTS.identifier]
     assert "audit branch waits" in report.note
     assert report.after.files == report.before.files
-    lake.publish(CLEANED_EVENTS)
+    lake.publish([CLEANED_EVENTS], AUDIT_BRANCH)
     assert len(gates.rows("select 1 from silver.cleaned_events")) == 70
 
     # Compacted nevertheless, main has left the branch behind.
-    lake.fresh_branch(CLEANED_EVENTS)
+    lake.create_branch(CLEANED_EVENTS, AUDIT_BRANCH)
     lake.append(CLEANED_EVENTS, arrow(lake, CLEANED_EVENTS, *rows[70:80]), branch=AUDIT_BRANCH)
     everywhere = condition_on(CLEANED_EVENTS, sorted({(row["event_date"], row["region"]) for row in rows[:80]}))
     procedures.compact(gates.ctx.spark, CLEANED_EVENTS, everywhere, target_file_bytes=1 << 28, min_input_files=2)
     with pytest.raises(BranchOutdatedError):
-        lake.publish(CLEANED_EVENTS)
+        lake.publish([CLEANED_EVENTS], AUDIT_BRANCH)
 
 
 @pytest.mark.spark
 def test_only_old_files_that_no_snapshot_knows_are_orphans(gates: GateLake) -> None:
     rows = clean_rows(RAW_EVENTS)
     gates.add_bronze(rows[:50])
-    gates.lake.fresh_branch(RAW_EVENTS)
+    gates.lake.create_branch(RAW_EVENTS, AUDIT_BRANCH)
     table = gates.lake.table(RAW_EVENTS)
     table.append(table.scan().to_arrow(), branch=AUDIT_BRANCH)
     folder = Path(local_path(table.location()))

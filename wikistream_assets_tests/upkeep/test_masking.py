@@ -12,11 +12,12 @@ from pyiceberg.avro.file import AvroFile
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyspark.sql import SparkSession
 
-from wikistream_assets.engine.gold import Position
+from wikistream_assets.engine.context import JobContext
+from wikistream_assets.engine.recompute import Position
 from wikistream_assets.lake import procedures
 from wikistream_assets.lake.lakehouse import Lakehouse
-from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DEAD_LETTER,
@@ -31,7 +32,7 @@ from wikistream_assets.tables.dq_audit import FAILING_ROWS
 from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep import masking
 from wikistream_assets.upkeep.maintenance import maintain
-from wikistream_assets.upkeep.masking import ORDER, MaskingReport, mask
+from wikistream_assets.upkeep.masking import MaskingReport, layers_to_mask, mask
 from wikistream_assets.upkeep.rollback import roll_back
 from wikistream_assets_tests.contexts import job_in, job_with
 from wikistream_assets_tests.engine.gate_lakes import GateLake
@@ -172,10 +173,10 @@ def test_a_backlog_that_is_cut_short_goes_on_where_it_was(
     _silver_reads_all(lake)
     mask_date = masking._mask_date
 
-    def until_the_limit(lake: Lakehouse, spark: SparkSession, spec: TableSpec, day: str, key: bytes) -> None:
+    def until_the_limit(ctx: JobContext, spec: TableSpec, day: str) -> None:
         if day == days[2]:
             raise TimeoutError
-        mask_date(lake, spark, spec, day, key)
+        mask_date(ctx, spec, day)
 
     with monkeypatch.context() as limit:
         limit.setattr(masking, "_DATES_AT_ONCE", 1)
@@ -194,13 +195,13 @@ def test_silver_tells_users_pages_until_gold_has_hidden_them(lake: Lakehouse, se
     trending = {"stat_date": OLD_DAY, "entity_type": "page", "entity_id": "en.wikipedia.org:User talk:Wolf Oldname"}
     for spec in GOLD_TABLES:
         row = full_row(spec, **(trending if spec is ENTITY_TRENDS else {spec.partition_by[0]: OLD_DAY}))
-        add(lake, spec, row, position=Position(silver).as_json())
+        add(lake, spec, row, position=Position(silver).as_json(CLEANED_EVENTS))
     gates = GateLake(settings)
-    lake.fresh_branch(ENTITY_TRENDS)  # Gold's gate is closed that night
+    lake.create_branch(ENTITY_TRENDS, "audit_closed")  # Gold's gate is closed that night
     found = {report.table: report for report in _mask(gates)}
     assert found[ENTITY_TRENDS.identifier].note
     assert (found[CLEANED_EVENTS.identifier].dates, found[CLEANED_EVENTS.identifier].waiting) == ((), (OLD_DAY,))
-    lake.drop_ref(ENTITY_TRENDS, AUDIT_BRANCH)
+    lake.drop_ref(ENTITY_TRENDS, "audit_closed")
     dry = {report.table: report.dates for report in _mask(gates, dry_run=True)}
     assert dry[ENTITY_TRENDS.identifier] == dry[CLEANED_EVENTS.identifier] == (OLD_DAY,)
     _mask(gates)
@@ -246,7 +247,7 @@ def _bronze_names(gates: GateLake) -> list[str]:
 
 
 def _mask(gates: GateLake, *, dry_run: bool = False) -> list[MaskingReport]:
-    reports = [mask(gates.ctx, TODAY, layer, dry_run=dry_run) for layer in ORDER]
+    reports = [mask(gates.ctx, TODAY, layer, dry_run=dry_run) for layer in layers_to_mask(EDITS)]
     return [report for of_layer in reports for report in of_layer]
 
 

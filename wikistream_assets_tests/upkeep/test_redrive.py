@@ -18,6 +18,7 @@ from wikistream_assets.engine.ingest import drain
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.settings import Settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
 from wikistream_assets.upkeep.backup import back_up, restore
 from wikistream_assets.upkeep.redrive import RedriveReport, Selection, redrive
@@ -74,13 +75,13 @@ def test_the_life_of_dead_letters(lake: Lakehouse, settings: Settings) -> None:
 
     expected = RedriveReport(accepted=OVERSIZED + 1, rejected=NOT_JSON + 1, skipped=1, damaged=1)
     for _ in range(2):  # looking changes nothing
-        assert redrive(lake, settings, Selection(), dry_run=True) == expected
+        assert redrive(lake, EDITS, settings, Selection(), dry_run=True) == expected
     _selections(lake, settings)
 
     began = datetime.now(UTC)
-    assert redrive(lake, settings, Selection()) == expected
+    assert redrive(lake, EDITS, settings, Selection()) == expected
     # before Bronze has seen any of it: nothing is due
-    assert redrive(lake, settings, Selection()) == RedriveReport(damaged=1)
+    assert redrive(lake, EDITS, settings, Selection()) == RedriveReport(damaged=1)
     drain(job_in(settings))
     assert event_ids(lake) == sorted(["future", *(f"big-{number}" for number in range(OVERSIZED))])
     sent = OVERSIZED + 1 + NOT_JSON + 1
@@ -95,10 +96,10 @@ def test_the_life_of_dead_letters(lake: Lakehouse, settings: Settings) -> None:
     assert (again["not_json", 0], again["not_json", 1], again["missing_id", 1]) == (NOT_JSON, NOT_JSON, 1)
 
     # the last attempt: what fails now is given up
-    last = redrive(lake, settings, Selection())
+    last = redrive(lake, EDITS, settings, Selection())
     assert last == RedriveReport(rejected=NOT_JSON + 1, now_given_up=NOT_JSON + 1, damaged=1)
     drain(job_in(settings))
-    assert redrive(lake, settings, Selection()) == RedriveReport(given_up=NOT_JSON + 1, damaged=1)
+    assert redrive(lake, EDITS, settings, Selection()) == RedriveReport(given_up=NOT_JSON + 1, damaged=1)
     listed = wikistream("dlq", "list", settings=settings)
     (counts,) = [row.split() for row in listed.stdout.splitlines() if "not_json" in row]
     assert counts[:4] == ["dlq-events", "not_json", str(3 * NOT_JSON), str(NOT_JSON)]
@@ -107,7 +108,7 @@ def test_the_life_of_dead_letters(lake: Lakehouse, settings: Settings) -> None:
 
 def _selections(lake: Lakehouse, settings: Settings) -> None:
     def looked_at(**selection: object) -> tuple[int, int]:
-        report = redrive(lake, settings, Selection(**selection), dry_run=True)  # type: ignore[arg-type]
+        report = redrive(lake, EDITS, settings, Selection(**selection), dry_run=True)  # type: ignore[arg-type]
         return report.redriven, report.waiting
 
     assert looked_at(reason="not_json") == (NOT_JSON, 8)
@@ -134,13 +135,13 @@ def test_letters_of_a_lost_kafka_are_not_taken_for_those_at_their_place_now(
     elsewhere = settings_factory(bootstrap_servers=settings.bootstrap_servers)
     restore(tmp_path / "backup", elsewhere.root, kafka_lost=True)
     there = local_lake(elsewhere)
-    assert redrive(there, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
+    assert redrive(there, EDITS, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
     drain(job_in(elsewhere))
     places = [(row["kafka_offset"], row["attempts"]) for row in table_rows(there, DEAD_LETTER)]
     assert sorted(places) == [(offset, attempts) for offset in range(NOT_JSON) for attempts in (0, 1)]
-    assert redrive(there, elsewhere, Selection(), dry_run=True) == RedriveReport(rejected=NOT_JSON)
-    assert redrive(there, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
-    assert redrive(there, elsewhere, Selection()) == RedriveReport()
+    assert redrive(there, EDITS, elsewhere, Selection(), dry_run=True) == RedriveReport(rejected=NOT_JSON)
+    assert redrive(there, EDITS, elsewhere, Selection()) == RedriveReport(rejected=NOT_JSON)
+    assert redrive(there, EDITS, elsewhere, Selection()) == RedriveReport()
 
 
 def test_the_scheduled_job_redrives_what_waits(
@@ -188,15 +189,15 @@ def test_what_was_given_up_is_redriven_on_demand(lake: Lakehouse, settings: Sett
     failed_often = json.dumps({**json.loads(old.value), "attempts": 2}).encode()
     produce(settings.bootstrap_servers, [Message(DLQ_EVENTS, failed_often)])
     drain(job_in(settings))
-    assert redrive(lake, settings, Selection()) == RedriveReport(given_up=1)
-    assert redrive(lake, settings, Selection(given_up=True)) == RedriveReport(accepted=1)
-    assert redrive(lake, settings, Selection(given_up=True)) == RedriveReport()
+    assert redrive(lake, EDITS, settings, Selection()) == RedriveReport(given_up=1)
+    assert redrive(lake, EDITS, settings, Selection(given_up=True)) == RedriveReport(accepted=1)
+    assert redrive(lake, EDITS, settings, Selection(given_up=True)) == RedriveReport()
 
 
 def test_a_letter_whose_original_is_masked_is_left_alone(settings: Settings, lake: Lakehouse) -> None:
     row = {"kafka_topic": DLQ_EVENTS, "kafka_partition": 0, "kafka_offset": 5, "reason": "oversized", "attempts": 0}
     add(lake, DEAD_LETTER, {**row, "event_date": "2026-03-01", "rejected_at": INGESTED_AT})
-    assert redrive(lake, settings, Selection(), dry_run=True) == RedriveReport()
+    assert redrive(lake, EDITS, settings, Selection(), dry_run=True) == RedriveReport()
 
 
 def test_a_letter_that_the_producer_did_not_write_is_judged_as_it_stands(settings: Settings, lake: Lakehouse) -> None:
@@ -204,9 +205,9 @@ def test_a_letter_that_the_producer_did_not_write_is_judged_as_it_stands(setting
     at = {"event_date": "2026-03-01", "rejected_at": INGESTED_AT}
     for offset, original in enumerate(("no base64", "é")):
         add(lake, DEAD_LETTER, {**row, **at, "kafka_offset": offset, "original": original})
-    assert redrive(lake, settings, Selection(), dry_run=True) == RedriveReport(rejected=2)
-    assert redrive(lake, settings, Selection()) == RedriveReport(rejected=2)
-    assert redrive(lake, settings, Selection()) == RedriveReport()
+    assert redrive(lake, EDITS, settings, Selection(), dry_run=True) == RedriveReport(rejected=2)
+    assert redrive(lake, EDITS, settings, Selection()) == RedriveReport(rejected=2)
+    assert redrive(lake, EDITS, settings, Selection()) == RedriveReport()
 
 
 def test_no_broker_is_one_line_and_no_attempt(lake: Lakehouse, settings_factory: SettingsFactory) -> None:

@@ -6,7 +6,7 @@ from pyspark.sql import functions as sf
 
 from producer.eventstreams.generator import Generator
 from wikistream_assets.embedded.lake import local_lake
-from wikistream_assets.engine import bronze_gate, gold, silver
+from wikistream_assets.engine import append, bronze_gate, publication
 from wikistream_assets.engine.bronze_gate import AUDITING_TAG
 from wikistream_assets.engine.context import SnapshotRange
 from wikistream_assets.engine.gate_control import decide_on_failure, gate_states
@@ -14,11 +14,11 @@ from wikistream_assets.engine.ingest import drain
 from wikistream_assets.exceptions import GateError, LakeError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.diff import CHANGED, difference, version_named
-from wikistream_assets.lake.state import AUDIT_BRANCH
 from wikistream_assets.lake.table_hash import table_hashes
 from wikistream_assets.quality.rule import Status
 from wikistream_assets.settings import Settings
-from wikistream_assets.streams.edits import cleaned_events
+from wikistream_assets.streams.edits.gold import entity_trends
+from wikistream_assets.streams.edits.stream import GOLD
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DEAD_LETTER,
@@ -27,6 +27,7 @@ from wikistream_assets.streams.edits.tables import (
     QUARANTINE,
     RAW_EVENTS,
 )
+from wikistream_assets.tables.spec import TableSpec
 from wikistream_assets.upkeep import rollback
 from wikistream_assets.upkeep.rollback import roll_back
 from wikistream_assets_tests.conftest import SettingsFactory
@@ -58,8 +59,10 @@ def test_a_bad_publication_is_undone_and_the_next_cycle_is_right(
     gates.add_bronze(rows[600:])
     assert gates.bronze_gate().passed
     with monkeypatch.context() as bug:
-        right = cleaned_events.good
-        bug.setattr(silver, "good", lambda marked: right(marked).replace({"edit": "log"}, subset=["event_type"]))
+        right = append.good
+        bug.setattr(
+            append, "good", lambda marked, spec: right(marked, spec).replace({"edit": "log"}, subset=["event_type"])
+        )
         assert gates.silver().passed  # no rule sees it
         assert gates.gold().passed
     bad = table_hashes(lake)
@@ -111,13 +114,13 @@ def test_gold_goes_back_as_one_and_is_made_again(gates: GateLake) -> None:
 
 def _spoil(monkeypatch: pytest.MonkeyPatch, column: str, value: str, where: str) -> None:
     """A bug of the transform: where the condition holds, Silver's column has the value."""
-    right = cleaned_events.good
+    right = append.good
 
-    def wrong(marked: DataFrame) -> DataFrame:
+    def wrong(marked: DataFrame, spec: TableSpec) -> DataFrame:
         spoiled = sf.when(sf.expr(where), sf.expr(value)).otherwise(sf.col(column))
-        return right(marked).withColumn(column, spoiled.cast(marked.schema[column].dataType))
+        return right(marked, spec).withColumn(column, spoiled.cast(marked.schema[column].dataType))
 
-    monkeypatch.setattr(silver, "good", wrong)
+    monkeypatch.setattr(append, "good", wrong)
 
 
 class _Killed(BaseException):
@@ -139,15 +142,15 @@ def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
     with monkeypatch.context() as bug:
         _spoil(bug, "event_type", "'log'", "event_type = 'edit'")  # no rule of Silver sees it
         assert gates.silver().passed
-        compute = gold.entity_trends.compute
+        compute = entity_trends.compute
         bug.setattr(
-            gold.entity_trends,
+            entity_trends,
             "compute",
             lambda *args, **named: compute(*args, **named).withColumn("rank", sf.col("rank") + 200),
         )
         assert not gates.gold().passed
     wrong = gates.mains(CLEANED_EVENTS)[CLEANED_EVENTS.identifier]
-    assert gold.pending_range(lake.look()).end == wrong
+    assert publication.pending_range(lake.look(), GOLD).end == wrong
 
     if killed:
         seen: list[str] = []
@@ -163,16 +166,14 @@ def test_what_gold_did_not_let_through_goes_with_the_silver_it_was_made_from(
             fault.setattr(rollback, "failpoint", kill)
             with pytest.raises(_Killed):
                 _back(gates, CLEANED_EVENTS, good[CLEANED_EVENTS.identifier])
-        assert lake.state(HOURLY_STATS).head(AUDIT_BRANCH) is not None
-        assert gold.recompute(gates.ctx, ["2026-03-01"]).passed, "no failed range is in the way"
+        assert lake.state(HOURLY_STATS).waiting
+        assert publication.recompute(gates.ctx, GOLD, ["2026-03-01"]).passed, "no failed range is in the way"
     else:
         tables = [CLEANED_EVENTS.identifier, QUARANTINE.identifier]
         assert _back(gates, CLEANED_EVENTS, good[CLEANED_EVENTS.identifier]) == tables
-        assert [lake.state(spec).head(AUDIT_BRANCH) for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES)] == [
-            None
-        ] * 6
+        assert not any(lake.state(spec).audit_branches for spec in (CLEANED_EVENTS, QUARANTINE, *GOLD_TABLES))
     assert gates.mains(CLEANED_EVENTS, QUARANTINE) == good
-    assert gold.pending_range(lake.look()).empty
+    assert publication.pending_range(lake.look(), GOLD).empty
 
     gates.add_bronze(rows[700:])
     reports = gates.cycle()
@@ -232,10 +233,10 @@ def test_a_failed_bronze_range_stays_when_only_newer_rows_go_back(
     gates.add_bronze(rows[200:300])
     _back(gates, RAW_EVENTS, failed.range.end)
     gates.add_bronze(rows[300:])
-    assert bronze_gate.pending_range(lake.look()) == failed.range
+    assert bronze_gate.pending_range(lake.look(), RAW_EVENTS) == failed.range
     _back(gates, RAW_EVENTS, passed)
     assert lake.state(RAW_EVENTS).head(AUDITING_TAG) is None
-    assert bronze_gate.pending_range(lake.look()).empty
+    assert bronze_gate.pending_range(lake.look(), RAW_EVENTS).empty
 
 
 def test_what_would_lose_rows_is_refused(gates: GateLake) -> None:

@@ -21,14 +21,15 @@ from wikistream_assets.components.events import (
 from wikistream_assets.components.steps import audited
 from wikistream_assets.embedded.source import chosen_source, demo_source
 from wikistream_assets.engine.bronze_gate import LAYER as BRONZE
+from wikistream_assets.engine.bronze_gate import gate_lease
 from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.exceptions import BrokerError, StepError
 from wikistream_assets.kafka.broker import Broker
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.resources.ports import Compute, KafkaBroker, Lake, Notifier
 from wikistream_assets.settings import load_settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
-from wikistream_assets.streams.registry import EDITS
 
 _SETTINGS: Final = load_settings()
 FRESH_SECONDS: Final = round(_SETTINGS.bronze_trigger_seconds + _SETTINGS.bronze_fresh_seconds)
@@ -57,7 +58,7 @@ _FIGURES: Final = {
         asset_spec(spec, kinds=("iceberg", "spark", "kafka"), fresh_seconds=FRESH_SECONDS)
         for spec in (RAW_EVENTS, DEAD_LETTER)
     ],
-    pool="bronze",
+    pool=EDITS.lease(BRONZE),
     description="Drains what is in Kafka now; while a live stream owns the tables, waits until it has caught up as far.",
 )
 def bronze(
@@ -72,7 +73,7 @@ def bronze(
             _read_first_events(broker.connect(), lakehouse, context.log.info)
         try:
             ends = broker.connect().ends(EVENT_TOPICS)
-            said = compute.run(Step(EDITS, Action.DRAIN, context.run.run_id))
+            said = compute.run(Step(EDITS.name, Action.DRAIN, context.run.run_id))
             if broker.connect().has_committed_records(lakehouse.state(RAW_EVENTS).position, ends):
                 raise StepError("bronze: the step ran, and records that were in Kafka before it still wait there")
         except BrokerError as error:
@@ -88,7 +89,7 @@ def bronze(
 @dg.multi_asset_check(
     name="bronze_gate",
     specs=check_specs(RAW_EVENTS),
-    pool="bronze_gate",
+    pool=gate_lease(EDITS),
     description="Audits the Bronze snapshots no gate has seen; a pass moves the tag up to which Silver may read.",
 )
 def bronze_gate(
@@ -98,9 +99,9 @@ def bronze_gate(
     notifier: dg.ResourceParam[Notifier],
 ) -> Iterator[dg.AssetCheckResult]:
     op = context.op_execution_context
-    step = Step(EDITS, Action.GATE, op.run.run_id)
+    step = Step(EDITS.name, Action.GATE, op.run.run_id)
     with plain_failures():
-        yield from audited(op, step, BRONZE, (RAW_EVENTS,), compute, lake.open(), notifier.open())
+        yield from audited(op, step, BRONZE, compute, lake.open(), notifier.open())
 
 
 @dg.asset_check(

@@ -26,7 +26,6 @@ from wikistream_assets.alerts.watch import (
     watch_dead_letters,
     watch_lag,
     watch_latency,
-    watch_risks,
     watch_stale,
 )
 from wikistream_assets.components.events import SOURCE_WITHOUT_GAP, failure_text
@@ -48,8 +47,10 @@ from wikistream_assets.instance.dagster_private import (
 from wikistream_assets.instance.run_launcher import TOOK_TOO_LONG
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.quality.rule import Status
+from wikistream_assets.readers.edits.risks import watch_risks
 from wikistream_assets.resources.ports import KafkaBroker, Lake, Notifier, StreamSupervisor
 from wikistream_assets.settings import Settings, load_settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import RAW_EVENTS
 from wikistream_assets.supervision.stream_watch import source_is_silent
 
@@ -153,7 +154,7 @@ def lag_alerts(
     broker: dg.ResourceParam[KafkaBroker],
 ) -> dg.SkipReason:
     try:
-        found = lag(broker.connect(), lake.open())
+        found = lag(broker.connect(), lake.open(), EDITS)
     except BrokerError as error:
         return dg.SkipReason(str(error))
     seen = json.loads(context.cursor) if context.cursor else {}
@@ -175,7 +176,7 @@ def latency_alerts(
         context.update_cursor("")
         return dg.SkipReason("the events of a capture are old")
     most = settings.alert_latency_seconds
-    late = watch_latency(notifier.open(), lake.open(), _late(context), time.time(), most)
+    late = watch_latency(notifier.open(), lake.open(), EDITS.raw, _late(context), time.time(), most)
     context.update_cursor("" if late is None else json.dumps(asdict(late)))
     if late is None:
         return dg.SkipReason("in time")
@@ -187,7 +188,7 @@ def dlq_alerts(
     context: dg.SensorEvaluationContext, notifier: dg.ResourceParam[Notifier], lake: dg.ResourceParam[Lake]
 ) -> dg.SkipReason:
     most = load_settings().alert_dlq_per_minute
-    found = watch_dead_letters(notifier.open(), lake.open(), _growth(context), time.time(), most)
+    found = watch_dead_letters(notifier.open(), lake.open(), EDITS, _growth(context), time.time(), most)
     context.update_cursor(json.dumps(asdict(found)))
     return dg.SkipReason(f"{found.total:.0f} dead letters so far")
 
@@ -365,7 +366,7 @@ def _watch_stale_tables(
     """Look at each of them again, and put what is to be remembered in its place; returns one line for the tick."""
     settings = load_settings()
     idle, said = _idle_source(lakehouse, broker, stream, settings)
-    waiting = set(waiting_layers(lakehouse.look()))
+    waiting = set(waiting_layers(lakehouse.look(), EDITS))
     for table, seen in stale.items():
         layer = table.partition(".")[0]
         idle_here = None if waiting & _GATES_BEFORE.get(layer, waiting) else idle

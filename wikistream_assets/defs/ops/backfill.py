@@ -11,12 +11,10 @@ import dagster as dg
 
 from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.components.steps import carried_out
-from wikistream_assets.engine.gold import LAYER as GOLD
 from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.resources.ports import Compute, Lake
-from wikistream_assets.streams.edits.tables import GOLD_TABLES
-from wikistream_assets.streams.registry import EDITS
+from wikistream_assets.streams.edits.stream import EDITS, GOLD
 from wikistream_assets.upkeep.backfill import days
 
 _FIRST_DAY: Final = "2020-01-01"
@@ -38,7 +36,7 @@ class BackfillConfig(dg.Config):
     to_date: str
 
 
-@dg.op(pool="gold")
+@dg.op(pool=EDITS.lease(GOLD.layer))
 def recompute_days(
     context: dg.OpExecutionContext,
     config: BackfillConfig,
@@ -48,8 +46,8 @@ def recompute_days(
     """Compare Silver with Bronze, recompute Gold, publish it if it passes its gate."""
     with plain_failures():
         dates = days(config.from_date, config.to_date)
-        step = Step(EDITS, Action.RECOMPUTE, context.run_id, {"dates": dates})
-        report = carried_out(step, GOLD, GOLD_TABLES, compute, lake.open())
+        step = Step(EDITS.name, Action.RECOMPUTE, context.run_id, {"dates": dates})
+        report = carried_out(step, GOLD.layer, compute, lake.open())
     figures: dict[str, Any] = {"from": dates[0], "to": dates[-1], "days": len(dates), "published": report.passed}
     context.add_output_metadata(figures)
     if not report.passed:
@@ -57,7 +55,7 @@ def recompute_days(
             f"Gold's gate failed, nothing was published: {'; '.join(map(_breach, report.blocking))}",
             allow_retries=False,
         )
-    for spec in GOLD_TABLES:
+    for spec in GOLD.tables:
         context.log_event(dg.AssetObservation(asset_key(spec), metadata=figures))
 
 

@@ -8,6 +8,7 @@ from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.exceptions import BrokerError
 from wikistream_assets.resources.ports import KafkaBroker, Lake
 from wikistream_assets.settings import load_settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import DEAD_LETTER
 from wikistream_assets.upkeep.redrive import Selection, redrive
 
@@ -19,7 +20,7 @@ def redrive_waiting_letters(
     """Redrive every letter that waits; an observation of the table says what became of them."""
     with plain_failures():
         broker.hold(context.log.info)
-        report = redrive(lake.open(), load_settings(), Selection())
+        report = redrive(lake.open(), EDITS, load_settings(), Selection())
     figures = {name.replace("_", " "): number for name, number in asdict(report).items()}
     context.add_output_metadata(figures)
     if report.redriven:

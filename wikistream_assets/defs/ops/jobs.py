@@ -11,7 +11,7 @@ from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.instance.cycles import CYCLE
 from wikistream_assets.instance.run_launcher import WARM
 from wikistream_assets.resources.ports import Compute
-from wikistream_assets.streams.registry import EDITS
+from wikistream_assets.streams.edits.stream import EDITS
 
 # each step finds its own place in the lake, whatever the run before it did
 _ALL_STEPS = {"dagster/retry_strategy": "ALL_STEPS"}
@@ -72,7 +72,7 @@ class DecisionConfig(dg.Config):
 @dg.op
 def decide(context: dg.OpExecutionContext, config: DecisionConfig, compute: dg.ResourceParam[Compute]) -> None:
     """Record the decision; the next run of the layer obeys it."""
-    step = Step(EDITS, Action.DECIDE, context.run_id, config.model_dump(mode="json"))
+    step = Step(EDITS.name, Action.DECIDE, context.run_id, config.model_dump(mode="json"))
     with plain_failures():
         preview = compute.run(step)
     context.log.info(preview["text"])

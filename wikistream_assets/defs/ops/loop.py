@@ -12,6 +12,7 @@ from wikistream_assets.instance.dagster_private import MAX_RETRIES_TAG, NOT_FINI
 from wikistream_assets.lake.state import TableState, clock_is_behind
 from wikistream_assets.resources.ports import KafkaBroker, Lake
 from wikistream_assets.settings import load_settings
+from wikistream_assets.streams.edits.stream import EDITS
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, HOURLY_STATS, RAW_EVENTS
 from wikistream_assets.supervision.cycle_loop import due
 
@@ -39,7 +40,7 @@ def cycle_loop(
         running=running[0].dagster_run.run_id if running else None,
         last=last_cycle(context.instance),
         first_data_at=_first_data_at(states[RAW_EVENTS]),
-        pending=bool(waiting_layers(states)),
+        pending=bool(waiting_layers(states, EDITS)),
         settings=settings,
     )
     if decision.key is None:

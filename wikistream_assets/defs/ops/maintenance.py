@@ -10,17 +10,18 @@ from wikistream_assets.components.events import asset_key, plain_failures
 from wikistream_assets.engine.step import Action, Step
 from wikistream_assets.resources.ports import Compute, Notifier
 from wikistream_assets.settings import load_settings
-from wikistream_assets.streams.registry import EDITS, TABLE_BY_IDENTIFIER
-from wikistream_assets.upkeep.maintenance import LAYERS
-from wikistream_assets.upkeep.masking import ORDER
+from wikistream_assets.streams.declaration import RAW_LAYER
+from wikistream_assets.streams.edits.stream import EDITS
+from wikistream_assets.streams.registry import TABLE_BY_IDENTIFIER
+from wikistream_assets.tables.dq_audit import AUDIT_TRAIL
+from wikistream_assets.upkeep.maintenance import layers_of
+from wikistream_assets.upkeep.masking import layers_to_mask
 
 _POOLS: Final = {
-    "bronze": "bronze_maintenance",  # beside the stream and the drain: appends and rewrites commute
-    "silver": "silver",
-    "gold": "gold",
-    "dq_audit": "dq_audit",
+    **{publication.layer: EDITS.lease(publication.layer) for publication in EDITS.publications},
+    RAW_LAYER: EDITS.lease("bronze_maintenance"),  # beside the stream and the drain: appends and rewrites commute
+    AUDIT_TRAIL: AUDIT_TRAIL,
 }
-
 
 _DONE: Final = {"partitions compacted": "compacted", "snapshots expired": "expired", "orphans": "orphans"}
 
@@ -40,7 +41,7 @@ def _step(layer: str) -> dg.OpDefinition:
         description=f"Compaction, manifests and expiry of the {layer} tables; never touches what a reader still needs.",
     )
     def step(context: dg.OpExecutionContext, config: MaintenanceConfig, compute: dg.ResourceParam[Compute]) -> None:
-        step = Step(EDITS, Action.MAINTAIN, context.run_id, {"layer": layer, "orphans": config.orphans})
+        step = Step(EDITS.name, Action.MAINTAIN, context.run_id, {"layer": layer, "orphans": config.orphans})
         with plain_failures():
             said = compute.run(step)
         for report in said.get("reports", ()):
@@ -56,7 +57,7 @@ def _figures(report: Mapping[str, Any]) -> dict[str, int | str]:
     return sizes | done | ({"left undone": report["note"]} if report["note"] else {})
 
 
-_STEPS: Final = {layer: _step(layer) for layer in LAYERS}
+_STEPS: Final = {layer: _step(layer) for layer in layers_of(EDITS)}
 
 
 @dg.job(
@@ -92,7 +93,7 @@ def _masking_step(layer: str) -> dg.OpDefinition:
     )
     def step(context: dg.OpExecutionContext, compute: dg.ResourceParam[Compute]) -> None:
         today = datetime.now(UTC).date().isoformat()
-        step = Step(EDITS, Action.MASK, context.run_id, {"layer": layer, "today": today})
+        step = Step(EDITS.name, Action.MASK, context.run_id, {"layer": layer, "today": today})
         with plain_failures():
             said = compute.run(step)
         for report in said.get("reports", ()):
@@ -117,7 +118,7 @@ def forget_alerts(context: dg.OpExecutionContext, notifier: dg.ResourceParam[Not
 )
 def masking() -> None:
     done = None
-    for layer in ORDER:
+    for layer in layers_to_mask(EDITS):
         step = _masking_step(layer)
         done = step(before=done) if done is not None else step()
     forget_alerts()

@@ -117,7 +117,7 @@ def _help(memory: Memory, seen: Seen, control: StreamControl, alerts: Alerts, se
     step = next_step(memory, seen.now, settings)
     waiting = f"records have been waiting for Bronze since {memory.waiting_since}, newest snapshot {seen.snapshot_id}"
     if step is Step.GIVE_UP:
-        message = f"{waiting}; {memory.tries} starts did not help: see logs/stream.out, mend it, then 'make down' and 'make up'"
+        message = f"{waiting}; {memory.tries} restarts did not help: see logs/stream.out, fix it, then 'make down' and 'make up'"
         alerts.fire(Alert(AlertKind.STREAM_GIVEN_UP, STREAM, message))
         return replace(memory, given_up=True)
     if step is Step.RESTART and control.restart(seen.stream.instance):

@@ -19,13 +19,14 @@ from pyiceberg.table import Table
 
 from wikistream_assets.lake.lakehouse import Lakehouse
 from wikistream_assets.lake.local_files import local_path
-from wikistream_assets.lake.query import common_gold_versions, connect, relation
+from wikistream_assets.lake.query import common_versions, connect, relation
 from wikistream_assets.lake.state import Version
 from wikistream_assets.streams.edits.tables import (
     CLEANED_EVENTS,
     DAILY_ANALYTICS_SUMMARY,
     DEAD_LETTER,
     ENTITY_TRENDS,
+    GOLD_TABLES,
     HOURLY_STATS,
     QUARANTINE,
     RAW_EVENTS,
@@ -120,7 +121,7 @@ class _Finder:
     def __init__(self, lake: Lakehouse, connection: duckdb.DuckDBPyConnection) -> None:
         self.lake = lake
         self.connection = connection
-        self.gold = common_gold_versions(lake.look())
+        self.gold = common_versions(lake.look(), GOLD_TABLES)
         self._tables: dict[str, Table] = {}
 
     def table(self, spec: TableSpec) -> Table:

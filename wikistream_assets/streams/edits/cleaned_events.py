@@ -13,23 +13,21 @@ from pyspark.sql import functions as sf
 from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
 from wikistream_assets.streams.edits import users, wikis
 from wikistream_assets.streams.edits.classes import classes
-from wikistream_assets.streams.edits.tables.silver import CLEANED_EVENTS, QUARANTINE
+from wikistream_assets.streams.edits.tables.silver import CLEANED_EVENTS
 from wikistream_assets.transforms import text
 from wikistream_assets.transforms.instants import instant
 from wikistream_assets.transforms.kafka import place
+from wikistream_assets.transforms.marks import (
+    DUPLICATE_EVENT_ID,
+    FAILED_RULES,
+    REJECTED_BY,
+    REJECTED_PREFIX,
+    Rejection,
+)
 
 EVENT_TYPES: Final = ("edit", "new", "log", "categorize", "external")
 OTHER_TYPE: Final = "other"
 """Numeric types (extensions' own kinds of change); the event schema allows "or a number"."""
-
-DUPLICATE_EVENT_ID: Final = "duplicate_event_id"
-REJECTED_PREFIX: Final = "rejected:"
-
-REJECTED_BY: Final = "_rejected_by"
-"""An optional column of Bronze rows: id of the operator's decision that keeps the row from Silver, or null."""
-
-FAILED_RULES: Final = "failed_rules"
-"""The column ``split`` adds: comma-separated reasons, null for a good row."""
 
 _BRONZE_REASONS: Final = "_bronze_reasons"
 _COPY: Final = "_copy"
@@ -70,19 +68,6 @@ ROW_RULES: Final = (
     ),
 )
 """Only what is impossible. Clean captures of four different years break none of these in any row."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """An operator's decision that matching rows must not reach Silver.
-
-    Attributes:
-        decision_id: id of the row in ``dq_audit.gate_decisions``.
-        predicate: SQL condition on the cleaned row; null counts as no match.
-    """
-
-    decision_id: str
-    predicate: str
 
 
 def clean(
@@ -140,7 +125,7 @@ def split(
 ) -> DataFrame:
     """Clean Bronze rows and say of each whether it may enter Silver.
 
-    ``good`` and ``quarantined`` are the two filters of the result: together they hold each input row exactly once.
+    ``marks.good`` and ``marks.set_aside`` are the two filters of the result: together they hold each input row exactly once.
 
     Args:
         bronze: rows of ``bronze.raw_events``, with ``REJECTED_BY`` if some are rejected.
@@ -178,17 +163,6 @@ def split(
         *(_reason(rejection) for rejection in rejections),
     ]
     return cleaned.withColumn(FAILED_RULES, _unless_empty(sf.concat_ws(",", *reasons))).drop(_BRONZE_REASONS)
-
-
-def good(marked: DataFrame) -> DataFrame:
-    """The rows of ``split`` that enter Silver, exactly the columns of ``silver.cleaned_events``."""
-    return marked.where(sf.col(FAILED_RULES).isNull()).select(*CLEANED_EVENTS.column_names)
-
-
-def quarantined(marked: DataFrame, *, processed_at: datetime | Column) -> DataFrame:
-    """The rows of ``split`` that must not, exactly the columns of ``quarantine.cleaned_events``."""
-    bad = marked.where(sf.col(FAILED_RULES).isNotNull())
-    return bad.withColumn("quarantine_processed_at", instant(processed_at)).select(*QUARANTINE.column_names)
 
 
 def _unless_empty(text: Column) -> Column:

@@ -9,7 +9,8 @@ from typing import Final
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from wikistream_assets.streams.edits.users import is_address, keyed_hash, normalized, pseudonym, without_addresses
+from wikistream_assets.streams.edits.users import normalized
+from wikistream_assets.transforms.pseudonyms import is_address, keyed_hash, pseudonym, without_addresses
 
 USER_NAMESPACES: Final = (2, 3)
 """MediaWiki's namespaces of pages that are named after a user: user pages and their talk pages."""
@@ -69,7 +70,7 @@ def mask_cleaned(rows: DataFrame, key: bytes) -> DataFrame:
     )
 
 
-def mask_dead_letters(rows: DataFrame) -> DataFrame:
+def mask_dead_letters(rows: DataFrame, _: bytes) -> DataFrame:
     """``bronze.dead_letter``: the original is gone; that there was one, when and why, stays."""
     nothing = sf.lit(None).cast("string")
     return rows.withColumns({"original": nothing, "detail": nothing})
@@ -80,7 +81,7 @@ def mask_scores(rows: DataFrame, key: bytes) -> DataFrame:
     return rows.withColumn("entity_id", masked_user(sf.col("entity_id"), key))
 
 
-def mask_trends(rows: DataFrame, silver: DataFrame, key: bytes) -> DataFrame:
+def mask_trends(rows: DataFrame, key: bytes, silver: DataFrame) -> DataFrame:
     """``gold.entity_trends``: users hidden, and pages as in Silver.
 
     Args:
@@ -100,15 +101,3 @@ def mask_trends(rows: DataFrame, silver: DataFrame, key: bytes) -> DataFrame:
         .otherwise(sf.col("entity_id"))
     )
     return rows.join(sf.broadcast(wanted), "entity_id", "left").withColumn("entity_id", entity_id).select(*rows.columns)
-
-
-def mask_failing_keys(rows: DataFrame, key: bytes) -> DataFrame:
-    """``dq_audit.failing_rows``: keys of Gold rows name users; all others are ids of events, which name nobody."""
-    named = sf.col("table_name").startswith("gold.") & ~sf.col("failing_key").rlike(rf"\Akey-{_HASH}\z")
-    hidden = sf.concat(sf.lit("key-"), keyed_hash(sf.col("failing_key"), key))
-    return rows.withColumn("failing_key", sf.when(named, hidden).otherwise(sf.col("failing_key")))
-
-
-def mask_decisions(rows: DataFrame) -> DataFrame:
-    """``dq_audit.gate_decisions``: the condition that named rows is gone; who decided what, and why, stays."""
-    return rows.withColumn("predicate", sf.lit(None).cast("string"))

@@ -15,9 +15,7 @@ from producer.contract import Reason
 from producer.envelope import EVENT_DDL, REJECTED_DDL
 from producer.times import DATE_TIME, EARLIEST_EVENT, MAX_AHEAD
 from producer.topics import DLQ_EVENTS
-from wikistream_assets.streams.edits.tables.bronze import RAW_EVENTS
 from wikistream_assets.transforms.instants import hour_of_day, instant
-from wikistream_assets.transforms.kafka import place
 
 UNREADABLE_ENVELOPE: Final = "unreadable_envelope"
 """The record's value is not what the producer writes; the other reasons are those of ``producer.contract.Reason``."""
@@ -92,30 +90,6 @@ def stamp(parsed: DataFrame, processed_at: datetime) -> DataFrame:
             "rejected_at": sf.when(rejects, instant(processed_at)).otherwise(sf.col("rejected_at")),
         }
     )
-
-
-def first_places(parsed: DataFrame, known_ids: DataFrame) -> DataFrame:
-    """Where the events are that Bronze does not have yet: one row for each new ``event_id``, in column ``place``.
-
-    Args:
-        parsed: what ``stamp`` returned.
-        known_ids: column event_id: the events that Bronze already holds in the hours that ``parsed`` touches. A redelivered event
-            has the time it had before, so no other hour can hold it.
-
-    Returns:
-        Column place (long): of several records with the same event_id the first in order of partition and offset.
-    """
-    ids = parsed.where(sf.col("reason").isNull()).select("event_id", place().alias("place"))
-    # The batch is small and known, the hours' history may be long: broadcast the batch, scan the history once, shuffle neither.
-    hits = known_ids.join(sf.broadcast(ids.select("event_id")), "event_id", "left_semi")
-    firsts = ids.groupBy("event_id").agg(sf.min("place").alias("place"))
-    return firsts.join(sf.broadcast(hits), "event_id", "left_anti").select("place")
-
-
-def at_places(parsed: DataFrame, places: DataFrame) -> DataFrame:
-    """The events of ``parsed`` whose records stand at ``places`` (of ``first_places``), columns as in ``bronze.raw_events``."""
-    placed = parsed.where(sf.col("reason").isNull()).withColumn("place", place())
-    return placed.join(sf.broadcast(places), "place", "left_semi").select(*RAW_EVENTS.column_names)
 
 
 def _json(column: str, ddl: str) -> Column:

@@ -6,8 +6,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
 from wikistream_assets.streams.edits import cleaned_events
-from wikistream_assets.streams.edits.cleaned_events import REJECTED_BY, ROW_RULES, Rejection
+from wikistream_assets.streams.edits.cleaned_events import ROW_RULES
 from wikistream_assets.streams.edits.tables import CLEANED_EVENTS, QUARANTINE
+from wikistream_assets.transforms import marks
+from wikistream_assets.transforms.marks import REJECTED_BY, Rejection
 from wikistream_assets_tests.streams.edits.frames import (
     BRONZE_PROCESSED_AT,
     PROCESSED_AT,
@@ -70,8 +72,8 @@ def test_the_frames_are_exactly_the_contracts(spark: SparkSession) -> None:
         cleaned_events.clean(bronze, processed_at=PROCESSED_AT).dtypes
         == spark.createDataFrame([], ddl(CLEANED_EVENTS)).dtypes
     )
-    assert cleaned_events.good(marked).dtypes == spark.createDataFrame([], ddl(CLEANED_EVENTS)).dtypes
-    quarantined = cleaned_events.quarantined(marked, processed_at=PROCESSED_AT)
+    assert marks.good(marked, CLEANED_EVENTS).dtypes == spark.createDataFrame([], ddl(CLEANED_EVENTS)).dtypes
+    quarantined = marks.set_aside(marked, QUARANTINE, quarantine_processed_at=PROCESSED_AT)
     assert quarantined.dtypes == spark.createDataFrame([], ddl(QUARANTINE)).dtypes
 
 
@@ -233,8 +235,8 @@ def test_good_and_quarantined_hold_every_row_once(spark: SparkSession) -> None:
         for number, user in enumerate(users)
     ]
     marked = cleaned_events.split(bronze_frame(spark, *rows), processed_at=PROCESSED_AT)
-    good = collected(cleaned_events.good(marked))
-    bad = collected(cleaned_events.quarantined(marked, processed_at=PROCESSED_AT))
+    good = collected(marks.good(marked, CLEANED_EVENTS))
+    bad = collected(marks.set_aside(marked, QUARANTINE, quarantine_processed_at=PROCESSED_AT))
     assert sorted(row["rc_id"] for row in good) == [0, 2]
     assert sorted((row["rc_id"], row["failed_rules"]) for row in bad) == [
         (1, "missing_user"),

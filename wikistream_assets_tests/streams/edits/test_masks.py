@@ -8,7 +8,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
 from wikistream_assets.streams.edits.masks import masked_title, masked_user
-from wikistream_assets.streams.edits.users import normalized, pseudonym
+from wikistream_assets.streams.edits.users import normalized
+from wikistream_assets.transforms.pseudonyms import pseudonym
 
 pytestmark = pytest.mark.spark
 

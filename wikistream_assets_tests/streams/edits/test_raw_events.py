@@ -16,8 +16,9 @@ from producer.envelope import Envelope
 from producer.times import EARLIEST_EVENT, MAX_AHEAD
 from wikistream_assets.settings import Settings
 from wikistream_assets.streams.edits.dead_letter import dead_letters
-from wikistream_assets.streams.edits.raw_events import at_places, first_places, parse, stamp
+from wikistream_assets.streams.edits.raw_events import parse, stamp
 from wikistream_assets.streams.edits.tables import DEAD_LETTER, RAW_EVENTS
+from wikistream_assets.transforms.kafka import at_places, first_places
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.kafka_records import INGESTED_AT, Message, envelope, judged
 from wikistream_assets_tests.producer.notations import ABSENT, DATE_TIMES, SECONDS
@@ -261,7 +262,7 @@ def test_columns_are_the_contracts(spark: SparkSession) -> None:
     parsed = read(kafka_frame(spark, [wrapped(GOOD)]))
     known = spark.createDataFrame([], "event_id STRING")
     for rows, spec in (
-        (at_places(parsed, first_places(parsed, known)), RAW_EVENTS),
+        (at_places(parsed, first_places(parsed, known), RAW_EVENTS.column_names), RAW_EVENTS),
         (dead_letters(parsed), DEAD_LETTER),
     ):
         expected = spark.createDataFrame([], ddl(spec)).schema
@@ -279,7 +280,7 @@ def test_the_first_record_of_an_event_wins_and_known_events_are_left_out(spark: 
     records = frames[2].union(frames[1]).union(frames[0]).union(kafka_frame(spark, [raw(b"?")], partition=3))
     parsed = read(records)
     known = spark.createDataFrame([("d",), ("f",), ("z",)], "event_id STRING")
-    kept = collected(at_places(parsed, first_places(parsed, known)))
+    kept = collected(at_places(parsed, first_places(parsed, known), RAW_EVENTS.column_names))
     assert {(row["event_id"], row["kafka_partition"], row["kafka_offset"]) for row in kept} == {
         ("a", 0, 0),
         ("b", 0, 1),
@@ -299,7 +300,7 @@ def test_a_real_capture_is_read_like_plain_python_reads_it(spark: SparkSession, 
     assert len(messages) == 1950
     parsed = read(kafka_frame(spark, messages))
     known = spark.createDataFrame([], "event_id STRING")
-    rows = collected(at_places(parsed, first_places(parsed, known)))
+    rows = collected(at_places(parsed, first_places(parsed, known), RAW_EVENTS.column_names))
     expected = oracle.bronze_rows(lines, domains=None)
     oracle.assert_same_rows([{name: row[name] for name in expected[0]} for row in rows], expected, key=["event_id"])
     assert sum(row["event_type"] == "142" for row in rows) == 2

@@ -18,9 +18,11 @@ from wikistream_assets.streams.edits.tables import (
     DAILY_ANALYTICS_SUMMARY,
     ENTITY_TRENDS,
     HOURLY_STATS,
+    QUARANTINE,
     RAW_EVENTS,
     RISK_SCORES,
 )
+from wikistream_assets.transforms import marks
 from wikistream_assets_tests import oracle
 from wikistream_assets_tests.streams.edits.frames import PROCESSED_AT, USER_KEY, collected, parquet_frame, placed
 
@@ -64,7 +66,7 @@ def case(
     marked = cleaned_events.split(
         parquet_frame(spark, RAW_EVENTS, bronze, folder / "bronze.parquet"), processed_at=PROCESSED_AT
     ).persist()
-    summed_up = activity(cleaned_events.good(marked))
+    summed_up = activity(marks.good(marked, CLEANED_EVENTS))
     frames = [frame.persist() for frame in (summed_up.users, summed_up.pages, summed_up.entities)]
     silver = oracle.silver_rows(bronze)
     expected = oracle.Gold(silver, USER_KEY)
@@ -75,8 +77,8 @@ def case(
 
 
 def test_silver_holds_every_event_and_quarantines_none(case: Case) -> None:
-    oracle.assert_same_rows(collected(cleaned_events.good(case.marked)), case.silver, CLEANED_EVENTS.key)
-    assert collected(cleaned_events.quarantined(case.marked, processed_at=PROCESSED_AT)) == []
+    oracle.assert_same_rows(collected(marks.good(case.marked, CLEANED_EVENTS)), case.silver, CLEANED_EVENTS.key)
+    assert collected(marks.set_aside(case.marked, QUARANTINE, quarantine_processed_at=PROCESSED_AT)) == []
 
 
 def test_hourly_stats(case: Case) -> None:

@@ -5,7 +5,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
-from wikistream_assets.streams.edits.users import is_address, kind, pseudonym, without_addresses
+from wikistream_assets.streams.edits.users import kind
+from wikistream_assets.transforms.pseudonyms import is_address, pseudonym, without_addresses
 from wikistream_assets_tests.streams.edits.frames import USER_KEY
 from wikistream_assets_tests.user_names import KIND_BY_NAME, odd_addresses
 

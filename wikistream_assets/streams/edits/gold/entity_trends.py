@@ -10,8 +10,8 @@ from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria
 from wikistream_assets.streams.edits.gold.activity import PAGE, USER, Activity, page_name
 from wikistream_assets.streams.edits.gold.bursts import RATIO_DIGITS
 from wikistream_assets.streams.edits.tables.gold import ENTITY_TRENDS, schema_version
-from wikistream_assets.streams.edits.users import pseudonym, without_addresses
 from wikistream_assets.transforms.instants import day_is_final, instant
+from wikistream_assets.transforms.pseudonyms import pseudonym, without_addresses
 
 TOP: Final = 100
 """Entities of each type that a day keeps for their edits, and pages that it keeps for their trend."""

@@ -10,8 +10,8 @@ from pyspark.sql import functions as sf
 from wikistream_assets.quality.criteria import DEFAULT_CRITERIA, Criteria, Tier
 from wikistream_assets.streams.edits.gold.activity import Activity
 from wikistream_assets.streams.edits.tables.gold import RISK_SCORES, schema_version
-from wikistream_assets.streams.edits.users import pseudonym
 from wikistream_assets.transforms.instants import day_is_final, instant
+from wikistream_assets.transforms.pseudonyms import pseudonym
 
 HIGH: Final = "HIGH"
 MEDIUM: Final = "MEDIUM"

@@ -51,7 +51,7 @@ HOURLY_STATS = TableSpec(
         ("large_deletions", "long", "events that remove more than 5000 bytes (criteria: sizes)"),
         ("large_additions", "long", "events that add more than 50000 bytes (criteria: sizes)"),
         ("is_final", "boolean", "the hour is over and the allowed lateness has passed"),
-        ("gold_processed_at", "timestamp", "when the row was computed"),
+        ("gold_processed_at", "timestamp", "when the row was computed", "incidental"),
         (
             "schema_version",
             "string",
@@ -70,7 +70,7 @@ RISK_SCORES = TableSpec(
     description="One row per day and user with at least 5 events (criteria: risk), none with the bot flag: risk points and why.",
     columns=columns(
         ("stat_date", "string", "UTC date, yyyy-MM-dd; partition"),
-        ("entity_id", "string", "user name; IP users as ip-<keyed hash>"),
+        ("entity_id", "string", "user name; IP users as ip-<keyed hash>", "personal", "pseudonym"),
         ("entity_type", "string", "the user's user_kind"),
         ("total_edits", "long", "events of any type by the user on that day, over all domains"),
         ("edits_per_hour_avg", "double", "total_edits / hours of the day in which the user was active"),
@@ -81,7 +81,7 @@ RISK_SCORES = TableSpec(
         ("evidence", "string", "JSON: each factor's figure and points"),
         ("alert_triggered", "boolean", "risk_level is HIGH"),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
-        ("gold_processed_at", "timestamp", "when the row was computed"),
+        ("gold_processed_at", "timestamp", "when the row was computed", "incidental"),
         (
             "schema_version",
             "string",
@@ -102,7 +102,13 @@ ENTITY_TRENDS = TableSpec(
     columns=columns(
         ("stat_date", "string", "UTC date, yyyy-MM-dd; partition"),
         ("entity_type", "string", "page, user or domain"),
-        ("entity_id", "string", "domain:title, user name, or domain; IP addresses in them as ip-<keyed hash>"),
+        (
+            "entity_id",
+            "string",
+            "domain:title, user name, or domain; IP addresses in them as ip-<keyed hash>",
+            "personal",
+            "pseudonym",
+        ),
         (
             "rank",
             "int",
@@ -135,7 +141,7 @@ ENTITY_TRENDS = TableSpec(
             "edits expected in that hour: 1, and the page's usual edits (this day, 7 before) times the wiki's rise",
         ),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
-        ("gold_processed_at", "timestamp", "when the row was computed"),
+        ("gold_processed_at", "timestamp", "when the row was computed", "incidental"),
         (
             "schema_version",
             "string",
@@ -187,7 +193,7 @@ DAILY_ANALYTICS_SUMMARY = TableSpec(
             "0-100: low risk 40, registered 30, content growth 20, few deletions 10 (criteria: health)",
         ),
         ("is_final", "boolean", "the day is over and the allowed lateness has passed"),
-        ("gold_processed_at", "timestamp", "when the row was computed"),
+        ("gold_processed_at", "timestamp", "when the row was computed", "incidental"),
         (
             "schema_version",
             "string",
