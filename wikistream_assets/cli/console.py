@@ -60,7 +60,7 @@ def job_context(run_id: str) -> "JobContext":
 
     Raises:
         ConfigurationError, LakeError: as ``open_lake``.
-        SetupError: the pipeline of another version is at work on the lake.
+        SetupError: the pipeline of another version is running on the lake.
     """
     from wikistream_assets.embedded.services import refuse_another_version
     from wikistream_assets.engine.context import JobContext

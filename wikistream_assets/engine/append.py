@@ -31,6 +31,7 @@ from wikistream_assets.quality.rule import CheckOutcome
 from wikistream_assets.quality.shapes import DRIFT_CATEGORIES
 from wikistream_assets.streams.declaration import Append, Hour, Publication
 from wikistream_assets.tables.spec import TableSpec
+from wikistream_assets.transforms.instants import by_name
 from wikistream_assets.transforms.marks import Rejection, good, set_aside
 
 
@@ -159,7 +160,7 @@ class Appending:
     def _parity(self, found: Counter[Hour], branch: str, decision: str | None) -> CheckOutcome:
         """Upstream = table + quarantine: hour by hour in the range, and in total over the tables' whole life."""
         lake, spec = self._ctx.lake, self._spec
-        differences = gate.differences(gate.named(self._built.hours), gate.named(found))
+        differences = gate.differences(by_name(self._built.hours), by_name(found))
         expected = next(lake.state(self._upstream).history(self._covered.end)).total_records
         rows, quarantined = (
             version.total_records if (version := lake.state(each).head(branch)) else 0

@@ -23,7 +23,6 @@ from wikistream_assets.quality.rule import MIN_RATIO_ROWS, CheckOutcome
 from wikistream_assets.streams.declaration import Hour, Parity
 from wikistream_assets.tables.audit_rows import GateContext
 from wikistream_assets.tables.spec import TableSpec
-from wikistream_assets.transforms.instants import hour_name
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,3 @@ def judge(parity: Parity, decision: str | None) -> CheckOutcome:
         keys=tuple(wrong),
         decision=decision,
     )
-
-
-def named(hours: Counter[Hour]) -> Counter[str]:
-    """The same by the names of the hours; rows without a time have a name of their own."""
-    return Counter({hour_name(*hour): rows for hour, rows in hours.items()})

@@ -3,7 +3,7 @@
 The position of a publication's first table is the truth. Where the catalog cannot move all tables as one, the first is published
 first, and the others, which have the same position ready on their branches, are brought to it at the next start.
 
-Each attempt has branches of its own, made at the snapshots that its range was read from. A publication is a compare-and-set on
+Each attempt has its own branches, made at the snapshots that its range was read from. A publication is a compare-and-set on
 these, so two runs at once cannot both win, and none judges the rows of the other; the lock only spares the work.
 """
 
@@ -76,7 +76,7 @@ def run(ctx: JobContext, publication: Publication) -> GateReport:
     """Build, audit and publish the pending range.
 
     Raises:
-        WriterBusyError: another run is at work on this publication.
+        WriterBusyError: another run is working on this publication.
     """
     with _only_run(ctx, publication):
         return _again_if_outdated(ctx, publication, lambda: _publish_pending(ctx, publication))
@@ -91,7 +91,7 @@ def recompute(ctx: JobContext, publication: Publication, dates: Sequence[str]) -
         dates: yyyy-MM-dd; a date without events ends without rows.
 
     Raises:
-        WriterBusyError: another run is at work on this publication.
+        WriterBusyError: another run is working on this publication.
         GateError: nothing is published yet, or a failed range waits for a decision.
     """
     with _only_run(ctx, publication):

@@ -1,4 +1,4 @@
-"""A publication that recomputes: the dates that new upstream rows touch are computed anew, from all rows of these dates."""
+"""A publication that recomputes: the dates that new upstream rows touch are computed again, from all rows of these dates."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ class Position:
         source: upstream snapshot id.
         watermark: newest event time upstream up to that snapshot; None before the first event.
         open_dates: dates whose rows are not final yet; they are computed again when the watermark moves.
-        recomputed: the run that computed some dates anew from the same source; it tells its publication from the one before.
+        recomputed: the run that recomputed some dates from the same source; it tells its publication from the one before.
     """
 
     source: int

@@ -414,7 +414,8 @@ class Lakehouse:
             BranchOutdatedError: as ``publish``.
         """
         table = self.table(spec)
-        self._carry_out(_forwarded(spec, table, branch, base, TableState.of(spec, table).batch_branches))
+        state = TableState.of(spec, table)
+        self._carry_out(_forwarded(table, state, branch, base, state.batch_branches))
 
     def publish(
         self,
@@ -463,7 +464,8 @@ class Lakehouse:
 
     def _to_publish(self, spec: TableSpec, branch: str, bases: Mapping[TableSpec, int]) -> Commit:
         table = self.table(spec)
-        return _forwarded(spec, table, branch, bases.get(spec), TableState.of(spec, table).audit_branches)
+        state = TableState.of(spec, table)
+        return _forwarded(table, state, branch, bases.get(spec), state.audit_branches)
 
     def _carry_out(self, commit: Commit) -> None:
         done = self.catalog.commit_table(commit.table, commit.requirements, commit.updates)
@@ -483,15 +485,14 @@ class Lakehouse:
         table.manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
 
 
-def _forwarded(spec: TableSpec, table: Table, branch: str, base: int | None, dropped: Iterable[str]) -> Commit:
+def _forwarded(table: Table, state: TableState, branch: str, base: int | None, dropped: Iterable[str]) -> Commit:
     """Main of the table moved from ``base`` to the head of ``branch``, and the branches ``dropped``."""
-    state = TableState.of(spec, table)
-    head, main = state.head(branch), state.head_id()
+    name, head, main = state.spec.identifier, state.head(branch), state.head_id()
     if head is None:
-        raise BranchOutdatedError(f"{spec.identifier}: {branch!r} was overtaken by another publication and is gone")
+        raise BranchOutdatedError(f"{name}: {branch!r} was overtaken by another publication and is gone")
     goes_on = any(version.snapshot_id == main for version in state.history(head.snapshot_id))
     if not goes_on or base not in (None, main):
-        raise BranchOutdatedError(f"{spec.identifier}: main has moved since {branch!r} was made; build it again")
+        raise BranchOutdatedError(f"{name}: main has moved since {branch!r} was made; build it again")
     return Commit(
         table,
         (

@@ -1,5 +1,7 @@
 """Instants, independent of the session's time zone: every figure here is UTC."""
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -52,6 +54,11 @@ def _micros(value: datetime) -> int:
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} has no time zone: pass an aware datetime")
     return (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def by_name(hours: Mapping[tuple[str, int], int]) -> Counter[str]:
+    """Numbers of hours by the hours' names."""
+    return Counter({hour_name(*hour): number for hour, number in hours.items()})
 
 
 def hour_name(day: str | None, hour: int | None) -> str:

@@ -11,7 +11,7 @@ from wikistream_assets.streams.edits.gold.risk_scores import LEVELS
 from wikistream_assets.streams.edits.rules.gold import PARITY_HOURLY_DAILY, PARITY_SILVER_GOLD
 from wikistream_assets.streams.edits.tables.gold import DAILY_ANALYTICS_SUMMARY, HOURLY_STATS, RISK_SCORES
 from wikistream_assets.tables.spec import TableSpec
-from wikistream_assets.transforms.instants import hour_name
+from wikistream_assets.transforms.instants import by_name
 
 
 def parities(tables: Mapping[TableSpec, DataFrame], silver: Counter[Hour]) -> list[Parity]:
@@ -33,7 +33,7 @@ def parities(tables: Mapping[TableSpec, DataFrame], silver: Counter[Hour]) -> li
         for level in LEVELS:
             found[f"{row['summary_date']} {level}"] += row[f"{level.lower()}_risk_user_count"] or 0
     return [
-        Parity(HOURLY_STATS, PARITY_SILVER_GOLD, _named(silver), _named(hours)),
+        Parity(HOURLY_STATS, PARITY_SILVER_GOLD, by_name(silver), by_name(hours)),
         Parity(DAILY_ANALYTICS_SUMMARY, PARITY_HOURLY_DAILY, expected, found),
     ]
 
@@ -41,7 +41,3 @@ def parities(tables: Mapping[TableSpec, DataFrame], silver: Counter[Hour]) -> li
 def _events_by_hour(hourly: DataFrame) -> Counter[Hour]:
     sums = hourly.groupBy("stat_date", "stat_hour").agg(sf.sum("total_events").alias("events")).collect()
     return Counter({(row["stat_date"], row["stat_hour"]): row["events"] or 0 for row in sums})
-
-
-def _named(hours: Counter[Hour]) -> Counter[str]:
-    return Counter({hour_name(*hour): events for hour, events in hours.items()})
