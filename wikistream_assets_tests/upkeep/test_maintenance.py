@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 import pytest
 
-from wikistream_assets.embedded.leases import LocalLeases
 from wikistream_assets.exceptions import BranchOutdatedError
 from wikistream_assets.lake import procedures
 from wikistream_assets.lake.lakehouse import Lakehouse
@@ -163,8 +162,9 @@ def test_a_table_that_needs_nothing_starts_no_jvm(lake: Lakehouse, settings: Set
 
 
 def test_a_layer_is_looked_after_once_at_a_time(lake: Lakehouse, settings: Settings) -> None:
-    with looking_after(LocalLeases(settings), "gold"):
-        reports = {r.table: r for r in maintain(job_with(no_session, settings), ALL_TABLES, orphans=False)}
+    ctx = job_with(no_session, settings)
+    with looking_after(ctx, "gold"):
+        reports = {r.table: r for r in maintain(ctx, ALL_TABLES, orphans=False)}
     assert "gold.maintenance is being written" in reports["gold.hourly_stats"].note
     assert not reports[RAW_EVENTS.identifier].note
 
