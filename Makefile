@@ -80,7 +80,7 @@ bench-long: $(READY) ## Measure the running pipeline: latency and recovery, then
 	$(PYTHON_ENV)/python -m bench.always_on
 	$(PYTHON_ENV)/python -m bench.catch_up
 
-doctor: $(READY) ## Check this machine and say how to mend what is wrong
+doctor: $(READY) ## Check this machine and say how to fix what is wrong
 	$(WIKISTREAM) doctor
 
 clean: ## Remove .venv and caches; the lake only after a question, or with CONFIRM=1

@@ -126,7 +126,7 @@ def _with_real_names(command: str, settings: Settings, folder: Path) -> str:
     names: dict[str, object] = {
         "/mnt/backup": folder / "backup",
         "/srv/new": folder / "new",
-        "/srv/anew": folder / "anew",
+        "/srv/restored": folder / "restored",
     }
     if " 123 " in command:
         published = [

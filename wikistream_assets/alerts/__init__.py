@@ -1,4 +1,4 @@
-"""Who is told when something needs a person: one router for every alert of a home.
+"""Who is alerted when something needs a person: one router for every alert of a home.
 
 ``kinds`` says what there is to tell, ``router`` decides what is sent when, ``store`` keeps open alerts and the outbox,
 ``channels`` are the ways out. Does not belong here: what to watch (``defs/ops/alerts.py`` and whoever else fires).

@@ -19,12 +19,12 @@ from wikistream_assets.streams.declaration import Stream
 from wikistream_assets.tables.spec import TableSpec
 
 _MINUTE: Final = 60.0
-_LOOKS_OVER: Final = 2
-"""So many looks in a row have to be over the limit: one burst, as after a restart, is none."""
+_SAMPLES_OVER: Final = 2
+"""Consecutive samples that must exceed the limit. A single burst, such as after a restart, does not count."""
 _CPU_MOST: Final = 0.8
 """Share of a processor: what the original WikiStream on AWS alarms at."""
 _LATE_SECONDS: Final = 300.0
-"""Events have to be late for so long: one batch after a restart is none."""
+"""How long events must be late. A single batch, such as after a restart, does not count."""
 
 Lag = Mapping[str, Mapping[int, int]]
 """Offsets that wait, by topic and partition. Transaction markers take up offsets too: an idle topic shows a few."""
@@ -57,7 +57,7 @@ def watch_lag(alerts: Alerts, found: Lag, most: int, seen: Mapping[str, int]) ->
     for topic, partitions in found.items():
         waiting = sum(partitions.values())
         looks_over[topic] = seen.get(topic, 0) + 1 if waiting > most else 0
-        if looks_over[topic] >= _LOOKS_OVER:
+        if looks_over[topic] >= _SAMPLES_OVER:
             details = {
                 "records": waiting,
                 "threshold": most,
@@ -173,12 +173,12 @@ class Growth:
     @property
     def over(self) -> bool:
         """It has grown too fast for long enough."""
-        return self.looks_over >= _LOOKS_OVER
+        return self.looks_over >= _SAMPLES_OVER
 
 
 def _growth(seen: Growth | None, total: float, now: float, seconds: float, most: float) -> tuple[Growth, float | None]:
     """Look again after so many ``seconds``; return what to remember, and the growth a second, None if it is no time to look."""
-    if seen is None or total < seen.total:  # counted anew, as after a restart
+    if seen is None or total < seen.total:  # counted from 0 again, as after a restart
         return Growth(now, total), None
     if now - seen.at < seconds:
         return seen, None

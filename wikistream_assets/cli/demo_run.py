@@ -27,7 +27,7 @@ from wikistream_assets.streams.edits.stream import EDITS
 
 LIVE_EVENTS: Final = 1_000
 _MOST_CYCLES: Final = 3
-"""A range that failed in an earlier run is audited first and alone; what is newer needs a cycle of its own."""
+"""A range that failed in an earlier run is audited first and alone; what is newer needs its own cycle."""
 
 Report = Callable[[str], None]
 
@@ -66,7 +66,7 @@ def run_demo(source: str, events: int | None, settings: Settings, report: Report
         report: called with a line at each step.
 
     Raises:
-        WikistreamError, ProducerError: one line that says what is wrong and how to mend it.
+        WikistreamError, ProducerError: one line that says what is wrong and how to fix it.
     """
     if events is not None and events < 1:
         raise ConfigurationError(f"EVENTS must be 1 or more, not {events}")

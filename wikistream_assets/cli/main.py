@@ -21,7 +21,7 @@ USAGE: Final = 2
 
 
 class _Command(NamedTuple):
-    """Where a command is defined: a function, or a Typer app with commands of its own; and its line in the help."""
+    """Where a command is defined: a function, or a Typer app with its own commands; and its line in the help."""
 
     module: str
     attribute: str

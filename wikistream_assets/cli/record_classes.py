@@ -1,4 +1,4 @@
-"""Record which classes Spark loads, so that every later JVM maps them from one file instead of reading and checking them anew.
+"""Record which classes Spark loads, so that every later JVM maps them from one file instead of reading and checking them again.
 
 Spark, Iceberg and Deequ load some 15,000 classes, one at a time, before a first batch is through. Java's class-data sharing keeps
 them as they are in memory. The archive is what one small demo has loaded; ``embedded.spark`` uses it when it is there. Without
@@ -31,7 +31,7 @@ _DUMP_SECONDS: Final = 300.0
 
 
 def record() -> Path:
-    """Run a small demo in a home of its own and leave its JVM's classes in ``class_archive()``; returns that.
+    """Run a small demo in its own home and leave its JVM's classes in ``class_archive()``; returns that.
 
     Raises:
         SetupError: the demo failed, or Java wrote no archive.

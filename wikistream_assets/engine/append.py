@@ -81,10 +81,11 @@ class Appending:
             .select("event_id"),
         ).persist()
         try:
+            before = {spec: lake.state(spec).newest_position(base) for spec, base in attempt.bases.items()}
             reasons = reasons_by_hour(marked)
             bad = reasons.total()
             budget = range_budget(
-                self._before(self._quarantine, attempt),
+                before[self._quarantine],
                 hours,
                 reasons,
                 self._append.accepted_with,
@@ -92,18 +93,24 @@ class Appending:
                 waived_checks(decisions),
             )
             arrived = hours - of_hours(reasons)
-            complete, still_open = completed_hours(self._before(self._spec, attempt), arrived)
+            complete, still_open = completed_hours(before[self._spec], arrived)
             aside = set_aside(marked, self._quarantine, **{self._append.set_aside: attempt.gate.ran_at})
-            self._write(self._spec, good(marked, self._spec), hours.total() - bad, attempt, still_open)
-            self._write(self._quarantine, aside, bad, attempt, budget.carried)
+            passed, branch = good(marked, self._spec), attempt.branch
+            self._write(self._spec, passed, hours.total() - bad, branch, before[self._spec], still_open)
+            self._write(self._quarantine, aside, bad, branch, before[self._quarantine], budget.carried)
         finally:
             marked.unpersist()
         self._built = _Built(hours, budget, complete)
 
     def _write(
-        self, spec: TableSpec, rows: DataFrame, number: int, attempt: gate.Attempt, carried: Mapping[str, Any]
+        self,
+        spec: TableSpec,
+        rows: DataFrame,
+        number: int,
+        branch: str,
+        before: Version | None,
+        carried: Mapping[str, Any],
     ) -> None:
-        before, branch = self._before(spec, attempt), attempt.branch
         total = before.counts["total"]["rows"] if before and before.counts else 0
         counts = {"batch": {"rows": number}, "total": {"rows": total + number}, **carried}
         position = {self._upstream.identifier: self._covered.end}
@@ -113,10 +120,6 @@ class Appending:
             append_rows(rows.hint("rebalance"), spec, summary, branch)
         else:
             self._ctx.lake.append(spec, properties=summary, branch=branch)
-
-    def _before(self, spec: TableSpec, attempt: gate.Attempt) -> Version | None:
-        """What stood in a table before the attempt."""
-        return self._ctx.lake.state(spec).newest_position(attempt.bases[spec])
 
     def audit(self, attempt: gate.Attempt) -> list[gate.AuditedTable]:
         """As ``publication.Builder``."""

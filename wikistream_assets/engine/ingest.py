@@ -152,8 +152,9 @@ def run_forever(ctx: JobContext, stop: threading.Event) -> None:
 class _Pace:
     """The pause between two batches while Bronze has very many snapshots.
 
-    As long as a gate is closed, none that Silver has not read may go, and each commit writes all of them down: a stream that went
-    on at its pace for days would choke on them. It slows down instead; its batches get larger, and nothing waits for long.
+    While a gate is closed, snapshots that Silver has not read cannot expire, and every commit rewrites the whole snapshot list.
+    At its usual pace a stream would choke on them after some days. It slows down instead: its batches get larger, and no event
+    waits for long.
     """
 
     def __init__(self, ctx: JobContext) -> None:
