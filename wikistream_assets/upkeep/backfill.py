@@ -50,11 +50,12 @@ def silver_differences(ctx: JobContext, dates: Sequence[str]) -> Counter[Hour]:
     source = consumed(newest, raw)
     if newest is None or source is None:
         return Counter()
-    on_dates = sf.col("event_date").isin(list(dates))
     of_its_time = {column.name for column in cleaned.having("criteria")}
     of_the_run = {column.name for column in cleaned.having("incidental")} - set(raw.column_names)
     kept = [name for name in cleaned.column_names if name not in of_its_time | of_the_run]
-    rows = read_table(ctx.spark, raw, source).where(on_dates)
+    everything = read_table(ctx.spark, raw, source)  # this starts Spark, without which there are no columns
+    on_dates = sf.col("event_date").isin(list(dates))
+    rows = everything.where(on_dates)
     marked = build.split(
         rows,
         processed_at=datetime.now(UTC),
