@@ -336,7 +336,7 @@ class Lakehouse:
         return list(json.loads(self.table(letters).properties.get(KAFKA_LOSSES_KEY, "[]")))
 
     def add_kafka_loss(self, letters: TableSpec, at: datetime) -> None:
-        """Note that Kafka's data is lost: what is read from now on has offsets that begin anew."""
+        """Note that Kafka's data is lost: what is read from now on has offsets that begin again."""
         self.set_property(letters, KAFKA_LOSSES_KEY, json.dumps([*self.kafka_losses(letters), at.isoformat()]))
 
     @_commits
@@ -508,10 +508,7 @@ def _forwarded(table: Table, state: TableState, branch: str, base: int | None, d
                 max_snapshot_age_ms=None,
                 min_snapshots_to_keep=None,
             ),
-            *(
-                RemoveSnapshotRefUpdate(ref_name=name)
-                for name in (state.audit_branches if dropped is None else dropped)
-            ),
+            *(RemoveSnapshotRefUpdate(ref_name=overtaken) for overtaken in dropped),
         ),
     )
 

@@ -154,7 +154,7 @@ class Compute(Protocol):
 
 @dataclass(frozen=True)
 class Recompute:
-    """Dates that new rows touch are computed anew, and take the place of what a publication's tables say about them.
+    """Dates that new rows touch are computed again, and take the place of what a publication's tables say about them.
 
     Attributes:
         compute: gives the tables.

@@ -308,8 +308,7 @@ def test_18_two_writers_without_the_lock(
     moment: str,
 ) -> None:
     """Both have found the same events to be new when one writes; the other is about to make its branch, or to move main to it."""
-    produce(settings.bootstrap_servers, messages())
-    first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
+    first, second = _two_writers(settings)
     _in_between(monkeypatch, moment, lambda: _write_everything(first, spark, settings))
     with pytest.raises(WriterBusyError, match="was written meanwhile, by another process"):
         _write_everything(second, spark, settings)
@@ -327,8 +326,7 @@ def test_18_a_writer_that_was_taken_for_dead_writes_on(
     assert_undisturbed: Undisturbed,
 ) -> None:
     """Its branch was dropped while Spark wrote: Iceberg makes it once more, on the head that the successor has left."""
-    produce(settings.bootstrap_servers, messages())
-    first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
+    first, second = _two_writers(settings)
     append, waiting = append_rows, [lambda: _write_everything(first, spark, settings)]
 
     def paused(rows: DataFrame, spec: TableSpec, properties: Mapping[str, str], branch: str) -> None:
@@ -353,8 +351,7 @@ def test_18_control_two_writers_without_lock_and_fence_double(
     def plain(self: FencedTable, rows: DataFrame, position: object, properties: Mapping[str, str], **_: object) -> None:
         append_rows(rows, self._spec, properties)
 
-    produce(settings.bootstrap_servers, messages())
-    first, second = (batch.BatchWriter(job_in(settings)) for _ in range(2))
+    first, second = _two_writers(settings)
     monkeypatch.setattr(FencedTable, "append", plain)
     _write_everything(first, spark, settings)
     # the second one has looked for known events before the first committed
@@ -617,6 +614,12 @@ def _kafka(spark: SparkSession, settings: Settings, isolation: str = "read_commi
         .option("kafka.isolation.level", isolation)
         .load()
     )
+
+
+def _two_writers(settings: Settings) -> tuple[batch.BatchWriter, batch.BatchWriter]:
+    """Two that start from the same position, and everything is still to be read."""
+    produce(settings.bootstrap_servers, messages())
+    return batch.BatchWriter(job_in(settings)), batch.BatchWriter(job_in(settings))
 
 
 def _write_everything(writer: batch.BatchWriter, spark: SparkSession, settings: Settings) -> None:

@@ -80,7 +80,7 @@ class Reader(threading.Thread):
 
 
 def publish(settings: Settings, count: int, *how: str, killed_after: float | None = None) -> bool:
-    """Publish ``count`` times in a process of its own, or until it is killed; tells whether the kill found it alive."""
+    """Publish ``count`` times in a separate process, or until it is killed; returns whether the kill found it alive."""
     command = [sys.executable, "-m", "wikistream_assets_tests.faults.publisher", str(settings.root), str(count), *how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A second stream of edits: the same functions on tables of other names, as a declaration of its own."""
+"""A second stream of edits: the same functions on tables of other names, as a separate declaration."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

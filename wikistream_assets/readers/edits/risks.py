@@ -11,14 +11,14 @@ from wikistream_assets.quality.rule import Severity
 from wikistream_assets.streams.edits.tables import RISK_SCORES
 
 _FIRST_DAYS: Final = 2
-"""In a lake that no one has looked at before, HIGH risk users of so many days are news; older ones are history."""
+"""In a lake that no one has looked at before, HIGH risk users of this many days are news; older ones are history."""
 
 
 def watch_risks(alerts: Alerts, lake: Lakehouse, seen: int | None, names_kept_since: str) -> int | None:
     """Tell of each HIGH risk user of each day that Gold has written since snapshot ``seen``; each is told once.
 
     Nothing is told of a day that is old enough to be masked: its users are hashes then, which nobody has been told of, and
-    masking and compaction write them anew.
+    masking and compaction write them again.
 
     Args:
         names_kept_since: days before this one (yyyy-MM-dd) are to be masked.
