@@ -1,5 +1,6 @@
 """The catalog under fire: its answer is lost (case 17), it cannot be written, maintenance works beside the stream (16)."""
 
+import random
 import signal
 import subprocess
 import threading
@@ -47,9 +48,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
 PER_CYCLE = 60
 """Bronze rows that each cycle of case 17 finds."""
-
-COMMITS = 3
-"""What a batch makes of each of its two tables: a branch, the rows on it, and main moved to it."""
 
 
 @pytest.fixture
@@ -116,22 +114,22 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 
 
 @pytest.mark.kafka
-def test_17_the_answer_to_each_commit_of_bronze_is_lost(
+def test_17_the_answers_to_commits_of_bronze_are_lost(
     lake: Lakehouse,
     settings: Settings,
     answers: Answers,
     assert_undisturbed: Undisturbed,
     account: Account,
 ) -> None:
-    """Each drain gets one commit further than the one before: to the batch's branch, to its rows on it, to main .."""
+    """Every second one, by chance: to the batch's branch, to its rows on it, to main."""
     produce(settings.bootstrap_servers, messages())
-    before = -1
+    chance, before = random.Random(17), -1
+    answers.begin(lambda _: chance.random() < 0.5)
     while answers.lost > before:
         before = answers.lost
-        answers.begin(lambda number, last=before: number == last)
         with suppress(LakeError, CommitStateUnknownException):  # the latter is PyIceberg's, before the stream begins
             drain(job_in(settings))
-    assert answers.lost > 2 * COMMITS
+    assert answers.lost > 2 * (EVENTS // BATCH_RECORDS)
     answers.begin(lambda _: False)
     account.settle(
         "17",
@@ -188,7 +186,11 @@ def test_17_the_answer_to_a_commit_of_a_cycle_is_lost(
     answers.begin(lambda _: False)
     for part in parts[1 + tries :]:
         gates.add_bronze(part)
-    assert all(report.passed for report in gates.cycle())
+    # A range that a cycle had begun with stays as it was; what came meanwhile is the next one.
+    reports = gates.cycle()
+    while any(report.advanced for report in reports):
+        assert all(report.passed for report in reports)
+        reports = gates.cycle()
     published = "select event_id from silver.cleaned_events union all select event_id from quarantine.cleaned_events"
     account.settle(
         "17",

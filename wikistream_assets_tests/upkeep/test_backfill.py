@@ -124,7 +124,7 @@ def test_days_computed_anew_are_the_same_and_others_are_not_touched(
     # cut in half: the first table is published, the process is gone
     publish = gates.lake.publish
 
-    def dies_after_the_first(specs: Sequence[TableSpec], branch: str, **_: Any) -> None:
+    def dies_after_the_first(specs: Sequence[TableSpec], branch: str, *_: Any, **__: Any) -> None:
         publish(specs[:1], branch)
         raise KeyboardInterrupt
 
