@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from wikistream_assets.engine import bronze_gate, publication
 from wikistream_assets.engine.context import GateReport
+from wikistream_assets.engine.gate_control import waiting_layers
 from wikistream_assets.lake.query import query
 from wikistream_assets.lake.state import summary_properties
 from wikistream_assets.quality.rule import Status
@@ -53,6 +54,11 @@ class GateLake:
 
     def cycle(self) -> list[GateReport]:
         return [self.bronze_gate(), self.silver(), self.gold()]
+
+    def cycle_to_the_end(self) -> None:
+        """Cycle until nothing waits; each has to pass. A range that was begun before is taken alone, then what came since."""
+        while waiting_layers(self.lake.look(), self.ctx.stream):
+            assert all(report.passed for report in self.cycle())
 
     def mains(self, *specs: TableSpec) -> dict[str, int]:
         """Main's snapshot id of each table."""

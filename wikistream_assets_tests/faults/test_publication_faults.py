@@ -134,6 +134,7 @@ def test_21_control_tables_published_one_after_the_other(
     settings_factory: SettingsFactory, account: Account, kills: Callable[[int, int], int]
 ) -> None:
     reader, published, killed = watched(settings_factory, kills(30, 100), kills(3, 10), "one by one")
+    assert reader.faults
     sent = [f"publication {number}" for number in range(published)]
     fault = "four tables published one after the other; a foreign reader's polls that saw two versions"
     found = [*sent, *reader.faults]
