@@ -167,6 +167,7 @@ def _timed(work: Callable[[], None]) -> float:
 def _new_lake(home: Path) -> _Lake:
     settings = Settings(home=home)
     environment = LocalEnvironment(settings)
+    environment.lake()  # makes the tables, which the plain side's are made after
     environment.spark(lasting=True)
     return _Lake(JobContext(environment, "bench", EDITS))
 
