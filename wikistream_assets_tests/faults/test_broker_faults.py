@@ -1,4 +1,4 @@
-"""Case 10: the broker's disk is full; a topic is deleted, and made anew. Loud at once, and nothing passed over in silence."""
+"""Case 10: the broker's disk is full; a topic is deleted and recreated. Loud at once, and nothing passed over in silence."""
 
 from itertools import islice
 
@@ -115,7 +115,7 @@ def test_10_the_topic_is_deleted_and_made_anew(
         with pytest.raises(BrokerError, match="is another one than Bronze has read"):
             drain(job_in(settings))
     account.settle(
-        "10", "the topic is deleted and made anew", sent=[message.key or "" for message in read], found=event_ids(lake)
+        "10", "the topic is deleted and recreated", sent=[message.key or "" for message in read], found=event_ids(lake)
     )
     assert_sound(lake)
     assert table_hashes(lake) == undisturbed
@@ -136,7 +136,7 @@ def test_10_control_a_stream_that_does_not_ask(
     _careless_drain(spark, settings, seen)
     account.settle(
         "10",
-        "the topic is deleted and made anew; offsets alone",
+        "the topic is deleted and recreated; offsets alone",
         sent=[message.key or "" for message in [*_events(READ), *new]],
         found=seen,
         control=True,

@@ -494,7 +494,7 @@ def test_a_backfill_control_the_old_rows_go_first(gates: GateLake, account: Acco
     [(silver, gold)] = gates.rows(
         "select (select count(*) from silver.cleaned_events), (select sum(total_events) from gold.hourly_stats)"
     )
-    fault = "a day's backfill kill -9; the old rows deleted in a commit of their own"
+    fault = "a day's backfill kill -9; the old rows deleted in a separate commit"
     account.settle("more", fault, sent=map(str, range(silver)), found=map(str, range(gold or 0)), control=True)
 
 
